@@ -1,0 +1,159 @@
+"""The contract of an attention backend. Nothing here imports torch: discovery must stay cheap."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Role(str, Enum):
+    """What attends to what."""
+
+    SELF = "SELF"
+    """Video tokens to video tokens."""
+    CROSS = "CROSS"
+    """Video tokens to text or image tokens."""
+    JOINT = "JOINT"
+    """Video and text tokens in one sequence."""
+
+
+class MaskKind(str, Enum):
+    """The simplest form that means the same as a given mask."""
+
+    NONE = "NONE"
+    """Every query sees every key."""
+    KEY_LENGTH = "KEY_LENGTH"
+    """Each batch entry sees its first n keys."""
+    ARBITRARY = "ARBITRARY"
+    """Anything else."""
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a backend serves; the core refuses anything else before it gets there.
+
+    Attributes:
+        roles: the roles it can take; others go to the automatic backend.
+        lossless: exact up to rounding. A backend that is not is used only when named.
+        head_dims: head sizes; None for any.
+        dtypes: names of torch dtypes, such as "bfloat16"; None for any.
+        devices: torch device types, such as "cuda"; None for any.
+        masks: the kinds of mask it applies itself.
+        grouped_heads: whether keys and values may have fewer heads than queries.
+    """
+
+    roles: frozenset[Role]
+    lossless: bool
+    head_dims: frozenset[int] | None = None
+    dtypes: frozenset[str] | None = None
+    devices: frozenset[str] | None = None
+    masks: frozenset[MaskKind] = frozenset({MaskKind.NONE})
+    grouped_heads: bool = False
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Whether a backend's kernel can be used here.
+
+    Attributes:
+        available: whether `load` would succeed.
+        kernel: what would run, for example "sageattention".
+        version: its version.
+        reason: if it is not available, what was looked for and what was found.
+        remedy: if it is not available, what to do.
+    """
+
+    available: bool
+    kernel: str = ""
+    version: str = ""
+    reason: str = ""
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a model asks of a backend in one role: head size, torch dtype name, torch device type."""
+
+    role: Role
+    head_dim: int
+    dtype: str
+    device: str
+
+
+@dataclass(frozen=True)
+class TokenLayout:
+    """How a sequence of tokens is made up.
+
+    Attributes:
+        grid: video tokens along time, height and width; tokens run with width fastest.
+        text_before: text tokens in front of the video tokens.
+        text_after: text tokens behind them.
+        text_real: how many of the text tokens are not padding, per batch entry; None if all are.
+    """
+
+    grid: tuple[int, int, int]
+    text_before: int = 0
+    text_after: int = 0
+    text_real: tuple[int, ...] | None = None
+
+
+@dataclass(slots=True)
+class AttentionCall:
+    """Where in a generation a call of attention stands, and what goes with its tensors.
+
+    One object per role is reused for all calls: read it during the call, do not keep it.
+
+    Attributes:
+        role: what attends to what.
+        layer: index of the call's layer among those of its role, from 0.
+        step: denoising step, from 0.
+        num_steps: denoising steps of this generation.
+        branch: "cond", "uncond" or whatever the pipeline calls it; "" if it does not say.
+        layout: how the video tokens are arranged.
+        scale: factor on the scores; None for 1/sqrt(head_dim).
+        key_lengths: with MaskKind.KEY_LENGTH, how many keys each batch entry sees.
+        mask: with MaskKind.ARBITRARY, the mask as scaled_dot_product_attention takes it.
+    """
+
+    role: Role
+    layer: int = -1
+    step: int = 0
+    num_steps: int = 0
+    branch: str = ""
+    layout: TokenLayout | None = None
+    scale: float | None = None
+    key_lengths: tuple[int, ...] | None = None
+    mask: torch.Tensor | None = None
+
+
+AttentionFunction: TypeAlias = "Callable[[torch.Tensor, torch.Tensor, torch.Tensor, AttentionCall], torch.Tensor]"
+"""query, key, value and result are (batch, tokens, heads, head_dim); inputs may be views and must not be changed."""
+
+
+class AttentionBackend(ABC):
+    """One attention kernel, or a family of kernels under one name."""
+
+    name: ClassVar[str]
+    """Upper case, as in FASTVIDEO_ATTENTION_BACKEND."""
+    capabilities: ClassVar[Capabilities]
+
+    @abstractmethod
+    def probe(self) -> Probe:
+        """Say whether the kernel can be used here. Must not raise; may import torch."""
+
+    @abstractmethod
+    def load(self) -> AttentionFunction:
+        """Import the kernel and return the function to call. Runs once, when a generator is constructed."""
+
+    def automatic_priority(self, need: Need) -> int:
+        """Rank for use when nothing was asked for: the highest positive one wins; TORCH_SDPA has 1.
+
+        Return more than 1 only where the backend is lossless and faster than torch's own attention. Default: 0, never.
+        """
+        return 0

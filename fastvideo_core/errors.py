@@ -1,0 +1,82 @@
+"""Every error that the core raises on purpose.
+
+    FastVideoError
+    ├── PluginError                 a plugin that is needed cannot be used
+    │   └── DuplicateProviderError  two plugins provide the same name
+    ├── BackendError                the attention backend that was asked for cannot run
+    │   ├── UnknownBackendError     no installed plugin provides it
+    │   ├── BackendUnavailableError its kernel cannot be used on this machine
+    │   ├── BackendMismatchError    it does not serve this model, dtype, device or mask
+    │   └── BackendNotUsedError     a run finished without calling it
+    ├── ModelError
+    │   ├── ModelNotFoundError      neither a preset, nor a model folder, nor a reachable hub id
+    │   └── UnsupportedModelError   a model or pipeline that the core cannot read
+    ├── InputError (ValueError)     a sampling parameter or option that does not fit
+    ├── OutputError                 a video cannot be written where it should go
+    ├── AttachError                 a pipeline or generator in the wrong state
+    └── DiffusersVersionError       diffusers' internals are not as expected
+
+Messages say what was asked for, what is there, and what to do.
+"""
+
+from __future__ import annotations
+
+
+class FastVideoError(Exception):
+    """Base of all errors of fastvideo-core."""
+
+
+class PluginError(FastVideoError):
+    """A plugin that is needed failed to load or breaks the contract."""
+
+
+class DuplicateProviderError(PluginError):
+    """Two distributions provide the same name."""
+
+
+class BackendError(FastVideoError):
+    """The attention backend that was asked for cannot run."""
+
+
+class UnknownBackendError(BackendError):
+    """No installed plugin provides the backend."""
+
+
+class BackendUnavailableError(BackendError):
+    """The backend's kernel cannot be used on this machine."""
+
+
+class BackendMismatchError(BackendError):
+    """The backend does not serve this model, dtype, device or mask."""
+
+
+class BackendNotUsedError(BackendError):
+    """A run finished although the backend was never called."""
+
+
+class ModelError(FastVideoError):
+    """The model cannot be used."""
+
+
+class ModelNotFoundError(ModelError):
+    """The name is neither a preset, nor a model folder, nor a hub id that can be reached."""
+
+
+class UnsupportedModelError(ModelError):
+    """The core does not know how to read this model or pipeline."""
+
+
+class InputError(FastVideoError, ValueError):
+    """A sampling parameter, prompt or option does not fit."""
+
+
+class OutputError(FastVideoError):
+    """A video cannot be written where it should go."""
+
+
+class AttachError(FastVideoError):
+    """A pipeline or generator is in the wrong state for what was asked."""
+
+
+class DiffusersVersionError(FastVideoError):
+    """The installed diffusers lacks the internals that the core builds on."""

@@ -1,0 +1,36 @@
+"""The contract with plugins: the hooks that a module named by an entry point of group `fastvideo` may implement."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pluggy
+
+if TYPE_CHECKING:
+    import click
+
+    from fastvideo_core.attention.backend import AttentionBackend
+    from fastvideo_core.models.preset import ModelPreset
+
+PROJECT = "fastvideo"
+
+API_VERSION = 1
+"""The version of this contract; a plugin's module states the one it was written for as `api_version`."""
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@hookspec
+def fastvideo_attention_backends() -> list[AttentionBackend]:  # type: ignore[empty-body]  # a spec has no body
+    """Return the attention backends that the plugin provides; must import neither torch nor a kernel."""
+
+
+@hookspec
+def fastvideo_model_presets() -> list[ModelPreset]:  # type: ignore[empty-body]  # a spec has no body
+    """Return models that can be named by a short name, with their sampling defaults."""
+
+
+@hookspec
+def fastvideo_register_commands(cli: click.Group) -> None:
+    """Add subcommands to `fv`."""

@@ -1,0 +1,23 @@
+"""A model under a short name, with the sampling parameters it was made for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class ModelPreset:
+    """A model that users can name.
+
+    Attributes:
+        name: what users type, for example `shapes`.
+        location: a local folder in diffusers format, or a hub id.
+        sampling: values of `SamplingParam` fields that differ from its defaults.
+        description: one line for listings.
+    """
+
+    name: str
+    location: str
+    sampling: dict[str, Any] = field(default_factory=dict)
+    description: str = ""

@@ -1,0 +1,40 @@
+"""Every environment variable that the core reads, in one place; plugins read their own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+VARIABLES: dict[str, str] = {
+    "FASTVIDEO_ATTENTION_BACKEND": "Attention backend, for example SAGE_ATTN; unset or empty: automatic.",
+    "FASTVIDEO_DISABLE_PLUGINS": "Plugins to leave out, by distribution or plugin name, separated by commas; * for all.",
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the environment asks for."""
+
+    attention_backend: str | None
+    disabled_plugins: frozenset[str]
+
+
+def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings from `environment` (default: the process's), now."""
+    environment = os.environ if environment is None else environment
+    disabled = environment.get("FASTVIDEO_DISABLE_PLUGINS", "").split(",")
+    return Settings(
+        attention_backend=normalize_backend_name(environment.get("FASTVIDEO_ATTENTION_BACKEND")),
+        disabled_plugins=frozenset(normalize_plugin_name(name) for name in disabled if name.strip()),
+    )
+
+
+def normalize_backend_name(name: str | None) -> str | None:
+    """Upper-case with underscores; None for nothing but spaces."""
+    return (name or "").strip().upper().replace("-", "_") or None
+
+
+def normalize_plugin_name(name: str) -> str:
+    """Lower-case with dashes, as package indexes spell distributions."""
+    return name.strip().lower().replace("_", "-").replace(".", "-")

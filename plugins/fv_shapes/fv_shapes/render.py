@@ -1,0 +1,69 @@
+"""Draw a scene as video frames, with anti-aliased edges from signed distances."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fv_shapes.scenes import BACKGROUNDS, COLOURS, DIRECTIONS, SIZES, Scene
+
+_REFERENCE_SIDE = 128
+_REFERENCE_RADIUS = 23.0
+_SPEED = 1.0 / 72  # canvas sides per frame
+
+
+def render(scene: Scene, num_frames: int = 33, height: int = 128, width: int = 128) -> NDArray[np.uint8]:
+    """Return frames of shape (num_frames, height, width, 3).
+
+    The radius grows a little slower than the canvas (its power 0.75), so that a shape is neither a few pixels on the
+    smallest canvas nor most of the largest.
+    """
+    side = min(height, width)
+    radius = shape_radius(side) * SIZES[scene.size] * scene.scale
+    direction_x, direction_y = DIRECTIONS[scene.direction]
+    travel = (np.arange(num_frames, dtype=np.float32) - (num_frames - 1) / 2) * (_SPEED * scene.speed * side)
+    centre_x = width / 2 + scene.offset[0] * side + direction_x * travel
+    centre_y = height / 2 + scene.offset[1] * side + direction_y * travel
+    coverage = shape_coverage(scene.shape, radius, centre_x, centre_y, height, width)[..., None]
+    background = np.asarray(BACKGROUNDS[scene.background], np.float32)
+    colour = np.asarray(COLOURS[scene.colour], np.float32)
+    return np.rint(background + coverage * (colour - background)).astype(np.uint8)
+
+
+def shape_radius(side: int) -> float:
+    """The radius in pixels of a medium shape on a canvas whose shorter side is `side` pixels."""
+    return float(_REFERENCE_RADIUS * (side / _REFERENCE_SIDE) ** 0.75)
+
+
+def shape_coverage(
+    shape: str,
+    radius: float,
+    centre_x: NDArray[np.float32],
+    centre_y: NDArray[np.float32],
+    height: int,
+    width: int,
+) -> NDArray[np.float32]:
+    """Return how much of each pixel the shape covers: (len(centre_x), height, width), from 0 to 1."""
+    x = np.arange(width, dtype=np.float32)[None, None, :] + 0.5 - centre_x.astype(np.float32)[:, None, None]
+    y = np.arange(height, dtype=np.float32)[None, :, None] + 0.5 - centre_y.astype(np.float32)[:, None, None]
+    return np.clip(0.5 - _signed_distance(shape, x, y, radius), 0.0, 1.0).astype(np.float32)
+
+
+def _signed_distance(
+    shape: str, x: NDArray[np.float32], y: NDArray[np.float32], radius: float
+) -> NDArray[np.float32]:
+    """Distance to the outline, negative inside; sizes are chosen so that the shapes look equally large."""
+    if shape == "circle":
+        return np.sqrt(x * x + y * y) - radius
+    if shape == "square":
+        return np.maximum(np.abs(x), np.abs(y)) - 0.89 * radius
+    if shape == "triangle":
+        sides = np.abs(x) * np.float32(0.8660254) - y * np.float32(0.5)
+        return np.maximum(sides - radius * 0.62, y - radius * 0.62)
+    if shape == "cross":
+        arm, reach = 0.36 * radius, 1.08 * radius
+        across, along = np.abs(x), np.abs(y)
+        horizontal = np.maximum(across - reach, along - arm)
+        vertical = np.maximum(across - arm, along - reach)
+        return np.minimum(horizontal, vertical)
+    raise ValueError(f"unknown shape {shape!r}")
