@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 VARIABLES: dict[str, str] = {
     "FASTVIDEO_ATTENTION_BACKEND": "Attention backend, for example SAGE_ATTN; unset or empty: automatic.",
-    "FASTVIDEO_DISABLE_PLUGINS": "Plugins to leave out, by distribution or plugin name, separated by commas; * for all.",
+    "FASTVIDEO_DISABLE_PLUGINS": "Plugins to leave out: distribution or plugin names, separated by commas; * for all.",
 }
 
 

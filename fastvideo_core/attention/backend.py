@@ -5,14 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 if TYPE_CHECKING:
     import torch
 
 
-class Role(str, Enum):
+class Role(StrEnum):
     """What attends to what."""
 
     SELF = "SELF"
@@ -23,7 +23,7 @@ class Role(str, Enum):
     """Video and text tokens in one sequence."""
 
 
-class MaskKind(str, Enum):
+class MaskKind(StrEnum):
     """The simplest form that means the same as a given mask."""
 
     NONE = "NONE"

@@ -38,9 +38,7 @@ class TorchSDPA(AttentionBackend):
     def load(self) -> AttentionFunction:
         from torch.nn.functional import scaled_dot_product_attention
 
-        def attend(
-            query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, call: AttentionCall
-        ) -> torch.Tensor:
+        def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, call: AttentionCall) -> torch.Tensor:
             return scaled_dot_product_attention(
                 query.transpose(1, 2),
                 key.transpose(1, 2),

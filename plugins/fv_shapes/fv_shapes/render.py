@@ -49,9 +49,7 @@ def shape_coverage(
     return np.clip(0.5 - _signed_distance(shape, x, y, radius), 0.0, 1.0).astype(np.float32)
 
 
-def _signed_distance(
-    shape: str, x: NDArray[np.float32], y: NDArray[np.float32], radius: float
-) -> NDArray[np.float32]:
+def _signed_distance(shape: str, x: NDArray[np.float32], y: NDArray[np.float32], radius: float) -> NDArray[np.float32]:
     """Distance to the outline, negative inside; sizes are chosen so that the shapes look equally large."""
     if shape == "circle":
         return np.sqrt(x * x + y * y) - radius

@@ -1,4 +1,4 @@
-"""Train the text encoder and the transformer by flow matching: python train/transformer.py --vae runs/vae --output …."""
+"""Train the text encoder and the transformer by flow matching: python train/transformer.py --vae runs/vae …."""
 
 from __future__ import annotations
 

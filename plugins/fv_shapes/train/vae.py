@@ -12,7 +12,7 @@ from common import DEVICE, Optimiser, Rate, autocast, log, random_scenes_and_cli
 from diffusers import AutoencoderKLWan
 
 LATENT_CHANNELS = 32
-CLIPS = ((5, 64, 2.0), (9, 64, 1.0), (17, 64, 0.5), (5, 128, 0.5))
+CLIPS = ((5, 64, 2.0), (17, 64, 0.6), (33, 64, 0.3), (9, 128, 0.4), (17, 128, 0.2))
 """Frames, side and share of the batch size of the clips; the networks are convolutional and serve every size."""
 
 

@@ -1,0 +1,84 @@
+"""Attention kernels for video diffusion, as plugins of unmodified diffusers pipelines.
+
+Importing this package imports neither torch nor diffusers; the names below load what they need at first use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fastvideo_core.attachment import Attachment, attach
+    from fastvideo_core.attention.backend import (
+        AttentionBackend,
+        AttentionCall,
+        AttentionFunction,
+        Capabilities,
+        MaskKind,
+        Need,
+        Probe,
+        Role,
+        TokenLayout,
+    )
+    from fastvideo_core.generator import VideoGenerator
+    from fastvideo_core.hookspecs import API_VERSION, hookimpl
+    from fastvideo_core.models.preset import ModelPreset
+    from fastvideo_core.result import Receipt, RoleReceipt, VideoResult
+    from fastvideo_core.sampling import SamplingParam
+
+_HOMES = {
+    "API_VERSION": "hookspecs",
+    "Attachment": "attachment",
+    "AttentionBackend": "attention.backend",
+    "AttentionCall": "attention.backend",
+    "AttentionFunction": "attention.backend",
+    "Capabilities": "attention.backend",
+    "MaskKind": "attention.backend",
+    "ModelPreset": "models.preset",
+    "Need": "attention.backend",
+    "Probe": "attention.backend",
+    "Receipt": "result",
+    "Role": "attention.backend",
+    "RoleReceipt": "result",
+    "SamplingParam": "sampling",
+    "TokenLayout": "attention.backend",
+    "VideoGenerator": "generator",
+    "VideoResult": "result",
+    "attach": "attachment",
+    "hookimpl": "hookspecs",
+}
+
+__all__ = [
+    "API_VERSION",
+    "Attachment",
+    "AttentionBackend",
+    "AttentionCall",
+    "AttentionFunction",
+    "Capabilities",
+    "MaskKind",
+    "ModelPreset",
+    "Need",
+    "Probe",
+    "Receipt",
+    "Role",
+    "RoleReceipt",
+    "SamplingParam",
+    "TokenLayout",
+    "VideoGenerator",
+    "VideoResult",
+    "attach",
+    "hookimpl",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,3 @@
+from fastvideo_core.cli import main
+
+main()

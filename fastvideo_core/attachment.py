@@ -1,0 +1,217 @@
+"""Put an attention backend on a pipeline, and take it off again without a trace."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any, Self
+from weakref import WeakSet
+
+import torch
+
+from fastvideo_core import diffusers_bridge
+from fastvideo_core.attention.backend import Need
+from fastvideo_core.attention.resolve import resolve
+from fastvideo_core.attention.router import Router
+from fastvideo_core.errors import AttachError, BackendNotUsedError, UnsupportedModelError
+from fastvideo_core.models import family_of
+from fastvideo_core.models.family import ModelFamily
+from fastvideo_core.plugins import CORE_DISTRIBUTION, load_plugins
+from fastvideo_core.result import Receipt, RoleReceipt, peak_memory_bytes, versions_of
+from fastvideo_core.settings import normalize_backend_name, read_settings
+
+ProgressListener = Callable[[int, int], None]
+"""Called with the steps done and the steps in all: at the start of a run, and after each step."""
+
+_attached: WeakSet[Any] = WeakSet()
+
+
+def attach(
+    pipe: Any, *, attention_backend: str | None = None, on_progress: ProgressListener | None = None
+) -> Attachment:
+    """Put an attention backend on a diffusers pipeline.
+
+    Args:
+        pipe: a supported pipeline, loaded and on the device and in the dtype it will run with.
+        attention_backend: a name; default: FASTVIDEO_ATTENTION_BACKEND, else the fastest lossless one that fits.
+        on_progress: told of every denoising step.
+
+    Returns:
+        An attachment: a context manager that detaches at its end; or call `detach()`.
+
+    Raises:
+        UnsupportedModelError: the pipeline's class is not supported.
+        AttachError: the pipeline is attached already, or its attention processors bypass diffusers' dispatch.
+        BackendError: the backend is unknown, cannot run here or does not fit the model.
+        PluginError: two plugins provide the backend.
+        DiffusersVersionError: this diffusers version is not supported.
+    """
+    return Attachment(pipe, attention_backend, on_progress)
+
+
+def requested_backend(argument: str | None) -> tuple[str | None, str]:
+    """The backend that was asked for and by what: the argument, then the environment, then nothing."""
+    if name := normalize_backend_name(argument):
+        return name, "attention_backend="
+    if name := read_settings().attention_backend:
+        return name, "FASTVIDEO_ATTENTION_BACKEND"
+    return None, "automatic"
+
+
+class Attachment:
+    """A backend on a pipeline; `receipt` tells of the latest run."""
+
+    def __init__(self, pipe: Any, attention_backend: str | None, on_progress: ProgressListener | None) -> None:
+        if pipe in _attached:
+            raise AttachError(f"this {type(pipe).__name__} is attached already; detach it first")
+        self.pipe = pipe
+        self.family = family_of([cls.__name__ for cls in type(pipe).__mro__], "the pipeline")
+        self.requested, origin = requested_backend(attention_backend)
+        transformers = list(_transformers(pipe, self.family))
+        self.router = Router(resolve(load_plugins(), self.requested, origin, _needs(transformers, self.family)))
+        self.run_started = self.run_ended = 0.0
+        self.device, self._dtype = str(transformers[0].device), str(transformers[0].dtype).removeprefix("torch.")
+        self._on_progress = on_progress
+        self._receipt: Receipt | None = None
+        self._undo = ExitStack()
+        with ExitStack() as undo:
+            attentions = [pair for transformer in transformers for pair in self.family.attentions(transformer)]
+            diffusers_bridge.install(self.router.functions, attentions, undo)
+            diffusers_bridge.watch(pipe, transformers, lambda bar: _Run(self, bar), self._before_forward, undo)
+            _attached.add(pipe)
+            undo.callback(_attached.discard, pipe)
+            self._undo = undo.pop_all()
+
+    @property
+    def receipt(self) -> Receipt:
+        """What ran in the latest run.
+
+        Raises:
+            AttachError: the pipeline has not finished a run since it was attached.
+        """
+        if self._receipt is None:
+            raise AttachError("there is no receipt yet: the pipeline has not finished a run since it was attached")
+        return self._receipt
+
+    def detach(self) -> None:
+        """Leave the pipeline as it was; doing it twice is harmless."""
+        self._undo.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.detach()
+
+    def start_run(self, num_steps: int) -> None:
+        self._receipt = None
+        self.router.start_run(num_steps)
+        self._tell(0, num_steps)
+        self.run_started = time.perf_counter()
+
+    def step_done(self, done: int, num_steps: int) -> None:
+        self._tell(done, num_steps)
+
+    def end_run(self, num_steps: int, failed: bool) -> None:
+        if self.device.startswith("cuda"):
+            torch.cuda.synchronize()
+        self.run_ended = time.perf_counter()
+        self.router.end_run()
+        if not failed:
+            self._check_used()
+            self._receipt = self._write_receipt(num_steps)
+
+    def _tell(self, done: int, num_steps: int) -> None:
+        if self._on_progress is not None:
+            self._on_progress(done, num_steps)
+
+    def _before_forward(self, module: torch.nn.Module, branch: str, arguments: dict[str, Any]) -> None:
+        config: Any = module.config
+        self.router.start_forward(branch, self.family.token_layout(config, arguments))
+
+    def _check_used(self) -> None:
+        idle = [role.value for role, calls in self.router.calls.items() if not calls]
+        if idle and self.router.steps:
+            raise BackendNotUsedError(
+                f"the run finished, but its {' and '.join(idle)} attention never reached "
+                f"{self.requested or 'the chosen backend'}: something replaced the attention processors or the "
+                "transformer after attach; attach last"
+            )
+
+    def _write_receipt(self, num_steps: int) -> Receipt:
+        resolutions = self.router.resolutions
+        return Receipt(
+            requested_backend=self.requested,
+            attention={
+                role.value: RoleReceipt(
+                    backend=resolution.backend.name,
+                    kernel=resolution.probe.kernel,
+                    version=resolution.probe.version,
+                    distribution=resolution.plugin.label,
+                    reason=resolution.reason,
+                    calls=self.router.calls[role],
+                )
+                for role, resolution in resolutions.items()
+            },
+            num_inference_steps=num_steps,
+            steps_computed=dict(self.router.steps),
+            token_grid=self.router.layout.grid if self.router.layout else None,
+            device=self.device,
+            dtype=self._dtype,
+            pipeline=type(self.pipe).__name__,
+            seconds={"denoise": self.run_ended - self.run_started},
+            peak_memory_bytes=peak_memory_bytes(self.device),
+            versions=versions_of(
+                {CORE_DISTRIBUTION} | {resolution.plugin.distribution for resolution in resolutions.values()}
+            ),
+        )
+
+
+class _Run:
+    """Stands in for the progress bar of a denoising loop: a run is what happens between its entry and its exit."""
+
+    def __init__(self, attachment: Attachment, bar: Any) -> None:
+        self._attachment, self._bar, self._done = attachment, bar, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._bar, name)
+
+    def __enter__(self) -> Self:
+        self._bar.__enter__()
+        self._attachment.start_run(int(self._bar.total))
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: Any, trace: Any) -> None:
+        self._bar.__exit__(kind, error, trace)
+        self._attachment.end_run(int(self._bar.total), failed=kind is not None)
+
+    def update(self, count: int = 1) -> None:
+        self._bar.update(count)
+        self._done += count
+        self._attachment.step_done(self._done, int(self._bar.total))
+
+
+def _transformers(pipe: Any, family: ModelFamily) -> Iterator[Any]:
+    """The pipeline's transformers: two in Wan 2.2, one elsewhere."""
+    found = False
+    for name, component in pipe.components.items():
+        if any(cls.__name__ == family.transformer for cls in type(component).__mro__):
+            found = True
+            yield component
+        elif isinstance(component, torch.nn.Module) and name.startswith("transformer"):
+            raise UnsupportedModelError(
+                f"the component {name} is a {type(component).__name__}, {family.name} pipelines have a "
+                f"{family.transformer} there"
+            )
+    if not found:
+        raise UnsupportedModelError(f"this {type(pipe).__name__} has no {family.transformer}")
+
+
+def _needs(transformers: list[Any], family: ModelFamily) -> list[Need]:
+    model = transformers[0]
+    dtype = str(model.dtype).removeprefix("torch.")
+    return [Need(role, int(model.config.attention_head_dim), dtype, model.device.type) for role in family.roles]

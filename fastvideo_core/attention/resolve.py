@@ -1,0 +1,139 @@
+"""Decide, once and before anything runs, which backend serves which role."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from fastvideo_core.attention.backend import AttentionBackend, Need, Probe, Role
+from fastvideo_core.errors import BackendMismatchError, BackendUnavailableError, UnknownBackendError
+from fastvideo_core.plugins import Plugin, Plugins
+
+FIRST_PARTY = {
+    "TORCH_SDPA": "fastvideo-core",
+    "FLASH_ATTN": "fv-flash",
+    "SLIDING_TILE_ATTN": "fv-sta",
+    "SAGE_ATTN": "fv-sage",
+}
+"""Backends of this project and the package that brings each."""
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """The backend that serves one role, and why."""
+
+    role: Role
+    backend: AttentionBackend
+    plugin: Plugin
+    probe: Probe
+    reason: str
+
+
+def resolve(plugins: Plugins, requested: str | None, origin: str, needs: Iterable[Need]) -> dict[Role, Resolution]:
+    """Choose a backend for each need.
+
+    Args:
+        requested: a normalised backend name, or None for the automatic choice.
+        origin: where the name came from, for messages and the receipt.
+
+    Raises:
+        UnknownBackendError: no plugin provides the requested backend.
+        BackendUnavailableError: its kernel cannot be used on this machine.
+        BackendMismatchError: it does not serve the model's head size, dtype or device, or none of its roles.
+        DuplicateProviderError: two plugins provide it.
+    """
+    needs = list(needs)
+    if requested is None:
+        return {need.role: _automatic(plugins, need, "automatic") for need in needs}
+    backend, plugin = find_backend(plugins, requested, origin)
+    probe = backend.probe()
+    if not probe.available:
+        raise BackendUnavailableError(
+            f"{requested} (from {origin}, provided by {plugin.label}) cannot run here: {probe.reason}. {probe.remedy}"
+        )
+    served = [need for need in needs if need.role in backend.capabilities.roles]
+    if not served:
+        raise BackendMismatchError(
+            f"{requested} serves {_names(backend.capabilities.roles)} attention, this model has "
+            f"{_names(need.role for need in needs)}; choose another backend: {', '.join(plugins.backend_names())}"
+        )
+    if misfits := [reason for need in served if (reason := misfit(backend, need))]:
+        raise BackendMismatchError(f"{requested} (from {origin}) does not fit: {misfits[0]}")
+    return {
+        need.role: Resolution(need.role, backend, plugin, probe, f"requested by {origin}")
+        if need in served
+        else _automatic(plugins, need, f"{requested} does not serve {need.role.value}")
+        for need in needs
+    }
+
+
+def find_backend(plugins: Plugins, name: str, origin: str) -> tuple[AttentionBackend, Plugin]:
+    """The installed backend of that name, or an error that says what is installed and what to do."""
+    try:
+        return plugins.backend(name)
+    except KeyError:
+        installed = plugins.backend_names()
+    parts = [f"unknown attention backend {name!r} (from {origin}); installed: {', '.join(installed)}"]
+    disabled = [plugin for plugin in plugins.all if plugin.status == "disabled"]
+    package = FIRST_PARTY.get(name)
+    broken = [plugin for plugin in plugins.broken if plugin.distribution == package] or plugins.broken
+    if package in {plugin.distribution for plugin in disabled}:
+        parts.append(f"{package} is installed but switched off by FASTVIDEO_DISABLE_PLUGINS")
+    elif package and package not in {plugin.distribution for plugin in broken}:
+        parts.append(f"to get {name}: pip install {package}")
+    elif close := difflib.get_close_matches(name, {*installed, *FIRST_PARTY}, n=1):
+        parts.append(_suggestion(close[0], installed))
+    parts += [f"{plugin.label} provides nothing because it is broken ({plugin.cause})" for plugin in broken]
+    raise UnknownBackendError("; ".join(parts)) from (broken[0].error if broken else None)
+
+
+def _suggestion(name: str, installed: list[str]) -> str:
+    return f"did you mean {name}?" + ("" if name in installed else f" (pip install {FIRST_PARTY[name]})")
+
+
+def misfit(backend: AttentionBackend, need: Need) -> str | None:
+    """Why the backend's declared capabilities do not cover the need, or None."""
+    can = backend.capabilities
+    if can.head_dims is not None and need.head_dim not in can.head_dims:
+        return f"the model's head size is {need.head_dim}, it takes {_numbers(can.head_dims)}"
+    if can.dtypes is not None and need.dtype not in can.dtypes:
+        return f"the model is {need.dtype}, it takes {', '.join(sorted(can.dtypes))}; load the model with dtype=…"
+    if can.devices is not None and need.device not in can.devices:
+        return f"the model is on {need.device!r}, it runs on {', '.join(sorted(can.devices))}"
+    return None
+
+
+def _automatic(plugins: Plugins, need: Need, why: str) -> Resolution:
+    """The highest ranked lossless backend that is available and fits; TORCH_SDPA always does."""
+    ranked = []
+    for name in plugins.backend_names():
+        backend, plugin = _lossless(plugins, name)
+        if backend is None or plugin is None or need.role not in backend.capabilities.roles or misfit(backend, need):
+            continue
+        rank = backend.automatic_priority(need)
+        if rank > 0 and (probe := backend.probe()).available:
+            ranked.append((rank, name, Resolution(need.role, backend, plugin, probe, _because(why, name))))
+    return max(ranked, key=lambda entry: entry[:2])[2]
+
+
+def _because(why: str, name: str) -> str:
+    return f"automatic: {name} is the fastest lossless backend that fits" if why == "automatic" else f"{why}: automatic"
+
+
+def _lossless(plugins: Plugins, name: str) -> tuple[AttentionBackend | None, Plugin | None]:
+    """A lossy backend is never a candidate, so two of one name matter only when at least one is lossless."""
+    if not any(b.capabilities.lossless for plugin in plugins.loaded for b in plugin.backends if b.name == name):
+        return None, None
+    return plugins.backend(name)
+
+
+def _names(roles: Iterable[Role]) -> str:
+    return " and ".join(sorted({role.value for role in roles}))
+
+
+def _numbers(values: frozenset[int]) -> str:
+    ordered = sorted(values)
+    if len(ordered) > 6:
+        return f"{ordered[0]} to {ordered[-1]} ({len(ordered)} sizes)"
+    return ", ".join(map(str, ordered))

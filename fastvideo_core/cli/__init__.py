@@ -1,0 +1,68 @@
+"""The command `fv`. Commands import what they need when they run, so that help and listings are instant."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from fastvideo_core.cli.doctor import doctor
+from fastvideo_core.cli.generate import generate
+from fastvideo_core.cli.plugins import plugins
+from fastvideo_core.errors import FastVideoError
+from fastvideo_core.plugins import load_plugins, own_version
+
+
+class _Fv(click.Group):
+    """Reports the project's errors as one line, and shows the commands that plugins add."""
+
+    _complete = False
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        self._add_plugin_commands()
+        return super().list_commands(ctx)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.commands:
+            self._add_plugin_commands()
+        return super().get_command(ctx, cmd_name)
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except FastVideoError as error:
+            raise click.ClickException(str(error)) from error
+
+    def _add_plugin_commands(self) -> None:
+        if self._complete:
+            return
+        self._complete = True
+        found = load_plugins()
+        known_broken = set(map(id, found.broken))
+        found.register_commands(self)
+        for plugin in found.broken:
+            if id(plugin) not in known_broken:
+                click.echo(f"fv: {plugin.label} could not add its commands: {plugin.cause}", err=True)
+
+
+@click.group(cls=_Fv, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(own_version(), package_name="fastvideo-core")
+def fv() -> None:
+    """Attention kernels for video diffusion, as plugins of stock diffusers pipelines."""
+
+
+fv.add_command(doctor)
+fv.add_command(generate)
+fv.add_command(plugins)
+
+
+def main() -> None:
+    """Run `fv`; interrupted by Ctrl-C, end with status 130."""
+    try:
+        fv.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted; nothing was written", err=True)
+        sys.exit(130)

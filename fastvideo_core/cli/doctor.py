@@ -1,0 +1,102 @@
+"""`fv doctor`: what is here, what would run, and what to do about what is wrong."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+
+import click
+
+from fastvideo_core.plugins import Plugins, load_plugins, own_version
+from fastvideo_core.settings import VARIABLES, normalize_plugin_name, read_settings
+
+_LIBRARIES = ("torch", "diffusers", "transformers", "accelerate", "safetensors", "pluggy", "av")
+
+
+@click.command()
+def doctor() -> None:
+    """Show versions, devices, settings and what each backend says of its kernel; with status 1 if something is broken.
+
+    A backend whose kernel is merely not there is no fault.
+    """
+    found = load_plugins()
+    click.echo(f"fastvideo-core {own_version()}, Python {sys.version.split()[0]}")
+    for line in (*_versions(), *_devices(), *_settings(found), *_backends(found)):
+        click.echo(line)
+    problems = list(_problems(found))
+    click.echo("\nproblems" if problems else "\nno problems")
+    for problem in problems:
+        click.echo(f"  {problem}")
+    sys.exit(1 if problems else 0)
+
+
+def _versions() -> Iterator[str]:
+    yield "\nlibraries"
+    for name in _LIBRARIES:
+        try:
+            yield f"  {name} {version(name)}"
+        except PackageNotFoundError:
+            yield f"  {name} is missing: pip install {name}"
+
+
+def _devices() -> Iterator[str]:
+    yield "\ndevices"
+    try:
+        import torch
+    except Exception as error:  # a torch that does not load is what the doctor is asked about
+        yield f"  torch does not import: {error}"
+        return
+    yield f"  cpu, {torch.get_num_threads()} threads"
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        memory = properties.total_memory / 2**30
+        yield f"  cuda:{index}, {properties.name}, sm{properties.major}{properties.minor}, {memory:.0f} GiB"
+
+
+def _settings(found: Plugins) -> Iterator[str]:
+    import os
+
+    yield "\nenvironment"
+    for name in VARIABLES:
+        yield f"  {name}={os.environ[name]}" if name in os.environ else f"  {name} is not set"
+    known = {normalize_plugin_name(name) for plugin in found.all for name in (plugin.name, plugin.distribution)} | {"*"}
+    for name in sorted(read_settings().disabled_plugins - known):
+        yield f"  FASTVIDEO_DISABLE_PLUGINS names {name}, which is not installed"
+
+
+def _backends(found: Plugins) -> Iterator[str]:
+    yield "\nattention backends"
+    for plugin in found.loaded:
+        for backend in plugin.backends:
+            probe = backend.probe()
+            if probe.available:
+                kind = "lossless" if backend.capabilities.lossless else "not lossless: only when named"
+                yield f"  {backend.name} ({plugin.label}): {probe.kernel} {probe.version}, {kind}"
+            else:
+                yield f"  {backend.name} ({plugin.label}) cannot run here: {probe.reason}. {probe.remedy}"
+    for plugin in found.all:
+        if plugin.status == "disabled":
+            yield f"  {plugin.label} is switched off by FASTVIDEO_DISABLE_PLUGINS"
+
+
+def _problems(found: Plugins) -> Iterator[str]:
+    from fastvideo_core.attachment import requested_backend
+    from fastvideo_core.attention.resolve import find_backend
+    from fastvideo_core.diffusers_bridge import check
+    from fastvideo_core.errors import FastVideoError
+
+    for plugin in found.broken:
+        yield f"{plugin.label} is broken: {plugin.cause}; upgrade it, uninstall it, or set FASTVIDEO_DISABLE_PLUGINS"
+    requested, origin = requested_backend(None)
+    questions: list[Callable[[], object]] = [check]
+    questions += [partial(found.backend, name) for name in found.backend_names()]
+    questions += [partial(found.preset, name) for name in found.preset_names()]
+    if requested:
+        questions.append(partial(find_backend, found, requested, origin))
+    for question in questions:
+        try:
+            question()
+        except FastVideoError as error:
+            yield str(error)

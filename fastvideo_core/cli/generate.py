@@ -1,0 +1,73 @@
+"""`fv generate`: a prompt in, an MP4 out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+DEFAULT_MODEL = "shapes"
+
+
+@click.command()
+@click.argument("prompt")
+@click.option("--model", default=DEFAULT_MODEL, show_default=True, help="Preset, local folder or hub id.")
+@click.option("--attention-backend", metavar="NAME", help="Default: FASTVIDEO_ATTENTION_BACKEND, else automatic.")
+@click.option("--negative-prompt", help="What the guidance leads away from.")
+@click.option("--height", type=int, help="Pixels.")
+@click.option("--width", type=int, help="Pixels.")
+@click.option("--frames", "num_frames", type=int, help="Number of frames.")
+@click.option("--fps", type=int, help="Frames per second of the file.")
+@click.option("--steps", "num_inference_steps", type=int, help="Denoising steps.")
+@click.option("--guidance", "guidance_scale", type=float, help="Guidance scale; 1 or less: none.")
+@click.option("--seed", type=int, help="Same seed, same video.")
+@click.option("--output", "output_path", metavar="PATH", help="A folder, or a file ending in .mp4. Default: outputs/")
+@click.option("--device", help="Default: cuda where there is one, else cpu.")
+@click.option("--dtype", help="float32, bfloat16 or float16. Default: bfloat16 on CUDA, else float32.")
+@click.option("--sheet", is_flag=True, default=None, help="Also write a PNG contact sheet.")
+@click.option("--json", "as_json", is_flag=True, help="Print the receipt as JSON instead of a summary.")
+def generate(
+    prompt: str,
+    model: str,
+    attention_backend: str | None,
+    device: str | None,
+    dtype: str | None,
+    as_json: bool,
+    **overrides: Any,
+) -> None:
+    """Generate a video of PROMPT and write it with its receipt. What is not given comes from the model's preset."""
+    from fastvideo_core.models.info import read_model
+    from fastvideo_core.output import prepare_folder
+    from fastvideo_core.plugins import load_plugins
+    from fastvideo_core.sampling import SamplingParam, check_prompt
+
+    given = {name: value for name, value in overrides.items() if value is not None}
+    params = SamplingParam.from_pretrained(model).with_overrides(**given)
+    check_prompt(prompt)
+    info = read_model(load_plugins(), model)
+    params.check(info.geometry, model)
+    prepare_folder(params.output_path)
+
+    from fastvideo_core.generator import VideoGenerator
+
+    with VideoGenerator.from_pretrained(
+        model, attention_backend=attention_backend, device=device, dtype=dtype
+    ) as generator:
+        result = generator.generate_video(prompt, params)
+    if as_json:
+        files = {"video_path": result.video_path, "receipt_path": result.receipt_path, "sheet_path": result.sheet_path}
+        click.echo(_json({**{name: path and str(path) for name, path in files.items()}, **result.receipt.as_dict()}))
+        return
+    click.echo(f"video    {result.video_path}")
+    click.echo(f"receipt  {result.receipt_path}")
+    if result.sheet_path:
+        click.echo(f"sheet    {result.sheet_path}")
+    for role, served in result.receipt.attention.items():
+        click.echo(f"{role.lower():8} {served.backend} ({served.version}), {served.calls} calls; {served.reason}")
+    click.echo("seconds  " + ", ".join(f"{name} {value:.2f}" for name, value in result.receipt.seconds.items()))
+
+
+def _json(content: dict[str, Any]) -> str:
+    import json
+
+    return json.dumps(content, indent=2, ensure_ascii=False)

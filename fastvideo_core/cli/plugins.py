@@ -1,0 +1,39 @@
+"""`fv plugins`: what is installed, also when some of it is broken."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from fastvideo_core.plugins import Plugin, load_plugins
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def plugins(as_json: bool) -> None:
+    """List every plugin that is installed: where it comes from, what it provides, and what is wrong with it."""
+    found = load_plugins().all
+    if as_json:
+        click.echo(json.dumps([_as_dict(plugin) for plugin in found], indent=2))
+        return
+    rows = [("PLUGIN", "DISTRIBUTION", "STATUS", "PROVIDES")]
+    rows += [(p.name, p.label, p.status, ", ".join(p.provides) or "-") for p in found]
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    for row in rows:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, [*widths, 0], strict=True)).rstrip())
+    for plugin in found:
+        if plugin.cause:
+            click.echo(f"\n{plugin.label} is broken: {plugin.cause}", err=True)
+
+
+def _as_dict(plugin: Plugin) -> dict[str, object]:
+    return {
+        "name": plugin.name,
+        "distribution": plugin.distribution,
+        "version": plugin.version,
+        "status": plugin.status,
+        "attention_backends": [backend.name for backend in plugin.backends],
+        "model_presets": [preset.name for preset in plugin.presets],
+        "error": plugin.cause,
+    }

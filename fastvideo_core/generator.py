@@ -1,0 +1,243 @@
+"""VideoGenerator: `attach` plus loading a model, presets, and files."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, overload
+
+import torch
+
+from fastvideo_core import output
+from fastvideo_core.attachment import attach, requested_backend
+from fastvideo_core.attention.backend import Need
+from fastvideo_core.attention.resolve import resolve
+from fastvideo_core.errors import AttachError, InputError, ModelNotFoundError
+from fastvideo_core.models.info import ModelInfo, read_model
+from fastvideo_core.plugins import load_plugins
+from fastvideo_core.progress import denoising_bar
+from fastvideo_core.result import VideoResult, peak_memory_bytes
+from fastvideo_core.sampling import SamplingParam, check_prompt
+
+
+class VideoGenerator:
+    """A loaded model with an attention backend on it. Use as a context manager, or call `close()`."""
+
+    def __init__(self, pipe: Any, info: ModelInfo, attention_backend: str | None, load_seconds: float) -> None:
+        self.info = info
+        self.progress = True
+        """Whether to show a progress bar, on terminals."""
+        self._pipe: Any | None = pipe
+        self._load_seconds = load_seconds
+        self._listener = lambda done, total: None
+        self._attachment = attach(pipe, attention_backend=attention_backend, on_progress=self._on_progress)
+        pipe.set_progress_bar_config(disable=True)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model_path: str | Path,
+        *,
+        attention_backend: str | None = None,
+        device: str | None = None,
+        dtype: torch.dtype | str | None = None,
+        num_gpus: int = 1,
+        dit_cpu_offload: bool = False,
+        vae_cpu_offload: bool = False,
+        text_encoder_cpu_offload: bool = False,
+        pin_cpu_memory: bool = False,
+    ) -> Self:
+        """Load a model and settle its attention.
+
+        Args:
+            model_path: a preset's name, a local folder in diffusers format, or a hub id. Only safetensors are loaded.
+            attention_backend: a name; default: FASTVIDEO_ATTENTION_BACKEND, else the fastest lossless one that fits.
+            device: default "cuda" where there is one, else "cpu".
+            dtype: of the transformer and the text encoder; default bfloat16 on CUDA, float32 elsewhere. The
+                autoencoder stays in float32.
+            num_gpus: 1 is all there is so far.
+            dit_cpu_offload, vae_cpu_offload, text_encoder_cpu_offload: keep that part's weights in the computer's
+                memory and bring its layers to the GPU as they run (diffusers' group offloading).
+            pin_cpu_memory: pin the offloaded weights and copy them while the GPU computes.
+
+        Raises:
+            ModelError: the model is not found, or not supported; BackendError: the backend is unknown, cannot run
+            here or does not fit; InputError: an option does not fit. All before any weight is loaded.
+        """
+        if num_gpus != 1:
+            raise InputError(f"num_gpus is {num_gpus!r}; fastvideo-core runs on one device: num_gpus=1")
+        plugins = load_plugins()
+        info = read_model(plugins, model_path)
+        device = _check_device(device)
+        dtype = _check_dtype(dtype, device)
+        wanted = {"transformer": dit_cpu_offload, "vae": vae_cpu_offload, "text_encoder": text_encoder_cpu_offload}
+        offload = [name for name, chosen in wanted.items() if chosen]
+        _check_offload(offload, pin_cpu_memory, device)
+        needs = [
+            Need(role, info.head_dim, str(dtype).removeprefix("torch."), torch.device(device).type)
+            for role in info.family.roles
+        ]
+        resolve(plugins, *requested_backend(attention_backend), needs)
+        start = time.perf_counter()
+        pipe = _load(info, dtype)
+        _place(pipe, device, offload, pin_cpu_memory)
+        return cls(pipe, info, attention_backend, time.perf_counter() - start)
+
+    @overload
+    def generate_video(
+        self, prompt: str, sampling_param: SamplingParam | None = None, **overrides: Any
+    ) -> VideoResult: ...
+
+    @overload
+    def generate_video(
+        self, prompt: Sequence[str], sampling_param: SamplingParam | None = None, **overrides: Any
+    ) -> list[VideoResult]: ...
+
+    def generate_video(
+        self, prompt: str | Sequence[str], sampling_param: SamplingParam | None = None, **overrides: Any
+    ) -> VideoResult | list[VideoResult]:
+        """Generate a video, or one after the other for a list of prompts, each as if it was asked for alone.
+
+        Args:
+            prompt: what the video should show.
+            sampling_param: default: the model's preset.
+            overrides: any field of `SamplingParam`.
+
+        Raises:
+            InputError: a prompt, parameter or combination that the model cannot do; before any step is run.
+            OutputError: the video cannot be written where it should go.
+            BackendError: the model passes a mask that the backend does not take.
+            AttachError: the generator is closed.
+        """
+        if self._pipe is None:
+            raise AttachError("this VideoGenerator is closed; make a new one")
+        params = (sampling_param or SamplingParam.from_pretrained(self.info.name)).with_overrides(**overrides)
+        prompts = [check_prompt(one) for one in ([prompt] if isinstance(prompt, str) else prompt)]
+        if not prompts:
+            raise InputError("the list of prompts is empty")
+        params.check(self.info.geometry, self.info.name)
+        target = output.prepare_folder(params.output_path) if params.save_video else None
+        results = [self._generate(one, params, target) for one in prompts]
+        return results[0] if isinstance(prompt, str) else results
+
+    def close(self) -> None:
+        """Detach and let go of the model; doing it twice is harmless."""
+        self._attachment.detach()
+        self._pipe = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _generate(self, prompt: str, params: SamplingParam, target: tuple[Path, str | None] | None) -> VideoResult:
+        assert self._pipe is not None
+        device = self._attachment.device
+        if device.startswith("cuda"):
+            torch.cuda.reset_peak_memory_stats(device)
+        start = time.perf_counter()
+        with denoising_bar(self.progress) as self._listener:
+            frames = self._pipe(
+                prompt=prompt,
+                negative_prompt=params.negative_prompt,
+                height=params.height,
+                width=params.width,
+                num_frames=params.num_frames,
+                num_inference_steps=params.num_inference_steps,
+                guidance_scale=float(params.guidance_scale),
+                generator=torch.Generator("cpu").manual_seed(params.seed),
+                output_type="np",
+            ).frames[0]
+        end = time.perf_counter()
+        receipt = self._attachment.receipt
+        receipt.model, receipt.prompt, receipt.negative_prompt = self.info.name, prompt, params.negative_prompt
+        receipt.height, receipt.width, receipt.num_frames = params.height, params.width, params.num_frames
+        receipt.fps, receipt.seed, receipt.guidance_scale = params.fps, params.seed, float(params.guidance_scale)
+        receipt.seconds = {
+            "load": self._load_seconds,
+            "text": self._attachment.run_started - start,
+            **receipt.seconds,
+            "decode": end - self._attachment.run_ended,
+        }
+        receipt.peak_memory_bytes = peak_memory_bytes(device)
+        result = VideoResult(prompt, frames, receipt)
+        if target is not None:
+            _save(result, *target, params)
+        return result
+
+    def _on_progress(self, done: int, total: int) -> None:
+        self._listener(done, total)
+
+
+def _save(result: VideoResult, folder: Path, stem: str | None, params: SamplingParam) -> None:
+    """Write the video, its receipt and, if asked for, a contact sheet; all of them or none."""
+    start = time.perf_counter()
+    with output.encoded(folder, result.frames, params.fps) as video:
+        result.receipt.seconds["encode"] = time.perf_counter() - start
+        files: dict[str, bytes | Path] = {".json": result.receipt.to_json().encode()}
+        if params.sheet:
+            files[".png"] = output.contact_sheet(result.frames)
+        names = output.save(folder, stem or output.name_for(result.prompt), {**files, ".mp4": video})
+    result.video_path, result.receipt_path, result.sheet_path = names[".mp4"], names[".json"], names.get(".png")
+
+
+def _check_device(device: str | None) -> str:
+    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        kind = torch.device(chosen).type
+    except RuntimeError as error:
+        raise InputError(f"device {chosen!r} is none that torch knows: {str(error).splitlines()[0]}") from error
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"device {chosen!r} was asked for, but torch {torch.__version__} sees no CUDA device here")
+    return chosen
+
+
+def _check_dtype(dtype: torch.dtype | str | None, device: str) -> torch.dtype:
+    if dtype is None:
+        return torch.bfloat16 if device.startswith("cuda") else torch.float32
+    chosen = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if chosen not in (torch.float32, torch.bfloat16, torch.float16):
+        raise InputError(f"dtype {dtype!r} is none of float32, bfloat16, float16")
+    return chosen
+
+
+def _check_offload(offload: list[str], pin_cpu_memory: bool, device: str) -> None:
+    if offload and not device.startswith("cuda"):
+        raise InputError(f"{' and '.join(offload)} cannot be offloaded to the CPU: the device is {device!r}")
+    if pin_cpu_memory and not offload:
+        raise InputError("pin_cpu_memory does nothing without dit_, vae_ or text_encoder_cpu_offload=True")
+
+
+def _load(info: ModelInfo, dtype: torch.dtype) -> Any:
+    import diffusers
+
+    try:
+        return diffusers.DiffusionPipeline.from_pretrained(
+            info.location, torch_dtype={"default": dtype, "vae": torch.float32}, use_safetensors=True
+        )
+    except (OSError, ValueError) as error:
+        raise ModelNotFoundError(f"the model {info.name} cannot be loaded: {error}") from error
+
+
+def _place(pipe: Any, device: str, offload: list[str], pin_cpu_memory: bool) -> None:
+    """Move what stays on the device there, and set up offloading for the rest."""
+    from diffusers.hooks import apply_group_offloading
+
+    for name, component in pipe.components.items():
+        if not isinstance(component, torch.nn.Module):
+            continue
+        if not name.startswith(tuple(offload) or ("\0",)):
+            component.to(device)
+            continue
+        apply_group_offloading(
+            component,
+            onload_device=torch.device(device),
+            offload_device=torch.device("cpu"),
+            offload_type="leaf_level",
+            use_stream=pin_cpu_memory,
+        )

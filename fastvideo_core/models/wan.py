@@ -1,0 +1,67 @@
+"""Wan: text-to-video with self attention over the video and cross attention to the text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+from fastvideo_core.attention.backend import Role, TokenLayout
+from fastvideo_core.hookspecs import API_VERSION, hookimpl
+from fastvideo_core.models.family import Geometry, ModelFamily
+from fastvideo_core.models.preset import ModelPreset
+
+if TYPE_CHECKING:
+    import torch
+
+api_version = API_VERSION
+
+
+def _attentions(transformer: torch.nn.Module) -> Iterator[tuple[torch.nn.Module, Role]]:
+    for block in cast("torch.nn.ModuleList", transformer.blocks):
+        yield cast("torch.nn.Module", block.attn1), Role.SELF
+        yield cast("torch.nn.Module", block.attn2), Role.CROSS
+
+
+def _token_layout(config: Mapping[str, Any], arguments: Mapping[str, Any]) -> TokenLayout:
+    latent_size = arguments["hidden_states"].shape[2:]
+    time, height, width = (size // patch for size, patch in zip(latent_size, config["patch_size"], strict=True))
+    return TokenLayout((time, height, width))
+
+
+def _geometry(transformer: Mapping[str, Any], vae: Mapping[str, Any]) -> Geometry:
+    stride = vae.get("scale_factor_spatial", 8)
+    _, patch_height, patch_width = transformer["patch_size"]
+    # WanPipeline itself insists on multiples of 16, whatever the patch.
+    height, width = (math.lcm(stride * patch, 16) for patch in (patch_height, patch_width))
+    return Geometry((height, width), vae.get("scale_factor_temporal", 4), transformer.get("rope_max_seq_len", 1024))
+
+
+WAN = ModelFamily(
+    name="Wan",
+    transformer="WanTransformer3DModel",
+    pipelines=frozenset({"WanPipeline"}),
+    attentions=_attentions,
+    token_layout=_token_layout,
+    geometry=_geometry,
+    roles=(Role.SELF, Role.CROSS),
+)
+
+
+@hookimpl
+def fastvideo_model_presets() -> list[ModelPreset]:
+    """Sizes, steps and guidance as the model cards of the checkpoints use them."""
+    return [
+        ModelPreset(
+            "Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
+            "Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
+            {"height": 480, "width": 832, "num_frames": 81, "num_inference_steps": 50, "guidance_scale": 5.0},
+            "Wan 2.1 text-to-video, 1.3 billion parameters",
+        ),
+        ModelPreset(
+            "Wan-AI/Wan2.1-T2V-14B-Diffusers",
+            "Wan-AI/Wan2.1-T2V-14B-Diffusers",
+            {"height": 720, "width": 1280, "num_frames": 81, "num_inference_steps": 50, "guidance_scale": 5.0},
+            "Wan 2.1 text-to-video, 14 billion parameters",
+        ),
+    ]

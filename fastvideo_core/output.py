@@ -1,0 +1,170 @@
+"""Write videos, receipts and contact sheets: under a temporary name, renamed when whole, never over another file."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fastvideo_core.errors import InputError, OutputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_OTHER_FORMATS = {".avi", ".gif", ".mkv", ".mov", ".webm", ".m4v"}
+_NAME_LENGTH = 60
+_PARTIAL = ".partial-"
+
+
+def prepare_folder(output_path: str | Path) -> tuple[Path, str | None]:
+    """Make sure that files can be written, before any work is done.
+
+    Returns:
+        The folder, and the file's stem if `output_path` names a file.
+
+    Raises:
+        InputError: the path names a file that is not an MP4.
+        OutputError: the folder cannot be made or written to.
+    """
+    path = Path(output_path).expanduser()
+    if path.suffix.lower() in _OTHER_FORMATS:
+        raise InputError(f"output_path {str(path)!r} ends in {path.suffix}; videos are written as .mp4")
+    folder, stem = (path.parent, path.stem) if path.suffix.lower() == ".mp4" else (path, None)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder, prefix=_PARTIAL):
+            pass
+    except (OSError, ValueError) as error:
+        raise OutputError(f"no file can be written to {str(folder)!r}: {error}; choose another output_path") from error
+    return folder, stem
+
+
+def name_for(prompt: str) -> str:
+    """A file name made of the prompt's letters and digits."""
+    words = re.findall(r"\w+", prompt.lower())
+    name = "-".join(words).encode("ascii", "ignore").decode()[:_NAME_LENGTH].strip("-_")
+    return name or "video"
+
+
+def save(folder: Path, stem: str, files: dict[str, bytes | Path]) -> dict[str, Path]:
+    """Give files their final names, all with one stem that is free: `stem`, `stem_1`, `stem_2`, …
+
+    Args:
+        files: per suffix, the content, or a finished temporary file in the same folder that is moved.
+
+    Raises:
+        OutputError: the folder cannot be written to any more.
+    """
+    with _explained(folder), _temporaries(folder, files) as ready:
+        for number in range(1_000_000):
+            names = {suffix: folder / f"{stem}{f'_{number}' if number else ''}{suffix}" for suffix in files}
+            if _claim(ready, names):
+                return names
+    raise OutputError(f"{folder} holds a million files named {stem}")
+
+
+def _claim(ready: dict[str, Path], names: dict[str, Path]) -> bool:
+    """Link each file to its name; if one is taken, take back the others."""
+    linked: list[Path] = []
+    try:
+        for suffix, name in names.items():
+            os.link(ready[suffix], name)
+            linked.append(name)
+    except BaseException as error:
+        for name in linked:
+            name.unlink(missing_ok=True)
+        if isinstance(error, FileExistsError):
+            return False
+        raise
+    return True
+
+
+@contextmanager
+def _temporaries(folder: Path, files: dict[str, bytes | Path]) -> Iterator[dict[str, Path]]:
+    """Write contents to temporary files; all are removed at the end, when they have got their names or failed."""
+    ready: dict[str, Path] = {}
+    try:
+        for suffix, content in files.items():
+            if isinstance(content, Path):
+                ready[suffix] = content
+                continue
+            descriptor, name = tempfile.mkstemp(dir=folder, prefix=_PARTIAL, suffix=suffix)
+            ready[suffix] = Path(name)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+        for path in ready.values():
+            path.chmod(0o644)
+        yield ready
+    finally:
+        for path in ready.values():
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def encoded(folder: Path, frames: NDArray[np.float32], fps: int) -> Iterator[Path]:
+    """An H.264 MP4 (yuv420p) of the frames under a temporary name, removed at the end unless it was moved.
+
+    Args:
+        frames: (num_frames, height, width, 3) in 0…1, height and width even.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    import av
+
+    with _explained(folder):
+        descriptor, name = tempfile.mkstemp(dir=folder, prefix=_PARTIAL, suffix=".mp4")
+    os.close(descriptor)
+    try:
+        with _explained(folder), av.open(name, "w", options={"movflags": "+faststart"}) as container:
+            stream = container.add_stream("libx264", rate=Fraction(fps), options={"crf": "16"})
+            stream.height, stream.width = frames.shape[1:3]
+            stream.pix_fmt = "yuv420p"
+            for frame in to_bytes(frames):
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            container.mux(stream.encode())
+        yield Path(name)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def contact_sheet(frames: NDArray[np.float32], most: int = 12, columns: int = 4) -> bytes:
+    """A PNG with up to `most` frames, evenly spaced from the first to the last, row by row."""
+    import io
+
+    import numpy as np
+    from PIL import Image
+
+    chosen = to_bytes(frames)[np.unique(np.linspace(0, len(frames) - 1, min(most, len(frames))).round().astype(int))]
+    count, height, width, _ = chosen.shape
+    columns = min(columns, count)
+    gap = 4
+    size = (columns * (width + gap) - gap, math.ceil(count / columns) * (height + gap) - gap)
+    sheet = Image.new("RGB", size, "white")
+    for index, frame in enumerate(chosen):
+        sheet.paste(Image.fromarray(frame), (index % columns * (width + gap), index // columns * (height + gap)))
+    buffer = io.BytesIO()
+    sheet.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def to_bytes(frames: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """0…1 to 0…255, rounded."""
+    import numpy as np
+
+    return np.rint(np.clip(frames, 0, 1) * 255).astype(np.uint8)
+
+
+@contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"writing to {str(folder)!r} failed: {error}; nothing was kept") from error

@@ -1,0 +1,205 @@
+"""Find, load, list and switch off plugins; one that is broken never takes down another."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Literal
+
+import pluggy
+
+from fastvideo_core import hookspecs
+from fastvideo_core.attention.backend import AttentionBackend
+from fastvideo_core.errors import DuplicateProviderError, PluginError
+from fastvideo_core.models.preset import ModelPreset
+from fastvideo_core.settings import normalize_plugin_name, read_settings
+
+if TYPE_CHECKING:
+    import click
+
+CORE_DISTRIBUTION = "fastvideo-core"
+
+
+@dataclass
+class Plugin:
+    """One entry point of group `fastvideo`, loaded or not.
+
+    Attributes:
+        name: the entry point's name.
+        distribution: the package that brings it, and its `version`.
+        status: "loaded", "disabled" or "broken".
+        backends: the attention backends that it provides.
+        presets: the model presets that it provides.
+        error: if broken, why.
+    """
+
+    name: str
+    distribution: str
+    version: str
+    status: Literal["loaded", "disabled", "broken"] = "loaded"
+    backends: list[AttentionBackend] = field(default_factory=list)
+    presets: list[ModelPreset] = field(default_factory=list)
+    error: Exception | None = None
+    manager: pluggy.PluginManager | None = field(default=None, repr=False)
+
+    @property
+    def label(self) -> str:
+        """Distribution and version, as messages name it."""
+        return f"{self.distribution} {self.version}"
+
+    @property
+    def provides(self) -> list[str]:
+        """Names of everything that the plugin brings."""
+        return [backend.name for backend in self.backends] + [preset.name for preset in self.presets]
+
+    @property
+    def cause(self) -> str | None:
+        """The error in one line."""
+        return f"{type(self.error).__name__}: {self.error}" if self.error else None
+
+
+class Plugins:
+    """All plugins of this process, each looked at once."""
+
+    def __init__(self, plugins: Iterable[Plugin]) -> None:
+        self.all = list(plugins)
+
+    @property
+    def loaded(self) -> list[Plugin]:
+        return [plugin for plugin in self.all if plugin.status == "loaded"]
+
+    @property
+    def broken(self) -> list[Plugin]:
+        return [plugin for plugin in self.all if plugin.status == "broken"]
+
+    def backend_names(self) -> list[str]:
+        """Names of all installed attention backends, sorted."""
+        return sorted({backend.name for plugin in self.loaded for backend in plugin.backends})
+
+    def backend(self, name: str) -> tuple[AttentionBackend, Plugin]:
+        """The backend of that name and its plugin.
+
+        Raises:
+            KeyError: no plugin provides it.
+            DuplicateProviderError: more than one does.
+        """
+        return _only(
+            "attention backend",
+            name,
+            [(b, plugin) for plugin in self.loaded for b in plugin.backends if b.name == name],
+        )
+
+    def preset_names(self) -> list[str]:
+        """Names of all installed model presets, sorted."""
+        return sorted({preset.name for plugin in self.loaded for preset in plugin.presets})
+
+    def preset(self, name: str) -> tuple[ModelPreset, Plugin]:
+        """The model preset of that name and its plugin; raises as `backend` does."""
+        return _only(
+            "model preset", name, [(p, plugin) for plugin in self.loaded for p in plugin.presets if p.name == name]
+        )
+
+    def register_commands(self, cli: click.Group) -> None:
+        """Let every plugin add subcommands; one that raises becomes broken."""
+        for plugin in self.loaded:
+            try:
+                _hook(plugin).fastvideo_register_commands(cli=cli)
+            except Exception as error:
+                plugin.status, plugin.error = "broken", error
+
+
+def _only(kind: str, name: str, found: list[tuple[Any, Plugin]]) -> tuple[Any, Plugin]:
+    if not found:
+        raise KeyError(name)
+    if len(found) > 1:
+        labels = " and ".join(plugin.label for _, plugin in found)
+        raise DuplicateProviderError(
+            f"the {kind} {name} is provided by {labels}; uninstall one of them, or set "
+            f"FASTVIDEO_DISABLE_PLUGINS={found[-1][1].distribution}"
+        )
+    return found[0]
+
+
+def load_plugins() -> Plugins:
+    """Discover and load every plugin that is installed now and not switched off."""
+    from fastvideo_core.attention import sdpa
+    from fastvideo_core.models import wan
+
+    own = [Plugin(name, CORE_DISTRIBUTION, own_version()) for name in ("torch-sdpa", "wan")]
+    for plugin, module in zip(own, (sdpa, wan), strict=True):
+        _register(plugin, module)
+    return Plugins([*own, *(_load(entry_point) for entry_point in _entry_points())])
+
+
+def own_version() -> str:
+    """The version of fastvideo-core; "unknown" when it runs from a source tree that is not installed."""
+    try:
+        return version(CORE_DISTRIBUTION)
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _entry_points() -> list[EntryPoint]:
+    """Sorted, so that listings do not depend on the file system; the same one found twice counts once."""
+    found = {(_distribution(ep), ep.name, ep.value): ep for ep in entry_points(group=hookspecs.PROJECT)}
+    return [found[key] for key in sorted(found)]
+
+
+def _distribution(entry_point: EntryPoint) -> tuple[str, str]:
+    dist = entry_point.dist
+    return (dist.name, dist.version) if dist else ("unknown", "unknown")
+
+
+def _load(entry_point: EntryPoint) -> Plugin:
+    plugin = Plugin(entry_point.name, *_distribution(entry_point))
+    names = {normalize_plugin_name(plugin.name), normalize_plugin_name(plugin.distribution), "*"}
+    if names & read_settings().disabled_plugins:
+        plugin.status = "disabled"
+        return plugin
+    try:
+        _register(plugin, entry_point.load())
+    except (Exception, SystemExit) as error:
+        plugin.status = "broken"
+        plugin.error = error if isinstance(error, Exception) else PluginError(f"the import ended in {error!r}")
+        plugin.backends, plugin.presets = [], []
+    return plugin
+
+
+def _register(plugin: Plugin, module: ModuleType) -> None:
+    """Validate the module against the contract and collect what it provides; raises on anything unexpected."""
+    stated = getattr(module, "api_version", None)
+    if stated != hookspecs.API_VERSION:
+        raise PluginError(
+            f"{module.__name__} states api_version {stated!r}, this fastvideo-core ({own_version()}) has "
+            f"{hookspecs.API_VERSION}; install matching versions of {plugin.distribution} and {CORE_DISTRIBUTION}"
+        )
+    # A manager for each plugin: pluggy's validation and every hook call then concern this plugin alone.
+    plugin.manager = pluggy.PluginManager(hookspecs.PROJECT)
+    plugin.manager.add_hookspecs(hookspecs)
+    plugin.manager.register(module, plugin.name)
+    plugin.manager.check_pending()
+    if not plugin.manager.get_hookcallers(module):
+        raise PluginError(f"{module.__name__} implements no hook; mark its functions with fastvideo_core.hookimpl")
+    plugin.backends = _collect(plugin, "fastvideo_attention_backends", AttentionBackend)
+    plugin.presets = _collect(plugin, "fastvideo_model_presets", ModelPreset)
+    for backend in plugin.backends:
+        if not re.fullmatch(r"[A-Z][A-Z0-9_]*", backend.name):
+            raise PluginError(f"the backend name {backend.name!r} is not upper case with digits and underscores")
+
+
+def _collect(plugin: Plugin, hook: str, kind: type[Any]) -> list[Any]:
+    results: list[Any] = []
+    for result in getattr(_hook(plugin), hook)():
+        if not isinstance(result, list) or not all(isinstance(item, kind) for item in result):
+            raise PluginError(f"{hook} must return a list of {kind.__name__} instances, not {result!r}")
+        results += result
+    return results
+
+
+def _hook(plugin: Plugin) -> Any:
+    if plugin.manager is None:
+        raise PluginError(f"{plugin.label} is not loaded")
+    return plugin.manager.hook

@@ -1,0 +1,129 @@
+"""What a generation gives back: the frames, where they were written, and a receipt of what ran."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+RECEIPT_VERSION = 1
+
+
+@dataclass
+class RoleReceipt:
+    """Which backend served one role of attention, and why.
+
+    Attributes:
+        backend: its name; `kernel` and `version` are what ran behind it.
+        distribution: the package that brought it, with its version.
+        reason: why it was chosen.
+        calls: how often it ran.
+    """
+
+    backend: str
+    kernel: str
+    version: str
+    distribution: str
+    reason: str
+    calls: int
+
+
+@dataclass
+class Receipt:
+    """What ran for one video. What a pipeline of one's own does not tell (prompt, seed, …) is None under `attach`.
+
+    Attributes:
+        requested_backend: the name that was asked for; None for the automatic choice.
+        attention: per role, what served it.
+        token_grid: video tokens along time, height and width.
+        steps_computed: forward passes per guidance branch.
+        seconds: load, text, denoise, decode and encode, as far as known.
+        peak_memory_bytes: of the CUDA device since the generation began, else of the process since it started.
+        versions: of Python, torch, diffusers, the core and the plugins that served.
+    """
+
+    requested_backend: str | None
+    attention: dict[str, RoleReceipt]
+    num_inference_steps: int
+    steps_computed: dict[str, int]
+    token_grid: tuple[int, int, int] | None
+    device: str
+    dtype: str
+    pipeline: str
+    model: str | None = None
+    prompt: str | None = None
+    negative_prompt: str | None = None
+    height: int | None = None
+    width: int | None = None
+    num_frames: int | None = None
+    fps: int | None = None
+    guidance_scale: float | None = None
+    seed: int | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+    peak_memory_bytes: int | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+    receipt_version: int = RECEIPT_VERSION
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, as written to the JSON file."""
+        return asdict(self)
+
+    def to_json(self) -> str:
+        """The receipt as indented JSON."""
+        return json.dumps(self.as_dict(), indent=2, ensure_ascii=False) + "\n"
+
+    __str__ = to_json
+
+
+@dataclass(repr=False)
+class VideoResult:
+    """One generated video.
+
+    Attributes:
+        frames: (num_frames, height, width, 3), float32 in 0…1.
+        video_path: the MP4; None if it was not to be saved.
+        receipt_path: the receipt's JSON beside it; None likewise.
+        sheet_path: the contact sheet; None if none was asked for.
+    """
+
+    prompt: str
+    frames: NDArray[np.float32]
+    receipt: Receipt
+    video_path: Path | None = None
+    receipt_path: Path | None = None
+    sheet_path: Path | None = None
+
+    def __repr__(self) -> str:
+        return f"VideoResult(prompt={self.prompt!r}, frames={self.frames.shape}, video_path={str(self.video_path)!r})"
+
+
+def versions_of(distributions: set[str]) -> dict[str, str]:
+    """Versions of Python, of the libraries that compute, and of the given distributions."""
+    found = {"python": platform.python_version()}
+    for name in sorted({"torch", "diffusers", "transformers", *distributions}):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "unknown"
+    return found
+
+
+def peak_memory_bytes(device: str) -> int | None:
+    """Peak memory of the CUDA device, else of this process; None where the system does not tell."""
+    if device.startswith("cuda"):
+        import torch
+
+        return int(torch.cuda.max_memory_allocated(device))
+    try:
+        import resource
+    except ImportError:
+        return None
+    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * (1 if sys.platform == "darwin" else 1024)

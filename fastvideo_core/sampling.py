@@ -1,0 +1,139 @@
+"""Sampling parameters, their presets, and the check that they fit a model before anything runs."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Self
+
+from fastvideo_core.errors import InputError
+from fastvideo_core.models.family import Geometry
+from fastvideo_core.models.info import find_preset
+from fastvideo_core.plugins import load_plugins
+
+MAX_STEPS = 1000
+
+
+@dataclass
+class SamplingParam:
+    """How to generate a video. Defaults are those of Wan 2.1 at 480p.
+
+    Attributes:
+        height, width: in pixels; must be multiples that the model can do, they are never changed.
+        num_frames: length; must be one more than a multiple of what the autoencoder compresses (4 for Wan).
+        fps: frames per second of the file.
+        num_inference_steps: denoising steps.
+        guidance_scale: classifier-free guidance; 1 or less switches it off and halves the work.
+        negative_prompt: what the guidance leads away from.
+        seed: same seed, same video.
+        output_path: a folder, or a file ending in .mp4; nothing is ever overwritten.
+        save_video: whether to write files at all.
+        sheet: whether to write a PNG contact sheet beside the video.
+    """
+
+    height: int = 480
+    width: int = 832
+    num_frames: int = 81
+    fps: int = 16
+    num_inference_steps: int = 50
+    guidance_scale: float = 5.0
+    negative_prompt: str = ""
+    seed: int = 1024
+    output_path: str | Path = "outputs/"
+    save_video: bool = True
+    sheet: bool = False
+
+    @classmethod
+    def from_pretrained(cls, model_path: str | Path) -> Self:
+        """The parameters that a model was made for, if a preset knows it; the defaults otherwise."""
+        preset = find_preset(load_plugins(), str(model_path))
+        return cls().with_overrides(**preset.sampling) if preset else cls()
+
+    def with_overrides(self, **overrides: Any) -> Self:
+        """A copy with some fields changed.
+
+        Raises:
+            InputError: a name is not a field.
+        """
+        names = [field.name for field in fields(self)]
+        for name in overrides:
+            if name not in names:
+                close = difflib.get_close_matches(name, names, n=1)
+                hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(names)}"
+                raise InputError(f"unknown sampling parameter {name!r}; {hint}")
+        return replace(self, **overrides)
+
+    def check(self, geometry: Geometry, what: str = "the model") -> None:
+        """Refuse what does not fit.
+
+        Raises:
+            InputError: with every problem, its numbers, and what would fit.
+        """
+        if problems := [*self._wrong_types(), *self._wrong_values()] or [*self._misfits(geometry, what)]:
+            raise InputError("; ".join(problems))
+
+    def _wrong_types(self) -> Iterator[str]:
+        for name in ("height", "width", "num_frames", "fps", "num_inference_steps", "seed"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool):
+                yield f"{name} must be a whole number, not {value!r}"
+        if isinstance(self.guidance_scale, bool) or not isinstance(self.guidance_scale, int | float):
+            yield f"guidance_scale must be a number, not {self.guidance_scale!r}"
+        if not isinstance(self.negative_prompt, str):
+            yield f"negative_prompt must be text, not {self.negative_prompt!r}"
+        if not isinstance(self.output_path, str | Path):
+            yield f"output_path must be a path, not {self.output_path!r}"
+
+    def _wrong_values(self) -> Iterator[str]:
+        limits = {
+            "height": (1, math.inf),
+            "width": (1, math.inf),
+            "num_frames": (1, math.inf),
+            "fps": (1, 240),
+            "num_inference_steps": (1, MAX_STEPS),
+            "seed": (0, 2**63 - 1),
+            "guidance_scale": (0, 1000),
+        }
+        for name, (low, high) in limits.items():
+            value = getattr(self, name)
+            if isinstance(value, int | float) and not low <= value <= high:
+                yield f"{name} is {value}, it must be " + (f"{low} or more" if high == math.inf else f"{low} to {high}")
+
+    def _misfits(self, geometry: Geometry, what: str) -> Iterator[str]:
+        for name, multiple in zip(("height", "width"), geometry.pixels_per_token, strict=True):
+            value = getattr(self, name)
+            if value % multiple:
+                near = _near(value, multiple)
+                yield f"{name} {value} is not a multiple of {multiple}, as {what} needs; near it: {near}"
+            elif value // multiple > geometry.max_tokens:
+                yield f"{name} {value} is too large, {what} reaches {geometry.max_tokens * multiple}"
+        stride = geometry.frames_per_token
+        if (self.num_frames - 1) % stride:
+            yield (
+                f"num_frames {self.num_frames} is not one more than a multiple of {stride}, as {what} needs; near it: "
+                f"{_near(self.num_frames - 1, stride, 1)}"
+            )
+        elif (self.num_frames - 1) // stride >= geometry.max_tokens:
+            yield f"num_frames {self.num_frames} is too many, {what} reaches {(geometry.max_tokens - 1) * stride + 1}"
+
+
+def _near(value: int, multiple: int, offset: int = 0) -> str:
+    below = value // multiple * multiple
+    candidates = (below, below + multiple) if below or offset else (below + multiple,)
+    return " or ".join(str(candidate + offset) for candidate in candidates)
+
+
+def check_prompt(prompt: object) -> str:
+    """The prompt, if it is text that is not empty.
+
+    Raises:
+        InputError: it is not.
+    """
+    if not isinstance(prompt, str):
+        raise InputError(f"a prompt must be text, not {prompt!r}")
+    if not prompt.strip():
+        raise InputError(f"the prompt {prompt!r} is empty; say what the video should show")
+    return prompt

@@ -1,0 +1,31 @@
+"""The preset `shapes`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fastvideo_core import ModelPreset, hookimpl
+
+api_version = 1
+
+MODEL_FOLDER = Path(__file__).parent / "model"
+
+
+@hookimpl
+def fastvideo_model_presets() -> list[ModelPreset]:
+    """The model in this package."""
+    return [
+        ModelPreset(
+            "shapes",
+            str(MODEL_FOLDER),
+            {
+                "height": 128,
+                "width": 128,
+                "num_frames": 33,
+                "num_inference_steps": 20,
+                "guidance_scale": 4.0,
+                "fps": 16,
+            },
+            "a simple shape moving on a plain background; 128x128 to 256x256, 17 to 45 frames",
+        )
+    ]
