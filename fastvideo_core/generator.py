@@ -11,7 +11,7 @@ from typing import Any, Self, overload
 import torch
 
 from fastvideo_core import output
-from fastvideo_core.attachment import attach, requested_backend
+from fastvideo_core.attachment import ProgressListener, attach, requested_backend
 from fastvideo_core.attention.backend import Need
 from fastvideo_core.attention.resolve import resolve
 from fastvideo_core.errors import AttachError, InputError, ModelNotFoundError
@@ -31,7 +31,7 @@ class VideoGenerator:
         """Whether to show a progress bar, on terminals."""
         self._pipe: Any | None = pipe
         self._load_seconds = load_seconds
-        self._listener = lambda done, total: None
+        self._listener: ProgressListener = lambda done, total: None
         self._attachment = attach(pipe, attention_backend=attention_backend, on_progress=self._on_progress)
         pipe.set_progress_bar_config(disable=True)
 

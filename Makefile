@@ -1,0 +1,30 @@
+# make demo   install, generate a video with the embedded model, print its path and receipt
+# make test   install, then formatting, lint, types and tests: all that CI runs
+# make bench  install, then the benchmarks that this machine can run
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PLUGINS := $(sort $(wildcard plugins/*/pyproject.toml))
+PROMPT ?= a red circle moving left on a white background
+
+.PHONY: demo test bench
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/.installed
+	$(BIN)/fv generate "$(PROMPT)" --sheet
+
+test: $(VENV)/.installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pytest -n 2
+
+bench: $(VENV)/.installed
+	$(BIN)/python benchmarks/overhead.py
+
+$(VENV)/.installed: constraints.txt pyproject.toml $(PLUGINS)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt \
+		-e ".[dev]" $(foreach plugin,$(PLUGINS),-e $(dir $(plugin)))
+	touch $@

@@ -1,0 +1,54 @@
+"""Small real models, and an environment that no setting of the developer reaches."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.environment import Environment, build_environment
+from tests.support.models import build_wan_pipeline
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No FASTVIDEO_ variables, no hub, relative paths below the test's own folder."""
+    for name in list(os.environ):
+        if name.startswith("FASTVIDEO_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Workers run side by side: more threads each only get in one another's way."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def wan_pipeline() -> Any:
+    """A stock WanPipeline with small random weights."""
+    return build_wan_pipeline()
+
+
+@pytest.fixture(scope="session")
+def wan_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, saved in diffusers format."""
+    folder = tmp_path_factory.mktemp("wan") / "model"
+    build_wan_pipeline().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """A virtual environment of its own that sees what is installed here, for installing plugins into."""
+    return build_environment(tmp_path_factory.mktemp("environment"))

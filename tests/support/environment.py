@@ -1,0 +1,108 @@
+"""Build third-party distributions and install them into a virtual environment, as their users would."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import sysconfig
+import venv
+from dataclasses import dataclass
+from pathlib import Path
+
+PYPROJECT = """
+[build-system]
+requires = ["hatchling"]
+build-backend = "hatchling.build"
+
+[project]
+name = "{name}"
+version = "{version}"
+
+[project.entry-points.fastvideo]
+{plugin} = "{module}"
+
+[tool.hatch.build.targets.wheel]
+packages = ["{module}"]
+"""
+
+BACKEND = '''
+from fastvideo_core import AttentionBackend, Capabilities, Probe, Role, hookimpl
+
+api_version = 1
+
+
+class Double(AttentionBackend):
+    name = "{backend}"
+    capabilities = Capabilities(roles=frozenset({{Role.SELF}}), lossless=False)
+
+    def probe(self):
+        return Probe(True, kernel="a test", version="{version}")
+
+    def load(self):
+        from torch.nn.functional import scaled_dot_product_attention as sdpa
+
+        def attend(query, key, value, call):
+            return sdpa(*(x.transpose(1, 2) for x in (query, key, 2 * value)), scale=call.scale).transpose(1, 2)
+
+        return attend
+
+
+@hookimpl
+def fastvideo_attention_backends():
+    return [Double()]
+'''
+"""A plugin whose attention is visibly not torch's own: it doubles the values."""
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A virtual environment in `folder`."""
+
+    folder: Path
+
+    def install(self, name: str, source: str, plugin: str = "double", version: str = "1.2.3") -> None:
+        """Build a wheel of one module, whose source may hold {backend} and {version} filled in already, and install it."""
+        module = name.replace("-", "_")
+        project = self.folder / "src" / name
+        (project / module).mkdir(parents=True, exist_ok=True)
+        (project / module / "__init__.py").write_text(source)
+        (project / "pyproject.toml").write_text(
+            PYPROJECT.format(name=name, version=version, plugin=plugin, module=module)
+        )
+        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
+        wheels = self.folder / "wheels"
+        build = [*pip, "wheel", "--no-index", "--no-deps", "--no-build-isolation", "-w", str(wheels), str(project)]
+        _check(build)
+        wheel = next(wheels.glob(f"{module}-{version}-*.whl"))
+        _check([*pip, "--python", str(self.python), "install", "--no-index", "--no-deps", str(wheel)])
+
+    def uninstall(self, *names: str) -> None:
+        """Remove distributions again."""
+        _check([sys.executable, "-m", "pip", "-q", "--python", str(self.python), "uninstall", "-y", *names])
+
+    @property
+    def python(self) -> Path:
+        return self.folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+    def fv(self, *arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run `fv` there."""
+        command = [str(self.python), "-m", "fastvideo_core", *arguments]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
+        return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=240)
+
+
+def build_environment(folder: Path) -> Environment:
+    """Create an environment that also sees the packages of the running one, editable installs included."""
+    venv.create(folder, with_pip=False)
+    environment = Environment(folder)
+    command = [str(environment.python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
+    site = Path(subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip())
+    parent = sysconfig.get_path("purelib")
+    (site / "parent.pth").write_text(f"import site; site.addsitedir({parent!r})\n")
+    return environment
+
+
+def _check(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stdout + done.stderr
