@@ -135,7 +135,7 @@ class Attachment:
 
     def _check_used(self) -> None:
         idle = [role.value for role, calls in self.router.calls.items() if not calls]
-        if idle and self.router.steps:
+        if idle:
             raise BackendNotUsedError(
                 f"the run finished, but its {' and '.join(idle)} attention never reached "
                 f"{self.requested or 'the chosen backend'}: something replaced the attention processors or the "

@@ -218,7 +218,7 @@ def _load(info: ModelInfo, dtype: torch.dtype) -> Any:
 
     try:
         return diffusers.DiffusionPipeline.from_pretrained(
-            info.location, torch_dtype={"default": dtype, "vae": torch.float32}, use_safetensors=True
+            info.location, dtype={"default": dtype, "vae": torch.float32}, use_safetensors=True
         )
     except (OSError, ValueError) as error:
         raise ModelNotFoundError(f"the model {info.name} cannot be loaded: {error}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import re
@@ -75,7 +76,7 @@ def _claim(ready: dict[str, Path], names: dict[str, Path]) -> bool:
     linked: list[Path] = []
     try:
         for suffix, name in names.items():
-            os.link(ready[suffix], name)
+            _give_name(ready[suffix], name)
             linked.append(name)
     except BaseException as error:
         for name in linked:
@@ -84,6 +85,18 @@ def _claim(ready: dict[str, Path], names: dict[str, Path]) -> bool:
             return False
         raise
     return True
+
+
+def _give_name(temporary: Path, name: Path) -> None:
+    """A link is the one way to name a file that fails if the name is taken; some file systems have none."""
+    try:
+        os.link(temporary, name)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
+            raise
+        if name.exists():
+            raise FileExistsError(errno.EEXIST, "exists", str(name)) from None
+        temporary.rename(name)
 
 
 @contextmanager

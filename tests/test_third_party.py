@@ -26,9 +26,7 @@ def test_is_picked_by_the_variable_and_shows_in_the_receipt(
     double: Environment, wan_folder: Path, tmp_path: Path
 ) -> None:
     plain = double.fv(*GENERATE, "--model", str(wan_folder), cwd=tmp_path)
-    done = double.fv(
-        *GENERATE, "--model", str(wan_folder), cwd=tmp_path, FASTVIDEO_ATTENTION_BACKEND=" double-attn "
-    )
+    done = double.fv(*GENERATE, "--model", str(wan_folder), cwd=tmp_path, FASTVIDEO_ATTENTION_BACKEND=" double-attn ")
     assert (plain.returncode, done.returncode) == (0, 0), plain.stderr + done.stderr
     assert json.loads(plain.stdout)["attention"]["SELF"]["backend"] == "TORCH_SDPA"
     receipt = json.loads(done.stdout)
@@ -56,13 +54,9 @@ def test_an_import_that_raises_hurts_only_who_asks_for_it(
         assert plugins["fv-sage"]["status"] == "broken"
         assert "undefined symbol: _ZN3c10" in plugins["fv-sage"]["error"]
         assert plugins["acme-double"]["attention_backends"] == ["DOUBLE_ATTN"]
-        other = double.fv(
-            *GENERATE, "--model", str(wan_folder), "--attention-backend", "DOUBLE_ATTN", cwd=tmp_path
-        )
+        other = double.fv(*GENERATE, "--model", str(wan_folder), "--attention-backend", "DOUBLE_ATTN", cwd=tmp_path)
         assert other.returncode == 0, other.stderr
-        asked = double.fv(
-            *GENERATE, "--model", str(wan_folder), cwd=tmp_path, FASTVIDEO_ATTENTION_BACKEND="SAGE_ATTN"
-        )
+        asked = double.fv(*GENERATE, "--model", str(wan_folder), cwd=tmp_path, FASTVIDEO_ATTENTION_BACKEND="SAGE_ATTN")
         assert asked.returncode == 1
         assert "undefined symbol: _ZN3c10" in asked.stderr
         assert "pip install fv-sage" not in asked.stderr

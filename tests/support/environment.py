@@ -26,7 +26,7 @@ version = "{version}"
 packages = ["{module}"]
 """
 
-BACKEND = '''
+BACKEND = """
 from fastvideo_core import AttentionBackend, Capabilities, Probe, Role, hookimpl
 
 api_version = 1
@@ -51,7 +51,7 @@ class Double(AttentionBackend):
 @hookimpl
 def fastvideo_attention_backends():
     return [Double()]
-'''
+"""
 """A plugin whose attention is visibly not torch's own: it doubles the values."""
 
 
@@ -62,7 +62,7 @@ class Environment:
     folder: Path
 
     def install(self, name: str, source: str, plugin: str = "double", version: str = "1.2.3") -> None:
-        """Build a wheel of one module, whose source may hold {backend} and {version} filled in already, and install it."""
+        """Build a wheel of one module with this source, and install it."""
         module = name.replace("-", "_")
         project = self.folder / "src" / name
         (project / module).mkdir(parents=True, exist_ok=True)

@@ -38,8 +38,8 @@ def shape_radius(side: int) -> float:
 def shape_coverage(
     shape: str,
     radius: float,
-    centre_x: NDArray[np.float32],
-    centre_y: NDArray[np.float32],
+    centre_x: NDArray[np.floating],
+    centre_y: NDArray[np.floating],
     height: int,
     width: int,
 ) -> NDArray[np.float32]:

@@ -14,7 +14,7 @@ from fv_shapes.scenes import BACKGROUNDS, COLOURS, DIRECTIONS, SHAPES
 ATTRIBUTES = ("shape", "colour", "direction", "background")
 
 _STILL = 0.0025
-"""Below this speed, in shorter sides of the canvas a frame, a shape stands still; rendered ones move at 0.012 or more."""
+"""Below this speed, in shorter sides of the canvas a frame, a shape stands still; rendered ones move at 0.0118+."""
 _LEAST_OVERLAP = 0.6
 """Intersection over union with the best outline below which a region is no shape at all."""
 
@@ -112,7 +112,9 @@ def _shape(region: NDArray[np.bool_]) -> tuple[str | None, float]:
         shift = radius * _centre_shift(shape)
         best = 0.0
         for scale in (0.92, 1.0, 1.08):
-            outline = shape_coverage(shape, radius * scale, x.astype(np.float32), (y - shift).astype(np.float32), height, width)
+            outline = shape_coverage(
+                shape, radius * scale, x.astype(np.float32), (y - shift).astype(np.float32), height, width
+            )
             inside = outline > 0.5
             best = max(best, float((inside & region).sum() / max(1, (inside | region).sum())))
         overlaps[shape] = best

@@ -37,8 +37,8 @@ class Stage:
 STAGES = {
     "cpu": (
         Stage(0.45, ((17, 64, 40, 5000),), 64),
-        Stage(0.85, ((17, 128, 12, 1500), (33, 128, 8, 1500)), 512),
-        Stage(1.00, ((33, 128, 8, 1500), (33, 128, 8, 1500), (17, 128, 12, 1500), (45, 256, 1, 60)), 512),
+        Stage(0.85, ((17, 128, 12, 1000), (33, 128, 8, 1200)), 512),
+        Stage(1.00, ((33, 128, 8, 1200), (33, 128, 8, 1200), (17, 128, 12, 1000), (45, 256, 1, 60)), 512),
     ),
     "gpu": (
         Stage(0.35, ((17, 64, 256, 40000),), 64),
@@ -159,7 +159,7 @@ def main(
     text_encoder, transformer = build()
     if resume:
         text_encoder = UMT5EncoderModel.from_pretrained(resume / "text_encoder", dtype=torch.float32)
-        transformer = WanTransformer3DModel.from_pretrained(resume / "transformer", torch_dtype=torch.float32)
+        transformer = WanTransformer3DModel.from_pretrained(resume / "transformer", dtype=torch.float32)
     models = [text_encoder.to(DEVICE).train(), transformer.to(DEVICE).train()]
     averages = [copy.deepcopy(model).eval() for model in models]
     for model in models:

@@ -1,0 +1,85 @@
+"""`fv`, as its users run it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from fastvideo_core.cli import fv
+
+SHORT = ("--height", "32", "--width", "48", "--frames", "5", "--steps", "2", "--seed", "3")
+
+
+def invoke(*arguments: str) -> Result:
+    return CliRunner().invoke(fv, list(arguments))
+
+
+def test_generate_prints_where_the_video_is_and_what_ran(wan_folder: Path, tmp_path: Path) -> None:
+    done = invoke(
+        "generate", "a cat", "--model", str(wan_folder), *SHORT, "--sheet", "--output", str(tmp_path / "x.mp4")
+    )
+    assert done.exit_code == 0, done.output
+    assert f"video    {tmp_path / 'x.mp4'}" in done.stdout
+    assert f"sheet    {tmp_path / 'x.png'}" in done.stdout
+    assert "TORCH_SDPA" in done.stdout
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.json", "x.mp4", "x.png"]
+
+
+def test_generate_json_is_nothing_but_json(wan_folder: Path, tmp_path: Path) -> None:
+    done = invoke("generate", "a cat", "--model", str(wan_folder), *SHORT, "--json", "--output", str(tmp_path))
+    receipt = json.loads(done.stdout)
+    assert receipt["video_path"] == str(tmp_path / "a-cat.mp4")
+    assert (receipt["seed"], receipt["num_frames"], receipt["prompt"]) == (3, 5, "a cat")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("", "--model", "shapes"), "the prompt '' is empty"),
+        (("cat", "--model", "shape"), "did you mean shapes?"),
+        (("cat", "--model", "shapes", "--height", "130"), "near it: 128 or 144"),
+        (("cat", "--model", "shapes", "--frames", "32"), "near it: 29 or 33"),
+        (("cat", "--model", "shapes", "--attention-backend", "SAGE_ATTN"), "pip install fv-sage"),
+        (("cat", "--model", "shapes", "--output", "x.avi"), "videos are written as .mp4"),
+    ],
+)
+def test_mistakes_are_one_line_before_anything_is_loaded(
+    arguments: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("diffusers.DiffusionPipeline.from_pretrained", lambda *args, **kwargs: pytest.fail("loaded"))
+    done = invoke("generate", *arguments)
+    assert done.exit_code == 1
+    assert message in done.output
+    assert "Traceback" not in done.output
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_plugins_lists_in_words_and_in_json() -> None:
+    assert "TORCH_SDPA" in invoke("plugins").stdout
+    listed = json.loads(invoke("plugins", "--json").stdout)
+    assert {"name": "torch-sdpa", "status": "loaded", "error": None}.items() <= listed[0].items()
+
+
+def test_doctor_is_well_and_says_why_when_it_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    well = invoke("doctor")
+    assert well.exit_code == 0, well.output
+    assert "TORCH_SDPA (fastvideo-core" in well.stdout
+    assert "no problems" in well.stdout
+    monkeypatch.setenv("FASTVIDEO_DISABLE_PLUGINS", "fv-nonsense")
+    assert "names fv-nonsense, which is not installed" in invoke("doctor").stdout
+    monkeypatch.setenv("FASTVIDEO_ATTENTION_BACKEND", "FLASH_ATN")
+    ill = invoke("doctor")
+    assert ill.exit_code == 1
+    assert "did you mean FLASH_ATTN?" in ill.stdout
+
+
+def test_the_module_runs_too() -> None:
+    command = [sys.executable, "-m", "fastvideo_core", "generate", "cat", "--model", "shapes", "--steps", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert done.stderr == "Error: num_inference_steps is 0, it must be 1 to 1000\n"

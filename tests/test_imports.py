@@ -1,0 +1,58 @@
+"""Discovery and help are instant because nothing heavy is imported; the public names are what is documented."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import fastvideo_core
+
+HEAVY = ("torch", "diffusers", "transformers", "av", "PIL", "accelerate")
+
+
+def _imported(code: str) -> set[str]:
+    """Top-level modules that are loaded after the code has run in a fresh interpreter."""
+    command = [sys.executable, "-c", f"import sys\n{code}\nprint(*{{name.split('.')[0] for name in sys.modules}})"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import fastvideo_core",
+        "from fastvideo_core import AttentionBackend, ModelPreset, hookimpl, SamplingParam",
+        "from fastvideo_core.plugins import load_plugins; load_plugins()",
+        "from fastvideo_core.cli import fv; fv.main(['--help'], standalone_mode=False)",
+        "from fastvideo_core.cli import fv; fv.main(['plugins', '--json'], standalone_mode=False)",
+        "from fastvideo_core import SamplingParam; SamplingParam.from_pretrained('shapes')",
+    ],
+)
+def test_nothing_heavy_is_imported(code: str) -> None:
+    assert not _imported(code) & set(HEAVY)
+
+
+def test_the_check_itself_sees_torch() -> None:
+    assert "torch" in _imported("from fastvideo_core import VideoGenerator")
+
+
+def test_public_names_are_sorted_and_exist() -> None:
+    assert fastvideo_core.__all__ == sorted(fastvideo_core.__all__)
+    for name in fastvideo_core.__all__:
+        assert getattr(fastvideo_core, name).__doc__ or name == "API_VERSION", name
+    assert set(fastvideo_core.__all__) <= set(dir(fastvideo_core))
+
+
+def test_attach_stays_a_function_after_everything_was_imported() -> None:
+    from fastvideo_core import VideoGenerator, attach
+
+    assert VideoGenerator.__module__ == "fastvideo_core.generator"
+    assert callable(attach)
+
+
+def test_unknown_names_raise() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'VideoGenerater'"):
+        _ = fastvideo_core.VideoGenerater  # type: ignore[attr-defined]

@@ -1,0 +1,119 @@
+"""A mask comes down to its simplest kind, and attention with it is what it was with the mask itself."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+
+from fastvideo_core import MaskKind, Need, Role
+from fastvideo_core.attention.masks import reduce_mask
+from fastvideo_core.attention.resolve import resolve
+from fastvideo_core.attention.router import Router
+from fastvideo_core.errors import BackendMismatchError
+from tests.support.backends import Recorder, plugins_with
+
+KEYS = 6
+
+
+def lengths(*counts: int) -> torch.Tensor:
+    """(batch, KEYS), True for the first n keys of each entry."""
+    return torch.arange(KEYS) < torch.tensor(counts)[:, None]
+
+
+def additive(seen: torch.Tensor) -> torch.Tensor:
+    return torch.zeros(seen.shape).masked_fill(~seen, float("-inf"))
+
+
+HOLES = torch.tensor([[True, False, True, True, False, True]]).expand(2, KEYS)
+
+
+@pytest.mark.parametrize(
+    ("mask", "kind", "key_lengths"),
+    [
+        (lengths(KEYS, KEYS), MaskKind.NONE, None),
+        (torch.zeros(2, 1, 1, KEYS), MaskKind.NONE, None),
+        (lengths(4, 4), MaskKind.KEY_LENGTH, (4, 4)),
+        (lengths(4, 2)[:, None, None], MaskKind.KEY_LENGTH, (4, 2)),
+        (lengths(3)[:, None, None], MaskKind.KEY_LENGTH, (3, 3)),
+        (lengths(4, 2)[:, None, None].expand(2, 3, 5, KEYS), MaskKind.KEY_LENGTH, (4, 2)),
+        (additive(lengths(4, 2)), MaskKind.KEY_LENGTH, (4, 2)),
+        (additive(lengths(4, 2)).clamp(min=torch.finfo(torch.float32).min), MaskKind.KEY_LENGTH, (4, 2)),
+        (HOLES, MaskKind.ARBITRARY, None),
+        (lengths(4, 0), MaskKind.ARBITRARY, None),
+        (torch.ones(5, KEYS, dtype=torch.bool).tril(), MaskKind.ARBITRARY, None),
+        (torch.full((2, KEYS), 0.5), MaskKind.ARBITRARY, None),
+    ],
+)
+def test_kinds(mask: torch.Tensor, kind: MaskKind, key_lengths: tuple[int, ...] | None) -> None:
+    reduced = reduce_mask(mask, batch=2, keys=KEYS)
+    assert (reduced.kind, reduced.key_lengths) == (kind, key_lengths)
+
+
+def routed(backend: Recorder) -> Router:
+    needs = [Need(Role.CROSS, 8, "float32", "cpu")]
+    return Router(resolve(plugins_with(backend), backend.name, "a test", needs))
+
+
+def tensors(batch: int = 2) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    torch.manual_seed(0)
+    return torch.randn(batch, 5, 3, 8), torch.randn(batch, KEYS, 3, 8), torch.randn(batch, KEYS, 3, 8)
+
+
+def reference(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    q, k, v = (x.double().transpose(1, 2) for x in (q, k, v))
+    return scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None]).transpose(1, 2).float()
+
+
+def test_padding_of_one_length_becomes_a_slice_that_any_backend_takes() -> None:
+    backend = Recorder()
+    q, k, v = tensors()
+    out = routed(backend).functions[Role.CROSS](q, k, v, attn_mask=lengths(4, 4))
+    assert backend.masks == [(4, None, None)]
+    torch.testing.assert_close(out, reference(q, k, v, lengths(4, 4)))
+
+
+def test_torch_sdpa_takes_every_mask() -> None:
+    q, k, v = tensors()
+    for mask in (lengths(4, 2), HOLES, lengths(KEYS, KEYS), lengths(1, 1)):
+        router = Router(resolve(plugins_with(), "TORCH_SDPA", "a test", [Need(Role.CROSS, 8, "float32", "cpu")]))
+        torch.testing.assert_close(router.functions[Role.CROSS](q, k, v, attn_mask=mask), reference(q, k, v, mask))
+
+
+def test_key_lengths_reach_a_backend_that_declares_them_and_are_gone_at_the_next_call() -> None:
+    backend = Recorder(masks=frozenset({MaskKind.NONE, MaskKind.KEY_LENGTH}))
+    attend = routed(backend).functions[Role.CROSS]
+    attend(*tensors(), attn_mask=lengths(4, 2))
+    attend(*tensors())
+    assert backend.masks == [(KEYS, (4, 2), None), (KEYS, None, None)]
+
+
+@pytest.mark.parametrize(("mask", "kind"), [(lengths(4, 2), "KEY_LENGTH"), (HOLES, "ARBITRARY")])
+def test_a_mask_that_the_backend_does_not_take_is_an_error(mask: torch.Tensor, kind: str) -> None:
+    with pytest.raises(BackendMismatchError, match=f"passes a {kind} mask .* RECORDER takes NONE"):
+        routed(Recorder()).functions[Role.CROSS](*tensors(), attn_mask=mask)
+
+
+@pytest.mark.parametrize("option", [{"is_causal": True}, {"dropout_p": 0.1}, {"_parallel_config": object()}])
+def test_what_the_core_does_not_serve_is_an_error(option: dict[str, object]) -> None:
+    with pytest.raises(BackendMismatchError, match="serves full attention"):
+        routed(Recorder()).functions[Role.CROSS](*tensors(), **option)
+
+
+def test_a_mask_is_read_once_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    reads = []
+    from fastvideo_core.attention import router as module
+
+    def counted(*arguments: object) -> object:
+        reads.append(arguments)
+        return reduce_mask(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "reduce_mask", counted)
+    router = routed(Recorder())
+    mask = lengths(4, 4)
+    for _ in range(2):
+        router.start_run(3)
+        for _ in range(5):
+            router.functions[Role.CROSS](*tensors(), attn_mask=mask)
+        router.end_run()
+    assert len(reads) == 2

@@ -1,0 +1,127 @@
+"""Discovery: what is found, what is broken, and that one never hurts another."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from fastvideo_core.errors import DuplicateProviderError
+from fastvideo_core.plugins import Plugin, Plugins, load_plugins
+from tests.support.environment import BACKEND
+
+GOOD = BACKEND.format(backend="GOOD_ATTN", version="1")
+
+
+class Site:
+    """A folder on the path in which distributions appear to be installed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def add(self, distribution: str, source: str, version: str = "1.0") -> None:
+        module = distribution.replace("-", "_") + "_module"
+        (self.folder / f"{module}.py").write_text(source)
+        info = self.folder / f"{distribution.replace('-', '_')}-{version}.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n")
+        (info / "entry_points.txt").write_text(f"[fastvideo]\n{distribution}-plugin = {module}\n")
+
+    def load(self, distribution: str) -> Plugin:
+        return next(plugin for plugin in load_plugins().all if plugin.distribution == distribution)
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+    monkeypatch.setattr(sys, "modules", dict(sys.modules))
+    monkeypatch.syspath_prepend(tmp_path)
+    return Site(tmp_path)
+
+
+def test_the_core_brings_torch_sdpa_and_the_wan_presets() -> None:
+    plugins = load_plugins()
+    backend, plugin = plugins.backend("TORCH_SDPA")
+    assert backend.capabilities.lossless
+    assert plugin.distribution == "fastvideo-core"
+    assert "Wan-AI/Wan2.1-T2V-1.3B-Diffusers" in plugins.preset_names()
+
+
+def test_a_plugin_is_found_with_its_version(site: Site) -> None:
+    site.add("acme-good", GOOD, version="3.1")
+    plugin = site.load("acme-good")
+    assert (plugin.status, plugin.label, plugin.provides) == ("loaded", "acme-good 3.1", ["GOOD_ATTN"])
+
+
+@pytest.mark.parametrize(
+    ("source", "cause"),
+    [
+        ("import no_such_module_at_all", "No module named 'no_such_module_at_all'"),
+        ("raise SystemExit(3)", "the import ended in SystemExit(3)"),
+        ("def broken(:", "invalid syntax"),
+        (GOOD.replace("api_version = 1", ""), "states api_version None"),
+        (GOOD.replace("api_version = 1", "api_version = 2"), "states api_version 2"),
+        ("api_version = 1", "implements no hook"),
+        (GOOD.replace("def fastvideo_attention_backends", "def fastvideo_attention_backend"), "unknown hook"),
+        (GOOD.replace("backends():", "backends(torch):"), "torch"),
+        (GOOD.replace("return [Double()]", "return Double()"), "must return a list of AttentionBackend instances"),
+        (GOOD.replace("return [Double()]", "return [Double]"), "must return a list of AttentionBackend instances"),
+        (GOOD.replace("return [Double()]", "raise RuntimeError('no luck')"), "no luck"),
+        (GOOD.replace("GOOD_ATTN", "good attn"), "not upper case"),
+    ],
+)
+def test_a_broken_plugin_is_recorded_with_its_cause_and_hurts_no_other(site: Site, source: str, cause: str) -> None:
+    site.add("acme-bad", source)
+    site.add("acme-good", GOOD.replace("GOOD_ATTN", "OTHER_ATTN"))
+    bad, good = site.load("acme-bad"), site.load("acme-good")
+    assert bad.status == "broken"
+    assert cause in str(bad.cause)
+    assert bad.provides == []
+    assert good.provides == ["OTHER_ATTN"]
+
+
+def test_two_of_one_name_raise_only_when_asked_for(site: Site) -> None:
+    site.add("acme-one", GOOD, version="1.0")
+    site.add("acme-two", GOOD, version="2.0")
+    plugins = load_plugins()
+    assert plugins.backend("TORCH_SDPA")
+    with pytest.raises(DuplicateProviderError, match=r"GOOD_ATTN is provided by acme-one 1.0 and acme-two 2.0"):
+        plugins.backend("GOOD_ATTN")
+
+
+@pytest.mark.parametrize("names", ["acme-good", "ACME_GOOD", "acme-good-plugin", "*", "fv-x, acme-good"])
+def test_plugins_can_be_switched_off(site: Site, monkeypatch: pytest.MonkeyPatch, names: str) -> None:
+    site.add("acme-good", "raise RuntimeError('imported although switched off')")
+    monkeypatch.setenv("FASTVIDEO_DISABLE_PLUGINS", names)
+    assert site.load("acme-good").status == "disabled"
+    assert load_plugins().backend("TORCH_SDPA")
+
+
+def test_a_plugin_adds_a_command_and_one_that_fails_does_not_stop_the_others(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = """
+import click
+from fastvideo_core import hookimpl
+api_version = 1
+
+@hookimpl
+def fastvideo_register_commands(cli):
+    @cli.command()
+    def greet():
+        click.echo("hello from a plugin")
+"""
+    site.add("acme-command", command)
+    site.add("acme-crash", command.replace("@cli.command()", "raise RuntimeError('no luck')"))
+    from fastvideo_core.cli import _Fv
+
+    group = _Fv("fv")
+    group.main(["greet"], standalone_mode=False)
+    captured = capsys.readouterr()
+    assert captured.out == "hello from a plugin\n"
+    assert "acme-crash 1.0 could not add its commands: RuntimeError: no luck" in captured.err
+
+
+def test_asking_for_what_is_not_there_is_a_key_error() -> None:
+    with pytest.raises(KeyError):
+        Plugins([]).backend("TORCH_SDPA")

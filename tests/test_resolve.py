@@ -1,0 +1,107 @@
+"""Which backend serves which role, and what is said when none can."""
+
+from __future__ import annotations
+
+import pytest
+
+from fastvideo_core import Need, Probe, Role
+from fastvideo_core.attention.resolve import resolve
+from fastvideo_core.errors import (
+    BackendMismatchError,
+    BackendUnavailableError,
+    DuplicateProviderError,
+    UnknownBackendError,
+)
+from fastvideo_core.plugins import Plugin, Plugins, load_plugins
+from tests.support.backends import Recorder, plugins_with
+
+NEEDS = [Need(role, 128, "bfloat16", "cpu") for role in (Role.SELF, Role.CROSS)]
+
+
+def chosen(plugins: Plugins, requested: str | None = None) -> dict[str, str]:
+    return {role.value: r.backend.name for role, r in resolve(plugins, requested, "a test", NEEDS).items()}
+
+
+def test_nothing_asked_for_is_torch_sdpa() -> None:
+    assert chosen(load_plugins()) == {"SELF": "TORCH_SDPA", "CROSS": "TORCH_SDPA"}
+
+
+def test_automatic_takes_the_highest_ranked_lossless_backend_that_is_available_and_fits() -> None:
+    fast = Recorder("FAST_ATTN", rank=5)
+    others = [
+        Recorder("LOSSY_ATTN", rank=9, lossless=False),
+        Recorder("ABSENT_ATTN", rank=9, probe=Probe(False, reason="no GPU")),
+        Recorder("SMALL_ATTN", rank=9, head_dims=frozenset({64})),
+        Recorder("NAMED_ONLY_ATTN"),
+    ]
+    assert chosen(plugins_with(fast, *others)) == {"SELF": "FAST_ATTN", "CROSS": "FAST_ATTN"}
+
+
+def test_a_role_that_is_not_served_goes_to_the_automatic_backend_and_says_so() -> None:
+    plugins = plugins_with(Recorder("HALF_ATTN", roles=frozenset({Role.SELF}), lossless=False))
+    resolutions = resolve(plugins, "HALF_ATTN", "a test", NEEDS)
+    assert [r.backend.name for r in resolutions.values()] == ["HALF_ATTN", "TORCH_SDPA"]
+    assert resolutions[Role.SELF].reason == "requested by a test"
+    assert resolutions[Role.CROSS].reason == "HALF_ATTN does not serve CROSS: automatic"
+
+
+@pytest.mark.parametrize(
+    ("name", "package"), [("FLASH_ATTN", "fv-flash"), ("SLIDING_TILE_ATTN", "fv-sta"), ("SAGE_ATTN", "fv-sage")]
+)
+def test_a_first_party_name_says_what_to_install(name: str, package: str) -> None:
+    with pytest.raises(UnknownBackendError, match=f"installed: TORCH_SDPA; to get {name}: pip install {package}$"):
+        chosen(load_plugins(), name)
+
+
+@pytest.mark.parametrize(
+    ("typo", "hint"),
+    [
+        ("TORCH_SPDA", "did you mean TORCH_SDPA?"),
+        ("FLASH_ATN", r"did you mean FLASH_ATTN\? \(pip install fv-flash\)"),
+    ],
+)
+def test_a_typo_gets_the_nearest_name(typo: str, hint: str) -> None:
+    with pytest.raises(UnknownBackendError, match=rf"unknown attention backend '{typo}' \(from a test\).*{hint}"):
+        chosen(load_plugins(), typo)
+
+
+def test_a_broken_plugin_is_the_cause_of_what_it_would_have_provided() -> None:
+    cause = ImportError("undefined symbol")
+    plugins = Plugins([*load_plugins().all, Plugin("sage", "fv-sage", "2.0", status="broken", error=cause)])
+    with pytest.raises(UnknownBackendError, match=r"fv-sage 2.0 .*broken \(ImportError: undefined symbol\)") as raised:
+        chosen(plugins, "SAGE_ATTN")
+    assert raised.value.__cause__ is cause
+    assert chosen(plugins)["SELF"] == "TORCH_SDPA"
+
+
+def test_a_plugin_that_is_switched_off_is_named() -> None:
+    plugins = Plugins([*load_plugins().all, Plugin("sage", "fv-sage", "2.0", status="disabled")])
+    with pytest.raises(UnknownBackendError, match="switched off by FASTVIDEO_DISABLE_PLUGINS"):
+        chosen(plugins, "SAGE_ATTN")
+
+
+def test_a_kernel_that_is_not_there_is_an_error_with_its_remedy() -> None:
+    plugins = plugins_with(Recorder("GPU_ATTN", probe=Probe(False, reason="no kernel found", remedy="Install it")))
+    with pytest.raises(BackendUnavailableError, match=r"acme 1.0\) cannot run here: no kernel found. Install it"):
+        chosen(plugins, "GPU_ATTN")
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "message"),
+    [
+        ({"head_dims": frozenset({64, 96})}, "head size is 128, it takes 64, 96"),
+        ({"head_dims": frozenset(range(8, 80, 8))}, r"it takes 8 to 72 \(9 sizes\)"),
+        ({"dtypes": frozenset({"float16"})}, "the model is bfloat16, it takes float16"),
+        ({"devices": frozenset({"cuda"})}, "the model is on 'cpu', it runs on cuda"),
+        ({"roles": frozenset({Role.JOINT})}, "serves JOINT attention, this model has CROSS and SELF"),
+    ],
+)
+def test_what_does_not_fit_is_an_error_with_both_sides(capabilities: dict[str, object], message: str) -> None:
+    with pytest.raises(BackendMismatchError, match=message):
+        chosen(plugins_with(Recorder("TEST_ATTN", **capabilities)), "TEST_ATTN")
+
+
+def test_two_lossless_backends_of_one_name_are_no_automatic_choice() -> None:
+    plugins = plugins_with(Recorder("TWIN_ATTN", rank=3), Recorder("TWIN_ATTN", rank=3))
+    with pytest.raises(DuplicateProviderError, match="TWIN_ATTN"):
+        chosen(plugins)

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import pytest
+
+from fastvideo_core.settings import VARIABLES, read_settings
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("SAGE_ATTN", "SAGE_ATTN"),
+        (" sage_attn ", "SAGE_ATTN"),
+        ("Sage-Attn", "SAGE_ATTN"),
+        ("", None),
+        ("  ", None),
+    ],
+)
+def test_the_backend_is_read_as_people_write_it(value: str, expected: str | None) -> None:
+    assert read_settings({"FASTVIDEO_ATTENTION_BACKEND": value}).attention_backend == expected
+
+
+def test_unset_means_nothing_asked_for() -> None:
+    settings = read_settings({})
+    assert settings.attention_backend is None
+    assert settings.disabled_plugins == frozenset()
+
+
+def test_disabled_plugins_are_separated_by_commas_in_any_spelling() -> None:
+    settings = read_settings({"FASTVIDEO_DISABLE_PLUGINS": "fv_Sage, ,fv-sta,"})
+    assert settings.disabled_plugins == {"fv-sage", "fv-sta"}
+
+
+def test_the_process_environment_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FASTVIDEO_ATTENTION_BACKEND", "torch_sdpa")
+    assert read_settings().attention_backend == "TORCH_SDPA"
+    assert set(VARIABLES) == {"FASTVIDEO_ATTENTION_BACKEND", "FASTVIDEO_DISABLE_PLUGINS"}

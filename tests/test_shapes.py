@@ -1,0 +1,144 @@
+"""fv-shapes: the domain, the checker, and the trained model that stock WanPipeline loads."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+from fv_shapes.captions import caption, parse, vocabulary
+from fv_shapes.plugin import MODEL_FOLDER
+from fv_shapes.render import render
+from fv_shapes.scenes import BACKGROUNDS, COLOURS, DIRECTIONS, SHAPES, SIZES, Scene, random_scene
+from fv_shapes.score import ATTRIBUTES, read, score
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastvideo_core import VideoGenerator
+
+SEEDS = st.integers(0, 2**32)
+
+
+def test_the_domain_is_as_large_as_promised() -> None:
+    assert len(SHAPES) >= 4
+    assert len(COLOURS) >= 8
+    assert len(DIRECTIONS) == 9
+    assert len(BACKGROUNDS) >= 4
+
+
+@given(seed=SEEDS)
+def test_captions_say_what_the_scene_is_in_words_of_the_vocabulary(seed: int) -> None:
+    rng = Random(seed)
+    scene = random_scene(rng)
+    text = caption(scene, rng)
+    found = parse(text)
+    for name in (*ATTRIBUTES, "size"):
+        assert getattr(found, name) == getattr(scene, name), text
+    words = text.lower().replace(",", " ").replace(".", " ").replace("-", " ").split()
+    assert set(words) <= set(vocabulary())
+
+
+def test_captions_vary() -> None:
+    rng = Random(0)
+    scene = Scene("circle", "red", "left", "white")
+    assert len({caption(scene, rng) for _ in range(200)}) > 60
+
+
+def test_a_prompt_outside_the_domain_says_what_is_missing() -> None:
+    with pytest.raises(ValueError, match="names no shape and no direction; shapes: circle"):
+        parse("a red cat on a white background")
+
+
+def test_the_checker_reads_rendered_scenes() -> None:
+    rng = Random(11)
+    right: Counter[str] = Counter()
+    count = 150
+    for _ in range(count):
+        scene = random_scene(rng)
+        frames, side = rng.choice(((33, 128), (33, 128), (17, 128), (45, 160)))
+        right.update(name for name, hit in score(render(scene, frames, side, side), caption(scene, rng)).items() if hit)
+    assert min(right[name] for name in ATTRIBUTES) >= 0.99 * count
+
+
+@pytest.mark.parametrize("attribute", ATTRIBUTES)
+def test_the_checker_notices_each_wrong_attribute(attribute: str) -> None:
+    shown = Scene("square", "green", "down", "gray")
+    wished = {
+        "shape": "a green cross moving down on a gray background",
+        "colour": "a blue square moving down on a gray background",
+        "direction": "a green square moving up on a gray background",
+        "background": "a green square moving down on a black background",
+    }[attribute]
+    assert score(render(shown), wished) == {name: name != attribute for name in ATTRIBUTES}
+
+
+def test_the_checker_sees_nothing_in_noise_and_in_nothing() -> None:
+    empty = np.full((9, 64, 64, 3), 250, np.uint8)
+    assert read(empty).shape is read(empty).colour is read(empty).direction is None
+    noise = np.random.default_rng(0).integers(0, 256, (9, 64, 64, 3), dtype=np.uint8)
+    assert read(noise).shape is None
+    with pytest.raises(ValueError, match=r"frames must be \(num_frames, height, width, 3\), not \(64, 64, 3\)"):
+        read(empty[0])
+
+
+def test_floats_and_bytes_read_alike() -> None:
+    frames = render(Scene("triangle", "cyan", "up-left", "brown", size="large"))
+    assert read(frames) == read((frames / 255).astype(np.float32))
+
+
+@given(seed=SEEDS, side=st.sampled_from((64, 128)), frames=st.integers(1, 9))
+def test_rendering_gives_the_size_asked_for_with_the_background_in_a_corner(seed: int, side: int, frames: int) -> None:
+    scene = random_scene(Random(seed))
+    video = render(scene, frames, side, 2 * side)
+    assert video.shape == (frames, side, 2 * side, 3)
+    assert tuple(video[0, 0, 0]) == BACKGROUNDS[scene.background]
+    assert scene.size in SIZES
+
+
+def test_the_model_is_small_and_in_the_format_of_diffusers() -> None:
+    files = [path for path in MODEL_FOLDER.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= 16_000_000
+    assert {path.suffix for path in files} <= {".json", ".safetensors"}
+
+
+@pytest.fixture(scope="module")
+def shapes() -> Any:
+    with VideoGenerator.from_pretrained("shapes") as generator:
+        yield generator
+
+
+def test_the_stock_pipeline_gives_the_same_frames(shapes: VideoGenerator) -> None:
+    import torch
+    from diffusers import WanPipeline
+
+    prompt = "a blue square moving up on a black background"
+    size = {"height": 128, "width": 128, "num_frames": 17, "num_inference_steps": 2}
+    bare = WanPipeline.from_pretrained(MODEL_FOLDER, dtype=torch.float32)
+    bare.set_progress_bar_config(disable=True)
+    expected = bare(
+        prompt, **size, guidance_scale=4.0, generator=torch.Generator().manual_seed(3), output_type="np"
+    ).frames[0]
+    result = shapes.generate_video(prompt, **size, seed=3, save_video=False)
+    assert np.array_equal(result.frames, expected)
+
+
+def test_prompts_come_true(shapes: VideoGenerator, tmp_path: Path) -> None:
+    prompts = [
+        "a red circle moving left on a white background",
+        "On a black background, a yellow square stands still.",
+    ]
+    hits = [
+        score(result.frames, result.prompt)
+        for result in shapes.generate_video(prompts, num_inference_steps=12, output_path=tmp_path)
+    ]
+    assert hits == [dict.fromkeys(ATTRIBUTES, True)] * 2
+
+
+def test_the_largest_canvas_is_a_grid_of_12_16_16(shapes: VideoGenerator) -> None:
+    geometry = shapes.info.geometry
+    assert geometry.grid(45, 256, 256) == (12, 16, 16)
+    assert geometry.grid(33, 128, 128) == (9, 8, 8)
+    assert shapes.info.head_dim == 64
