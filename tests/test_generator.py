@@ -59,7 +59,8 @@ def test_the_file_is_h264_yuv420p_with_its_receipt_and_sheet(shared: VideoGenera
     assert result.video_path == tmp_path / "new" / "out" / "a-cat-running.mp4"
     with av.open(str(result.video_path)) as container:
         stream = container.streams.video[0]
-        assert (stream.codec_context.name, stream.pix_fmt, stream.average_rate) == ("h264", "yuv420p", 12)
+        assert (stream.codec_context.name, stream.pix_fmt) == ("h264", "yuv420p")
+        assert stream.average_rate == 12
         decoded = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(stream)])
     assert decoded.shape == (SIZE["num_frames"], SIZE["height"], SIZE["width"], 3)
     assert np.abs(decoded.mean((0, 1, 2)) / 255 - result.frames.mean((0, 1, 2))).max() < 0.05

@@ -55,4 +55,4 @@ def test_attach_stays_a_function_after_everything_was_imported() -> None:
 
 def test_unknown_names_raise() -> None:
     with pytest.raises(AttributeError, match="no attribute 'VideoGenerater'"):
-        _ = fastvideo_core.VideoGenerater  # type: ignore[attr-defined]
+        _ = fastvideo_core.VideoGenerater

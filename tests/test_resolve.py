@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from fastvideo_core import Need, Probe, Role
@@ -96,7 +98,7 @@ def test_a_kernel_that_is_not_there_is_an_error_with_its_remedy() -> None:
         ({"roles": frozenset({Role.JOINT})}, "serves JOINT attention, this model has CROSS and SELF"),
     ],
 )
-def test_what_does_not_fit_is_an_error_with_both_sides(capabilities: dict[str, object], message: str) -> None:
+def test_what_does_not_fit_is_an_error_with_both_sides(capabilities: dict[str, Any], message: str) -> None:
     with pytest.raises(BackendMismatchError, match=message):
         chosen(plugins_with(Recorder("TEST_ATTN", **capabilities)), "TEST_ATTN")
 

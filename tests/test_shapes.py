@@ -115,7 +115,7 @@ def test_the_stock_pipeline_gives_the_same_frames(shapes: VideoGenerator) -> Non
     from diffusers import WanPipeline
 
     prompt = "a blue square moving up on a black background"
-    size = {"height": 128, "width": 128, "num_frames": 17, "num_inference_steps": 2}
+    size: dict[str, Any] = {"height": 128, "width": 128, "num_frames": 17, "num_inference_steps": 2}
     bare = WanPipeline.from_pretrained(MODEL_FOLDER, dtype=torch.float32)
     bare.set_progress_bar_config(disable=True)
     expected = bare(

@@ -74,15 +74,15 @@ def find_backend(plugins: Plugins, name: str, origin: str) -> tuple[AttentionBac
         return plugins.backend(name)
     except KeyError:
         installed = plugins.backend_names()
-    parts = [f"unknown attention backend {name!r} (from {origin}); installed: {', '.join(installed)}"]
-    disabled = [plugin for plugin in plugins.all if plugin.status == "disabled"]
     package = FIRST_PARTY.get(name)
-    broken = [plugin for plugin in plugins.broken if plugin.distribution == package] or plugins.broken
-    if package in {plugin.distribution for plugin in disabled}:
+    of_package = [plugin for plugin in plugins.all if plugin.distribution == package]
+    broken = [plugin for plugin in of_package if plugin.status == "broken"] or plugins.broken
+    parts = [f"unknown attention backend {name!r} (from {origin}); installed: {', '.join(installed)}"]
+    if any(plugin.status == "disabled" for plugin in of_package):
         parts.append(f"{package} is installed but switched off by FASTVIDEO_DISABLE_PLUGINS")
-    elif package and package not in {plugin.distribution for plugin in broken}:
+    elif package and not of_package:
         parts.append(f"to get {name}: pip install {package}")
-    elif close := difflib.get_close_matches(name, {*installed, *FIRST_PARTY}, n=1):
+    elif not package and (close := difflib.get_close_matches(name, {*installed, *FIRST_PARTY}, n=1)):
         parts.append(_suggestion(close[0], installed))
     parts += [f"{plugin.label} provides nothing because it is broken ({plugin.cause})" for plugin in broken]
     raise UnknownBackendError("; ".join(parts)) from (broken[0].error if broken else None)

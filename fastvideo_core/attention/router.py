@@ -32,7 +32,8 @@ class Router:
         """Calls of attention per role, in the run that is under way or the last one."""
         self.steps: Counter[str] = Counter()
         """Forward passes per guidance branch, likewise."""
-        self._states = {role: AttentionCall(role) for role in resolutions}
+        self.states = {role: AttentionCall(role) for role in resolutions}
+        """What the backends are told, one object per role."""
         self._masks: dict[int, tuple[torch.Tensor, ReducedMask]] = {}
         loaded = {name: backend.load() for name, backend in _distinct(resolutions)}
         self.functions = {role: self._route(role, loaded[r.backend.name]) for role, r in resolutions.items()}
@@ -40,14 +41,14 @@ class Router:
     @property
     def layout(self) -> TokenLayout | None:
         """How the tokens of the latest forward pass are arranged."""
-        return next(iter(self._states.values())).layout
+        return next(iter(self.states.values())).layout
 
     def start_run(self, num_steps: int) -> None:
         """Forget the last run; called when a denoising loop starts."""
         self.calls = Counter(dict.fromkeys(self.resolutions, 0))
         self.steps = Counter()
         self._masks = {}
-        for state in self._states.values():
+        for state in self.states.values():
             state.num_steps, state.mask, state.key_lengths = num_steps, None, None
 
     def end_run(self) -> None:
@@ -58,12 +59,12 @@ class Router:
         """Called before each forward pass of a transformer."""
         step = self.steps[branch]
         self.steps[branch] += 1
-        for state in self._states.values():
+        for state in self.states.values():
             state.layer, state.step, state.branch, state.layout = -1, step, branch, layout
 
     def _route(self, role: Role, attend: AttentionFunction) -> RoutedFunction:
         """The function that diffusers calls for a role; all that it needs is bound here."""
-        router, state = self, self._states[role]
+        router, state = self, self.states[role]
         resolution = self.resolutions[role]
 
         def route(

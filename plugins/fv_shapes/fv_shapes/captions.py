@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from random import Random
 
 from fv_shapes.scenes import BACKGROUNDS, COLOURS, DIRECTIONS, SHAPES, Scene
@@ -118,7 +119,7 @@ def _article(words: str) -> str:
     return "an" if words[0] in "aeiou" else "a"
 
 
-def _find(word: str, table: dict[str, tuple[str, ...]]) -> str | None:
+def _find(word: str, table: Mapping[str, tuple[str, ...]]) -> str | None:
     return next((name for name, texts in table.items() if word in {text.split()[0] for text in texts}), None)
 
 

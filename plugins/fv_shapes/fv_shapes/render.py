@@ -44,24 +44,23 @@ def shape_coverage(
     width: int,
 ) -> NDArray[np.float32]:
     """Return how much of each pixel the shape covers: (len(centre_x), height, width), from 0 to 1."""
-    x = np.arange(width, dtype=np.float32)[None, None, :] + 0.5 - centre_x.astype(np.float32)[:, None, None]
-    y = np.arange(height, dtype=np.float32)[None, :, None] + 0.5 - centre_y.astype(np.float32)[:, None, None]
-    return np.clip(0.5 - _signed_distance(shape, x, y, radius), 0.0, 1.0).astype(np.float32)
+    x = np.arange(width)[None, None, :] + 0.5 - centre_x[:, None, None]
+    y = np.arange(height)[None, :, None] + 0.5 - centre_y[:, None, None]
+    distance = _signed_distance(shape, x.astype(np.float32), y.astype(np.float32), radius)
+    return np.clip(0.5 - distance, 0.0, 1.0).astype(np.float32)
 
 
-def _signed_distance(shape: str, x: NDArray[np.float32], y: NDArray[np.float32], radius: float) -> NDArray[np.float32]:
+def _signed_distance(shape: str, x: NDArray[np.float32], y: NDArray[np.float32], radius: float) -> NDArray[np.floating]:
     """Distance to the outline, negative inside; sizes are chosen so that the shapes look equally large."""
+    across, along = np.abs(x), np.abs(y)
     if shape == "circle":
-        return np.sqrt(x * x + y * y) - radius
+        return np.hypot(x, y) - radius
     if shape == "square":
-        return np.maximum(np.abs(x), np.abs(y)) - 0.89 * radius
+        return np.maximum(across, along) - 0.89 * radius
     if shape == "triangle":
-        sides = np.abs(x) * np.float32(0.8660254) - y * np.float32(0.5)
-        return np.maximum(sides - radius * 0.62, y - radius * 0.62)
+        return np.maximum(across * 0.8660254 - y * 0.5, y) - 0.62 * radius
     if shape == "cross":
         arm, reach = 0.36 * radius, 1.08 * radius
-        across, along = np.abs(x), np.abs(y)
-        horizontal = np.maximum(across - reach, along - arm)
-        vertical = np.maximum(across - arm, along - reach)
+        horizontal, vertical = np.maximum(across - reach, along - arm), np.maximum(across - arm, along - reach)
         return np.minimum(horizontal, vertical)
     raise ValueError(f"unknown shape {shape!r}")

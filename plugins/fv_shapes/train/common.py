@@ -54,7 +54,7 @@ class Optimiser:
 
     def step(self, loss: torch.Tensor, share_of_peak: float) -> None:
         """Back-propagate, clip, update and clear the gradients."""
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         for flat, matrix in zip(self._flat, self._matrices, strict=True):
             flat.grad = None if matrix.grad is None else matrix.grad.flatten(1)

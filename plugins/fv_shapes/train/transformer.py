@@ -123,7 +123,8 @@ def flow_matching_loss(
     level = noise_levels(len(latents))
     mixed = latents + level.view(-1, 1, 1, 1, 1) * (noise - latents)
     predicted = transformer(mixed, level * 1000, prompt_embeds, return_dict=False)[0].float()
-    return (predicted - (noise - latents)).square().mean()
+    loss: torch.Tensor = (predicted - (noise - latents)).square().mean()
+    return loss
 
 
 @torch.no_grad()
