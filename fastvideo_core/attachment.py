@@ -70,9 +70,11 @@ class Attachment:
         self.family = family_of([cls.__name__ for cls in type(pipe).__mro__], "the pipeline")
         self.requested, origin = requested_backend(attention_backend)
         transformers = list(_transformers(pipe, self.family))
-        self.router = Router(resolve(load_plugins(), self.requested, origin, _needs(transformers, self.family)))
+        device = diffusers_bridge.execution_device(pipe)
+        needs = _needs(transformers[0], self.family, device)
+        self.router = Router(resolve(load_plugins(), self.requested, origin, needs))
         self.run_started = self.run_ended = 0.0
-        self.device, self._dtype = str(transformers[0].device), str(transformers[0].dtype).removeprefix("torch.")
+        self.device, self._dtype = str(device), needs[0].dtype
         self._on_progress = on_progress
         self._receipt: Receipt | None = None
         self._undo = ExitStack()
@@ -211,7 +213,6 @@ def _transformers(pipe: Any, family: ModelFamily) -> Iterator[Any]:
         raise UnsupportedModelError(f"this {type(pipe).__name__} has no {family.transformer}")
 
 
-def _needs(transformers: list[Any], family: ModelFamily) -> list[Need]:
-    model = transformers[0]
-    dtype = str(model.dtype).removeprefix("torch.")
-    return [Need(role, int(model.config.attention_head_dim), dtype, model.device.type) for role in family.roles]
+def _needs(transformer: Any, family: ModelFamily, device: torch.device) -> list[Need]:
+    dtype = str(transformer.dtype).removeprefix("torch.")
+    return [Need(role, int(transformer.config.attention_head_dim), dtype, device.type) for role in family.roles]

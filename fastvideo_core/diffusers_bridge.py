@@ -134,6 +134,12 @@ def watch(
         undo.callback(transformer.register_forward_pre_hook(hook, with_kwargs=True).remove)
 
 
+def execution_device(pipe: Any) -> torch.device:
+    """Where the pipeline computes, which is not where its weights lie when they are offloaded."""
+    device: torch.device = pipe._execution_device
+    return device
+
+
 def _watch_branch(transformer: Any, undo: ExitStack) -> list[str]:
     """Follow the names that a pipeline gives to its `cache_context`; the last entry is the one in force."""
     branch = [""]

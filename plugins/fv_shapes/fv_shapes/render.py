@@ -47,7 +47,8 @@ def shape_coverage(
     x = np.arange(width)[None, None, :] + 0.5 - centre_x[:, None, None]
     y = np.arange(height)[None, :, None] + 0.5 - centre_y[:, None, None]
     distance = _signed_distance(shape, x.astype(np.float32), y.astype(np.float32), radius)
-    return np.clip(0.5 - distance, 0.0, 1.0).astype(np.float32)
+    coverage: NDArray[np.float32] = np.clip(0.5 - distance, 0.0, 1.0).astype(np.float32)
+    return coverage
 
 
 def _signed_distance(shape: str, x: NDArray[np.float32], y: NDArray[np.float32], radius: float) -> NDArray[np.floating]:

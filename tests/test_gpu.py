@@ -1,0 +1,52 @@
+"""What only a CUDA device can show."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fastvideo_core import VideoGenerator, attach
+from tests.support.models import SIZE, build_wan_pipeline, run
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here"),
+]
+
+SHORT: dict[str, Any] = {**SIZE, "guidance_scale": 3.0, "seed": 7, "save_video": False}
+
+
+def test_torch_sdpa_gives_the_bare_pipeline_s_frames() -> None:
+    pipe = build_wan_pipeline().to("cuda")
+    bare = run(pipe)
+    with attach(pipe, attention_backend="TORCH_SDPA") as fv:
+        np.testing.assert_allclose(run(pipe), bare, atol=1e-5)
+        assert fv.receipt.device.startswith("cuda")
+        assert fv.receipt.peak_memory_bytes
+
+
+def test_bfloat16_is_the_default(wan_folder: Path) -> None:
+    with VideoGenerator.from_pretrained(wan_folder) as generator:
+        receipt = generator.generate_video("cat", **SHORT).receipt
+    assert (receipt.device.split(":")[0], receipt.dtype) == ("cuda", "bfloat16")
+
+
+@pytest.mark.parametrize("pin_cpu_memory", [False, True])
+def test_offloading_changes_where_weights_lie_and_nothing_else(wan_folder: Path, pin_cpu_memory: bool) -> None:
+    with VideoGenerator.from_pretrained(wan_folder, dtype="float32") as generator:
+        expected = generator.generate_video("cat", **SHORT).frames
+    with VideoGenerator.from_pretrained(
+        wan_folder,
+        dtype="float32",
+        dit_cpu_offload=True,
+        vae_cpu_offload=True,
+        text_encoder_cpu_offload=True,
+        pin_cpu_memory=pin_cpu_memory,
+    ) as generator:
+        result = generator.generate_video("cat", **SHORT)
+    np.testing.assert_allclose(result.frames, expected, atol=1e-5)
+    assert result.receipt.device.startswith("cuda")
