@@ -8,6 +8,7 @@ import pytest
 
 from fastvideo_core import Need, Probe, Role
 from fastvideo_core.attention.resolve import resolve
+from fastvideo_core.attention.router import Router
 from fastvideo_core.errors import (
     BackendMismatchError,
     BackendUnavailableError,
@@ -107,3 +108,28 @@ def test_two_lossless_backends_of_one_name_are_no_automatic_choice() -> None:
     plugins = plugins_with(Recorder("TWIN_ATTN", rank=3), Recorder("TWIN_ATTN", rank=3))
     with pytest.raises(DuplicateProviderError, match="TWIN_ATTN"):
         chosen(plugins)
+
+
+class Liar(Recorder):
+    """Says that its kernel is there, and cannot load it."""
+
+    def load(self) -> Any:
+        raise ImportError("undefined symbol")
+
+
+class Thrower(Recorder):
+    def probe(self) -> Any:
+        raise ValueError("no luck")
+
+
+def test_a_kernel_that_does_not_load_after_all_is_an_error_with_its_cause() -> None:
+    resolutions = resolve(plugins_with(Liar("LIAR_ATTN")), "LIAR_ATTN", "a test", NEEDS)
+    with pytest.raises(BackendUnavailableError, match="LIAR_ATTN said .* loading it raised ImportError: undefined"):
+        Router(resolutions)
+
+
+def test_a_probe_that_raises_is_an_answer() -> None:
+    plugins = plugins_with(Thrower("THROWER_ATTN", rank=9))
+    assert chosen(plugins)["SELF"] == "TORCH_SDPA"
+    with pytest.raises(BackendUnavailableError, match="its probe raised ValueError: no luck"):
+        chosen(plugins, "THROWER_ATTN")

@@ -67,6 +67,7 @@ class Probe:
         version: its version.
         reason: if it is not available, what was looked for and what was found.
         remedy: if it is not available, what to do.
+        broken: if it is not available, whether something is installed that should work and does not.
     """
 
     available: bool
@@ -74,6 +75,7 @@ class Probe:
     version: str = ""
     reason: str = ""
     remedy: str = ""
+    broken: bool = False
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,15 @@ class AttentionCall:
 
 AttentionFunction: TypeAlias = "Callable[[torch.Tensor, torch.Tensor, torch.Tensor, AttentionCall], torch.Tensor]"
 """query, key, value and result are (batch, tokens, heads, head_dim); inputs may be views and must not be changed."""
+
+
+def ask(backend: AttentionBackend) -> Probe:
+    """The backend's probe; one that raises, which none should, is an answer too."""
+    try:
+        return backend.probe()
+    except Exception as error:
+        reason = f"its probe raised {type(error).__name__}: {error}"
+        return Probe(False, reason=reason, remedy="Report it to the plugin's author", broken=True)
 
 
 class AttentionBackend(ABC):

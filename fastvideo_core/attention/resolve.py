@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from fastvideo_core.attention.backend import AttentionBackend, Need, Probe, Role
+from fastvideo_core.attention.backend import AttentionBackend, Need, Probe, Role, ask
 from fastvideo_core.errors import BackendMismatchError, BackendUnavailableError, UnknownBackendError
 from fastvideo_core.plugins import Plugin, Plugins
 
@@ -47,7 +47,7 @@ def resolve(plugins: Plugins, requested: str | None, origin: str, needs: Iterabl
     if requested is None:
         return {need.role: _automatic(plugins, need, "automatic") for need in needs}
     backend, plugin = find_backend(plugins, requested, origin)
-    probe = backend.probe()
+    probe = ask(backend)
     if not probe.available:
         raise BackendUnavailableError(
             f"{requested} (from {origin}, provided by {plugin.label}) cannot run here: {probe.reason}. {probe.remedy}"
@@ -112,7 +112,7 @@ def _automatic(plugins: Plugins, need: Need, why: str) -> Resolution:
         if backend is None or plugin is None or need.role not in backend.capabilities.roles or misfit(backend, need):
             continue
         rank = backend.automatic_priority(need)
-        if rank > 0 and (probe := backend.probe()).available:
+        if rank > 0 and (probe := ask(backend)).available:
             ranked.append((rank, name, Resolution(need.role, backend, plugin, probe, _because(why, name))))
     return max(ranked, key=lambda entry: entry[:2])[2]
 

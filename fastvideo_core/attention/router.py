@@ -18,7 +18,7 @@ from fastvideo_core.attention.backend import (
 )
 from fastvideo_core.attention.masks import ReducedMask, reduce_mask
 from fastvideo_core.attention.resolve import Resolution
-from fastvideo_core.errors import BackendMismatchError
+from fastvideo_core.errors import BackendMismatchError, BackendUnavailableError
 
 RoutedFunction = Callable[..., torch.Tensor]
 
@@ -35,7 +35,7 @@ class Router:
         self.states = {role: AttentionCall(role) for role in resolutions}
         """What the backends are told, one object per role."""
         self._masks: dict[int, tuple[torch.Tensor, ReducedMask]] = {}
-        loaded = {name: backend.load() for name, backend in _distinct(resolutions)}
+        loaded = {r.backend.name: _load(r.backend) for r in {id(r.backend): r for r in resolutions.values()}.values()}
         self.functions = {role: self._route(role, loaded[r.backend.name]) for role, r in resolutions.items()}
 
     @property
@@ -132,5 +132,11 @@ class Router:
         return known[1]
 
 
-def _distinct(resolutions: dict[Role, Resolution]) -> set[tuple[str, AttentionBackend]]:
-    return {(resolution.backend.name, resolution.backend) for resolution in resolutions.values()}
+def _load(backend: AttentionBackend) -> AttentionFunction:
+    try:
+        return backend.load()
+    except Exception as error:
+        raise BackendUnavailableError(
+            f"{backend.name} said that its kernel can be used, but loading it raised {type(error).__name__}: {error}; "
+            "reinstall the kernel, or report it to the plugin's author"
+        ) from error

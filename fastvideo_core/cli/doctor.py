@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import click
 
+from fastvideo_core.attention.backend import ask
 from fastvideo_core.plugins import Plugins, load_plugins, own_version
 from fastvideo_core.settings import VARIABLES, normalize_plugin_name, read_settings
 
@@ -70,7 +71,7 @@ def _backends(found: Plugins) -> Iterator[str]:
     yield "\nattention backends"
     for plugin in found.loaded:
         for backend in plugin.backends:
-            probe = backend.probe()
+            probe = ask(backend)
             if probe.available:
                 kind = "lossless" if backend.capabilities.lossless else "not lossless: only when named"
                 yield f"  {backend.name} ({plugin.label}): {probe.kernel} {probe.version}, {kind}"
@@ -89,6 +90,11 @@ def _problems(found: Plugins) -> Iterator[str]:
 
     for plugin in found.broken:
         yield f"{plugin.label} is broken: {plugin.cause}; upgrade it, uninstall it, or set FASTVIDEO_DISABLE_PLUGINS"
+    for plugin in found.loaded:
+        for backend in plugin.backends:
+            probe = ask(backend)
+            if probe.broken:
+                yield f"{backend.name} ({plugin.label}): {probe.reason}. {probe.remedy}"
     requested, origin = requested_backend(None)
     questions: list[Callable[[], object]] = [check]
     questions += [partial(found.backend, name) for name in found.backend_names()]
