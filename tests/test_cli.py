@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from fastvideo_core import Probe
 from fastvideo_core.cli import fv
+from tests.support.backends import Recorder, plugins_with
 
 SHORT = ("--height", "32", "--width", "48", "--frames", "5", "--steps", "2", "--seed", "3")
 
@@ -76,6 +78,15 @@ def test_doctor_is_well_and_says_why_when_it_is_not(monkeypatch: pytest.MonkeyPa
     ill = invoke("doctor")
     assert ill.exit_code == 1
     assert "did you mean FLASH_ATTN?" in ill.stdout
+
+
+def test_doctor_is_ill_when_a_kernel_is_broken_and_well_when_it_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    for broken, status in ((True, 1), (False, 0)):
+        backend = Recorder("GPU_ATTN", probe=Probe(False, reason="no luck", remedy="Do this", broken=broken))
+        monkeypatch.setattr("fastvideo_core.cli.doctor.load_plugins", lambda backend=backend: plugins_with(backend))
+        done = invoke("doctor")
+        assert done.exit_code == status
+        assert "GPU_ATTN (acme 1.0) cannot run here: no luck. Do this" in done.stdout
 
 
 def test_the_module_runs_too() -> None:

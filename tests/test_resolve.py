@@ -124,7 +124,7 @@ class Thrower(Recorder):
 
 def test_a_kernel_that_does_not_load_after_all_is_an_error_with_its_cause() -> None:
     resolutions = resolve(plugins_with(Liar("LIAR_ATTN")), "LIAR_ATTN", "a test", NEEDS)
-    with pytest.raises(BackendUnavailableError, match="LIAR_ATTN said .* loading it raised ImportError: undefined"):
+    with pytest.raises(BackendUnavailableError, match=r"LIAR_ATTN said .* loading it raised ImportError: undefined"):
         Router(resolutions)
 
 
