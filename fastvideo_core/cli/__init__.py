@@ -6,9 +6,9 @@ import sys
 
 import click
 
-from fastvideo_core.cli.doctor import doctor
-from fastvideo_core.cli.generate import generate
-from fastvideo_core.cli.plugins import plugins
+from fastvideo_core.cli.doctor import doctor_command
+from fastvideo_core.cli.generate import generate_command
+from fastvideo_core.cli.plugins import plugins_command
 from fastvideo_core.errors import FastVideoError
 from fastvideo_core.plugins import load_plugins, own_version
 
@@ -51,9 +51,9 @@ def fv() -> None:
     """Attention kernels for video diffusion, as plugins of stock diffusers pipelines."""
 
 
-fv.add_command(doctor)
-fv.add_command(generate)
-fv.add_command(plugins)
+fv.add_command(doctor_command)
+fv.add_command(generate_command)
+fv.add_command(plugins_command)
 
 
 def main() -> None:

@@ -16,8 +16,8 @@ from fastvideo_core.settings import VARIABLES, normalize_plugin_name, read_setti
 _LIBRARIES = ("torch", "diffusers", "transformers", "accelerate", "safetensors", "pluggy", "av")
 
 
-@click.command()
-def doctor() -> None:
+@click.command("doctor")
+def doctor_command() -> None:
     """Show versions, devices, settings and what each backend says of its kernel; with status 1 if something is broken.
 
     A backend whose kernel is merely not there is no fault.

@@ -9,7 +9,7 @@ import click
 DEFAULT_MODEL = "shapes"
 
 
-@click.command()
+@click.command("generate")
 @click.argument("prompt")
 @click.option("--model", default=DEFAULT_MODEL, show_default=True, help="Preset, local folder or hub id.")
 @click.option("--attention-backend", metavar="NAME", help="Default: FASTVIDEO_ATTENTION_BACKEND, else automatic.")
@@ -26,7 +26,7 @@ DEFAULT_MODEL = "shapes"
 @click.option("--dtype", help="float32, bfloat16 or float16. Default: bfloat16 on CUDA, else float32.")
 @click.option("--sheet", is_flag=True, default=None, help="Also write a PNG contact sheet.")
 @click.option("--json", "as_json", is_flag=True, help="Print the receipt as JSON instead of a summary.")
-def generate(
+def generate_command(
     prompt: str,
     model: str,
     attention_backend: str | None,

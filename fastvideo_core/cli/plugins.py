@@ -9,9 +9,9 @@ import click
 from fastvideo_core.plugins import Plugin, load_plugins
 
 
-@click.command()
+@click.command("plugins")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def plugins(as_json: bool) -> None:
+def plugins_command(as_json: bool) -> None:
     """List every plugin that is installed: where it comes from, what it provides, and what is wrong with it."""
     found = load_plugins().all
     if as_json:
