@@ -19,13 +19,14 @@ def save_pipeline(
     text_encoder: UMT5EncoderModel,
     transformer: WanTransformer3DModel,
 ) -> None:
-    """Save in half precision, with the scheduler that Wan 2.1 uses; replace `folder` only when all is written."""
-    vae, text_encoder, transformer = (
-        copy.deepcopy(model).to("cpu", torch.float16) for model in (vae, text_encoder, transformer)
-    )
+    """Save in half precision, with the scheduler that Wan 2.1 uses; replace `folder` only when all is written.
+
+    The text encoder stays in float32: transformers would load it as it is stored, diffusers loads in float32.
+    """
+    vae, transformer = (copy.deepcopy(model).to("cpu", torch.float16) for model in (vae, transformer))
     pipeline = WanPipeline(
         tokenizer=tokenizer,
-        text_encoder=text_encoder,
+        text_encoder=copy.deepcopy(text_encoder).to("cpu", torch.float32),
         vae=vae,
         scheduler=UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0),
         transformer=transformer,
@@ -33,5 +34,9 @@ def save_pipeline(
     unfinished = folder.with_name(folder.name + ".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     pipeline.save_pretrained(unfinished)
+    for path in unfinished.rglob("*.*"):
+        path.chmod(0o644)
+        if path.suffix == ".json":  # transformers 5 writes a name that transformers 4 does not know
+            path.write_text(path.read_text().replace('"TokenizersBackend"', '"PreTrainedTokenizerFast"'))
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(unfinished, folder)

@@ -65,15 +65,28 @@ def standardise(vae: AutoencoderKLWan, rng: Random) -> None:
 @click.option("--batch", default=8, show_default=True, help="Clips of 9 frames of 64x64, or as much work in others.")
 @click.option("--learning-rate", default=6e-3, show_default=True)
 @click.option("--kl-weight", default=5e-4, show_default=True)
+@click.option(
+    "--decoder-only", is_flag=True, help="Sharpen the decoder; latents, and transformers on them, stay valid."
+)
 @click.option("--seed", default=0, show_default=True)
 def main(
-    output: Path, resume: Path | None, minutes: float, batch: int, learning_rate: float, kl_weight: float, seed: int
+    output: Path,
+    resume: Path | None,
+    minutes: float,
+    batch: int,
+    learning_rate: float,
+    kl_weight: float,
+    decoder_only: bool,
+    seed: int,
 ) -> None:
     """Train, report the reconstruction's PSNR, and save in diffusers' format."""
     torch.manual_seed(seed)
     rng = Random(seed)
     vae = (AutoencoderKLWan.from_pretrained(resume) if resume else build()).to(DEVICE)
     log(f"autoencoder: {sum(p.numel() for p in vae.parameters()):,} parameters")
+    if decoder_only:
+        vae.encoder.requires_grad_(False)
+        vae.quant_conv.requires_grad_(False)
     optimiser = Optimiser(vae.parameters(), learning_rate)
     rate = Rate()
     start, step = time.monotonic(), 0
@@ -89,7 +102,8 @@ def main(
             log(f"step {step} {100 * done:.0f} % {rate}")
         if step % 500 == 0:
             vae.save_pretrained(output)
-    standardise(vae, rng)
+    if not decoder_only:
+        standardise(vae, rng)
     vae.save_pretrained(output)
     log(f"saved {output}")
 
