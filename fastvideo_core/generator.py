@@ -113,7 +113,7 @@ class VideoGenerator:
         """
         if self._pipe is None:
             raise AttachError("this VideoGenerator is closed; make a new one")
-        params = (sampling_param or SamplingParam.from_pretrained(self.info.name)).with_overrides(**overrides)
+        params = (sampling_param or SamplingParam.from_preset(self.info.preset)).with_overrides(**overrides)
         prompts = [check_prompt(one) for one in ([prompt] if isinstance(prompt, str) else prompt)]
         if not prompts:
             raise InputError("the list of prompts is empty")

@@ -12,6 +12,7 @@ from typing import Any, Self
 from fastvideo_core.errors import InputError
 from fastvideo_core.models.family import Geometry
 from fastvideo_core.models.info import find_preset
+from fastvideo_core.models.preset import ModelPreset
 from fastvideo_core.plugins import load_plugins
 
 MAX_STEPS = 1000
@@ -49,7 +50,11 @@ class SamplingParam:
     @classmethod
     def from_pretrained(cls, model_path: str | Path) -> Self:
         """The parameters that a model was made for, if a preset knows it; the defaults otherwise."""
-        preset = find_preset(load_plugins(), str(model_path))
+        return cls.from_preset(find_preset(load_plugins(), str(model_path)))
+
+    @classmethod
+    def from_preset(cls, preset: ModelPreset | None) -> Self:
+        """The parameters of a preset; the defaults without one."""
         return cls().with_overrides(**preset.sampling) if preset else cls()
 
     def with_overrides(self, **overrides: Any) -> Self:

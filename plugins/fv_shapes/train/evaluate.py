@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import click
 from common import log
@@ -15,6 +16,11 @@ from fv_shapes.scenes import random_scene
 from fv_shapes.score import ATTRIBUTES, read, score
 
 from fastvideo_core import VideoGenerator
+
+
+def _hits(frames: Any, prompt: str) -> dict[str, bool]:
+    hits = score(frames, prompt)
+    return {**hits, "all": all(hits.values())}
 
 
 @click.command()
@@ -47,7 +53,7 @@ def main(
         for index in range(prompts):
             scene = random_scene(rng)
             prompt = caption(scene, rng)
-            truth.update(name for name, hit in score(render(scene, frames, height, width), prompt).items() if hit)
+            truth.update(_hits(render(scene, frames, height, width), prompt))
             result = generator.generate_video(
                 prompt,
                 height=height,
@@ -58,11 +64,10 @@ def main(
                 seed=seed + index,
                 save_video=False,
             )
-            hits = score(result.frames, prompt)
-            right.update(name for name, hit in hits.items() if hit)
-            right["all"] += all(hits.values())
+            hits = _hits(result.frames, prompt)
+            right.update(hits)
             rows.append({"prompt": prompt, **hits, "overlap": read(result.frames).overlap, **result.receipt.seconds})
-            if not all(hits.values()):
+            if not hits["all"]:
                 log(f"{prompt!r}: {read(result.frames)}")
     for name in (*ATTRIBUTES, "all"):
         log(f"{name:11} {100 * right[name] / prompts:5.1f} %   rendered truth {100 * truth[name] / prompts:5.1f} %")

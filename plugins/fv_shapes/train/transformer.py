@@ -41,9 +41,9 @@ STAGES = {
         Stage(1.00, ((33, 128, 8, 1200), (33, 128, 8, 1200), (17, 128, 12, 1000), (45, 256, 1, 60)), 512),
     ),
     "gpu": (
-        Stage(0.35, ((17, 64, 256, 40000),), 64),
-        Stage(0.80, ((17, 128, 128, 20000), (33, 128, 64, 20000)), 512),
-        Stage(1.00, ((33, 128, 64, 20000), (45, 256, 12, 3000), (25, 192, 32, 3000)), 512),
+        Stage(0.35, ((17, 64, 256, 20000),), 64),
+        Stage(0.80, ((17, 128, 128, 6000), (33, 128, 64, 6000)), 512),
+        Stage(1.00, ((33, 128, 64, 6000), (45, 256, 12, 800), (25, 192, 32, 1000)), 512),
     ),
 }
 
@@ -139,7 +139,7 @@ def follow(averages: list[torch.nn.Module], models: list[torch.nn.Module], step:
 @click.option("--vae", "vae_folder", type=click.Path(path_type=Path, exists=True), required=True)
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder for the whole pipeline.")
 @click.option("--resume", type=click.Path(path_type=Path, exists=True), help="Start from a saved pipeline.")
-@click.option("--minutes", default=15.0, show_default=True, help="Length of the training, encoding of clips apart.")
+@click.option("--minutes", default=9.0, show_default=True, help="Length of the training, encoding of clips apart.")
 @click.option("--skip", default=0.0, show_default=True, help="Begin at this share of the run, when resuming.")
 @click.option("--learning-rate", default=4e-3, show_default=True)
 @click.option("--seed", default=0, show_default=True)

@@ -61,7 +61,7 @@ def standardise(vae: AutoencoderKLWan, rng: Random) -> None:
 @click.command()
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder for the trained autoencoder.")
 @click.option("--resume", type=click.Path(path_type=Path, exists=True), help="Start from a trained autoencoder.")
-@click.option("--minutes", default=15.0, show_default=True, help="Length of the training.")
+@click.option("--minutes", default=7.0, show_default=True, help="Length of the training.")
 @click.option("--batch", default=8, show_default=True, help="Clips of 9 frames of 64x64, or as much work in others.")
 @click.option("--learning-rate", default=6e-3, show_default=True)
 @click.option("--kl-weight", default=5e-4, show_default=True)
