@@ -15,6 +15,8 @@ ATTRIBUTES = ("shape", "colour", "direction", "background")
 
 _STILL = 0.0025
 """Below this speed, in shorter sides of the canvas a frame, a shape stands still; rendered ones move at 0.0118+."""
+_MOST_OF_THE_CANVAS = 0.5
+"""A region larger than this is noise; the largest rendered shape covers a third."""
 _LEAST_OVERLAP = 0.6
 """Intersection over union with the best outline below which a region is no shape at all."""
 
@@ -61,7 +63,7 @@ def read(frames: NDArray[np.generic]) -> Reading:
         return Reading(None, None, None, background, 0.0)
     region = distance > contrast / 2
     seen = region.sum(axis=(1, 2)) >= 12
-    if seen.sum() < max(2, len(pixels) // 2):
+    if seen.sum() < max(2, len(pixels) // 2) or region.mean() > _MOST_OF_THE_CANVAS:
         return Reading(None, None, None, background, 0.0)
     colour = _nearest(np.median(pixels[distance > 0.8 * contrast], axis=0), COLOURS)
     shape, overlap = _shape(region[seen])
