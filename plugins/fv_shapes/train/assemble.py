@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 import shutil
 from pathlib import Path
@@ -36,7 +37,14 @@ def save_pipeline(
     pipeline.save_pretrained(unfinished)
     for path in unfinished.rglob("*.*"):
         path.chmod(0o644)
-        if path.suffix == ".json":  # transformers 5 writes a name that transformers 4 does not know
-            path.write_text(path.read_text().replace('"TokenizersBackend"', '"PreTrainedTokenizerFast"'))
+        if path.suffix == ".json":
+            path.write_text(_portable(path.read_text()))
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(unfinished, folder)
+
+
+def _portable(text: str) -> str:
+    """Without the folder that a model was trained in, and with a name that transformers 4 and 5 both know."""
+    content = json.loads(text.replace('"TokenizersBackend"', '"PreTrainedTokenizerFast"'))
+    content.pop("_name_or_path", None)
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
