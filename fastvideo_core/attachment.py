@@ -12,7 +12,6 @@ from weakref import WeakSet
 import torch
 
 from fastvideo_core import diffusers_bridge
-from fastvideo_core.attention.backend import Need
 from fastvideo_core.attention.resolve import resolve
 from fastvideo_core.attention.router import Router
 from fastvideo_core.errors import AttachError, BackendNotUsedError, UnsupportedModelError
@@ -71,7 +70,8 @@ class Attachment:
         self.requested, origin = requested_backend(attention_backend)
         transformers = list(_transformers(pipe, self.family))
         device = diffusers_bridge.execution_device(pipe)
-        needs = _needs(transformers[0], self.family, device)
+        first = transformers[0]
+        needs = self.family.needs(int(first.config.attention_head_dim), first.dtype, device)
         self.router = Router(resolve(load_plugins(), self.requested, origin, needs))
         self.run_started = self.run_ended = 0.0
         self.device, self._dtype = str(device), needs[0].dtype
@@ -211,8 +211,3 @@ def _transformers(pipe: Any, family: ModelFamily) -> Iterator[Any]:
             )
     if not found:
         raise UnsupportedModelError(f"this {type(pipe).__name__} has no {family.transformer}")
-
-
-def _needs(transformer: Any, family: ModelFamily, device: torch.device) -> list[Need]:
-    dtype = str(transformer.dtype).removeprefix("torch.")
-    return [Need(role, int(transformer.config.attention_head_dim), dtype, device.type) for role in family.roles]

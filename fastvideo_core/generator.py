@@ -12,7 +12,6 @@ import torch
 
 from fastvideo_core import output
 from fastvideo_core.attachment import ProgressListener, attach, requested_backend
-from fastvideo_core.attention.backend import Need
 from fastvideo_core.attention.resolve import resolve
 from fastvideo_core.errors import AttachError, InputError, ModelNotFoundError
 from fastvideo_core.models.info import ModelInfo, read_model
@@ -75,10 +74,7 @@ class VideoGenerator:
         wanted = {"transformer": dit_cpu_offload, "vae": vae_cpu_offload, "text_encoder": text_encoder_cpu_offload}
         offload = [name for name, chosen in wanted.items() if chosen]
         _check_offload(offload, pin_cpu_memory, device)
-        needs = [
-            Need(role, info.head_dim, str(dtype).removeprefix("torch."), torch.device(device).type)
-            for role in info.family.roles
-        ]
+        needs = info.family.needs(info.head_dim, dtype, torch.device(device))
         resolve(plugins, *requested_backend(attention_backend), needs)
         start = time.perf_counter()
         pipe = _load(info, dtype)
@@ -231,7 +227,7 @@ def _place(pipe: Any, device: str, offload: list[str], pin_cpu_memory: bool) -> 
     for name, component in pipe.components.items():
         if not isinstance(component, torch.nn.Module):
             continue
-        if not name.startswith(tuple(offload) or ("\0",)):
+        if not name.startswith(tuple(offload)):
             component.to(device)
             continue
         apply_group_offloading(

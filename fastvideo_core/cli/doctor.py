@@ -6,14 +6,17 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from typing import TypeAlias
 
 import click
 
-from fastvideo_core.attention.backend import ask
-from fastvideo_core.plugins import Plugins, load_plugins, own_version
+from fastvideo_core.attention.backend import AttentionBackend, Probe, ask
+from fastvideo_core.plugins import Plugin, Plugins, load_plugins, own_version
 from fastvideo_core.settings import VARIABLES, normalize_plugin_name, read_settings
 
 _LIBRARIES = ("torch", "diffusers", "transformers", "accelerate", "safetensors", "pluggy", "av")
+
+_Probed: TypeAlias = tuple[AttentionBackend, Plugin, Probe]
 
 
 @click.command("doctor")
@@ -24,9 +27,10 @@ def doctor_command() -> None:
     """
     found = load_plugins()
     click.echo(f"fastvideo-core {own_version()}, Python {sys.version.split()[0]}")
-    for line in (*_versions(), *_devices(), *_settings(found), *_backends(found)):
+    probes = [(backend, plugin, ask(backend)) for plugin in found.loaded for backend in plugin.backends]
+    for line in (*_versions(), *_devices(), *_settings(found), *_backends(found, probes)):
         click.echo(line)
-    problems = list(_problems(found))
+    problems = list(_problems(found, probes))
     click.echo("\nproblems" if problems else "\nno problems")
     for problem in problems:
         click.echo(f"  {problem}")
@@ -67,22 +71,20 @@ def _settings(found: Plugins) -> Iterator[str]:
         yield f"  FASTVIDEO_DISABLE_PLUGINS names {name}, which is not installed"
 
 
-def _backends(found: Plugins) -> Iterator[str]:
+def _backends(found: Plugins, probes: list[_Probed]) -> Iterator[str]:
     yield "\nattention backends"
-    for plugin in found.loaded:
-        for backend in plugin.backends:
-            probe = ask(backend)
-            if probe.available:
-                kind = "lossless" if backend.capabilities.lossless else "not lossless: only when named"
-                yield f"  {backend.name} ({plugin.label}): {probe.kernel} {probe.version}, {kind}"
-            else:
-                yield f"  {backend.name} ({plugin.label}) cannot run here: {probe.reason}. {probe.remedy}"
+    for backend, plugin, probe in probes:
+        if probe.available:
+            kind = "lossless" if backend.capabilities.lossless else "not lossless: only when named"
+            yield f"  {backend.name} ({plugin.label}): {probe.kernel} {probe.version}, {kind}"
+        else:
+            yield f"  {backend.name} ({plugin.label}) cannot run here: {probe.reason}. {probe.remedy}"
     for plugin in found.all:
         if plugin.status == "disabled":
             yield f"  {plugin.label} is switched off by FASTVIDEO_DISABLE_PLUGINS"
 
 
-def _problems(found: Plugins) -> Iterator[str]:
+def _problems(found: Plugins, probes: list[_Probed]) -> Iterator[str]:
     from fastvideo_core.attachment import requested_backend
     from fastvideo_core.attention.resolve import find_backend
     from fastvideo_core.diffusers_bridge import check
@@ -90,11 +92,9 @@ def _problems(found: Plugins) -> Iterator[str]:
 
     for plugin in found.broken:
         yield f"{plugin.label} is broken: {plugin.cause}; upgrade it, uninstall it, or set FASTVIDEO_DISABLE_PLUGINS"
-    for plugin in found.loaded:
-        for backend in plugin.backends:
-            probe = ask(backend)
-            if probe.broken:
-                yield f"{backend.name} ({plugin.label}): {probe.reason}. {probe.remedy}"
+    for backend, plugin, probe in probes:
+        if probe.broken:
+            yield f"{backend.name} ({plugin.label}): {probe.reason}. {probe.remedy}"
     requested, origin = requested_backend(None)
     questions: list[Callable[[], object]] = [check]
     questions += [partial(found.backend, name) for name in found.backend_names()]

@@ -41,10 +41,10 @@ def generate_command(
     from fastvideo_core.plugins import load_plugins
     from fastvideo_core.sampling import SamplingParam, check_prompt
 
-    given = {name: value for name, value in overrides.items() if value is not None}
-    params = SamplingParam.from_pretrained(model).with_overrides(**given)
     check_prompt(prompt)
     info = read_model(load_plugins(), model)
+    given = {name: value for name, value in overrides.items() if value is not None}
+    params = SamplingParam.from_preset(info.preset).with_overrides(**given)
     params.check(info.geometry, model)
     prepare_folder(params.output_path)
 

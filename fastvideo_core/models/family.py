@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fastvideo_core.attention.backend import Role, TokenLayout
+from fastvideo_core.attention.backend import Need, Role, TokenLayout
 
 if TYPE_CHECKING:
     import torch
@@ -43,6 +43,7 @@ class ModelFamily:
         attentions: yields (attention module, role) for each attention in the repeated blocks, in order.
         token_layout: from the transformer's configuration and the keyword arguments of its forward.
         geometry: from the configurations of transformer and autoencoder.
+        roles: the roles that its attention has.
     """
 
     name: str
@@ -52,3 +53,7 @@ class ModelFamily:
     token_layout: Callable[[Mapping[str, Any], Mapping[str, Any]], TokenLayout]
     geometry: Callable[[Mapping[str, Any], Mapping[str, Any]], Geometry]
     roles: tuple[Role, ...]
+
+    def needs(self, head_dim: int, dtype: torch.dtype, device: torch.device) -> list[Need]:
+        """What a model of the family asks of a backend, per role."""
+        return [Need(role, head_dim, str(dtype).removeprefix("torch."), device.type) for role in self.roles]
