@@ -18,9 +18,10 @@ from typing import Any
 import click
 import torch
 
-from fastvideo_core import AttentionCall, Need, Role, VideoGenerator
+from fastvideo_core import AttentionCall, Need, Role, TokenLayout, VideoGenerator
 from fastvideo_core.attention.resolve import resolve
 from fastvideo_core.attention.router import Router
+from fastvideo_core.attention.router import attend as routed
 from fastvideo_core.plugins import load_plugins
 
 PROMPT = "a red circle moving left on a white background"
@@ -88,8 +89,8 @@ def routed_call(calls: int = 20_000, repeats: int = 9) -> None:
     resolutions = resolve(load_plugins(), "TORCH_SDPA", "a benchmark", [Need(Role.SELF, 8, "float32", "cpu")])
     resolutions[Role.SELF].backend.load = lambda: attend  # type: ignore[method-assign]  # of this one object
     router = Router(resolutions)
-    routed = router.functions[Role.SELF]
-    state, q = router.states[Role.SELF], torch.zeros(1, 1, 1, 8)
+    router.start_forward("", TokenLayout((1, 1, 1)))
+    state, q = router.routes[Role.SELF].state, torch.zeros(1, 1, 1, 8)
 
     def loop(function: Callable[[], object]) -> float:
         start = time.perf_counter()
@@ -101,7 +102,7 @@ def routed_call(calls: int = 20_000, repeats: int = 9) -> None:
         pairs = [
             (
                 loop(lambda: attend(q, q, q, state)),
-                loop(lambda: routed(q, q, q, None, 0.0, False, None, False, None)),
+                loop(lambda: routed(Role.SELF, q, q, q, None, None)),
             )
             for _ in range(repeats)
         ]

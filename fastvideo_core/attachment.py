@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 from weakref import WeakSet
@@ -12,12 +13,13 @@ from weakref import WeakSet
 import torch
 
 from fastvideo_core import diffusers_bridge
-from fastvideo_core.attention.resolve import resolve
-from fastvideo_core.attention.router import Router
+from fastvideo_core.attention.backend import Need, Role
+from fastvideo_core.attention.resolve import Resolution, resolve
+from fastvideo_core.attention.router import Route, Router
 from fastvideo_core.errors import AttachError, BackendNotUsedError, UnsupportedModelError
 from fastvideo_core.models import family_of
 from fastvideo_core.models.family import ModelFamily
-from fastvideo_core.plugins import CORE_DISTRIBUTION, load_plugins
+from fastvideo_core.plugins import CORE_DISTRIBUTION, Plugins, load_plugins
 from fastvideo_core.result import Receipt, RoleReceipt, peak_memory_bytes, versions_of
 from fastvideo_core.settings import normalize_backend_name, read_settings
 
@@ -50,6 +52,12 @@ def attach(
     return Attachment(pipe, attention_backend, on_progress)
 
 
+def settle(plugins: Plugins, argument: str | None, needs: list[Need]) -> tuple[str | None, dict[Role, Resolution]]:
+    """The backend that was asked for, by argument or environment, and what serves each need."""
+    requested, origin = requested_backend(argument)
+    return requested, resolve(plugins, requested, origin, needs, read_settings().attention_fallback)
+
+
 def requested_backend(argument: str | None) -> tuple[str | None, str]:
     """The backend that was asked for and by what: the argument, then the environment, then nothing."""
     if name := normalize_backend_name(argument):
@@ -67,21 +75,28 @@ class Attachment:
             raise AttachError(f"this {type(pipe).__name__} is attached already; detach it first")
         self.pipe = pipe
         self.family = family_of([cls.__name__ for cls in type(pipe).__mro__], "the pipeline")
-        self.requested, origin = requested_backend(attention_backend)
-        transformers = list(_transformers(pipe, self.family))
+        self._transformers = transformers = list(_transformers(pipe, self.family))
         device = diffusers_bridge.execution_device(pipe)
         first = transformers[0]
         needs = self.family.needs(int(first.config.attention_head_dim), first.dtype, device)
-        self.router = Router(resolve(load_plugins(), self.requested, origin, needs))
+        sites = [site for transformer in transformers for site in self.family.attentions(transformer)]
+        self.requested, resolutions = settle(load_plugins(), attention_backend, needs)
+        self.router = Router(resolutions, {site.role: site.calls for site in sites})
         self.run_started = self.run_ended = 0.0
         self.device, self._dtype = str(device), needs[0].dtype
         self._on_progress = on_progress
         self._receipt: Receipt | None = None
         self._undo = ExitStack()
         with ExitStack() as undo:
-            attentions = [pair for transformer in transformers for pair in self.family.attentions(transformer)]
-            diffusers_bridge.install(self.router.functions, attentions, undo)
-            diffusers_bridge.watch(pipe, transformers, lambda bar: _Run(self, bar), self._before_forward, undo)
+            diffusers_bridge.install(sites, undo)
+            diffusers_bridge.watch(
+                pipe,
+                transformers,
+                lambda bar: _Run(self, bar),
+                self._before_forward,
+                self.router.end_forward,
+                undo,
+            )
             _attached.add(pipe)
             undo.callback(_attached.discard, pipe)
             self._undo = undo.pop_all()
@@ -125,6 +140,8 @@ class Attachment:
         self.router.end_run()
         if not failed:
             self._check_used()
+            for backend in {id(b): b for b in self.router.serving()}.values():
+                backend.finish_run()
             self._receipt = self._write_receipt(num_steps)
 
     def _tell(self, done: int, num_steps: int) -> None:
@@ -133,10 +150,14 @@ class Attachment:
 
     def _before_forward(self, module: torch.nn.Module, branch: str, arguments: dict[str, Any]) -> None:
         config: Any = module.config
-        self.router.start_forward(branch, self.family.token_layout(config, arguments))
+        layout = self.family.token_layout(config, arguments)
+        text_mask = arguments.get(self.family.text_mask) if self.family.text_mask else None
+        if text_mask is not None:
+            layout = replace(layout, text_real=self.router.real_tokens(text_mask))
+        self.router.start_forward(branch, layout)
 
     def _check_used(self) -> None:
-        idle = [role.value for role, calls in self.router.calls.items() if not calls]
+        idle = [role.value for role, route in self.router.routes.items() if not route.calls]
         if idle:
             raise BackendNotUsedError(
                 f"the run finished, but its {' and '.join(idle)} attention never reached "
@@ -145,30 +166,21 @@ class Attachment:
             )
 
     def _write_receipt(self, num_steps: int) -> Receipt:
-        resolutions = self.router.resolutions
+        routes = self.router.routes
         return Receipt(
             requested_backend=self.requested,
-            attention={
-                role.value: RoleReceipt(
-                    backend=resolution.backend.name,
-                    kernel=resolution.probe.kernel,
-                    version=resolution.probe.version,
-                    distribution=resolution.plugin.label,
-                    reason=resolution.reason,
-                    calls=self.router.calls[role],
-                )
-                for role, resolution in resolutions.items()
-            },
+            attention={role.value: _role_receipt(route) for role, route in routes.items()},
             num_inference_steps=num_steps,
             steps_computed=dict(self.router.steps),
             token_grid=self.router.layout.grid if self.router.layout else None,
             device=self.device,
             dtype=self._dtype,
             pipeline=type(self.pipe).__name__,
+            compiled=all(map(diffusers_bridge.blocks_are_compiled, self._transformers)),
             seconds={"denoise": self.run_ended - self.run_started},
             peak_memory_bytes=peak_memory_bytes(self.device),
             versions=versions_of(
-                {CORE_DISTRIBUTION} | {resolution.plugin.distribution for resolution in resolutions.values()}
+                {CORE_DISTRIBUTION} | {route.resolution.plugin.distribution for route in routes.values()}
             ),
         )
 
@@ -195,6 +207,22 @@ class _Run:
         self._bar.update(count)
         self._done += count
         self._attachment.step_done(self._done, int(self._bar.total))
+
+
+def _role_receipt(route: Route, reason: str | None = None) -> RoleReceipt:
+    resolution, fallback = route.resolution, route.fallback
+    served = None
+    if fallback is not None and fallback.calls:
+        served = _role_receipt(fallback, fallback.resolution.because(route.misfit).reason)
+    return RoleReceipt(
+        backend=resolution.backend.name,
+        kernel=resolution.probe.kernel,
+        version=resolution.probe.version,
+        distribution=resolution.plugin.label,
+        reason=reason or resolution.reason,
+        calls=route.calls - (served.calls if served else 0),
+        fallback=served,
+    )
 
 
 def _transformers(pipe: Any, family: ModelFamily) -> Iterator[Any]:

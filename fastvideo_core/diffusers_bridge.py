@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import itertools
+import threading
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from importlib.metadata import version
@@ -12,45 +14,92 @@ from typing import Any
 import torch
 
 from fastvideo_core.attention.backend import Role
-from fastvideo_core.attention.router import RoutedFunction
-from fastvideo_core.errors import AttachError, DiffusersVersionError
+from fastvideo_core.attention.router import attend
+from fastvideo_core.errors import AttachError, BackendMismatchError, DiffusersVersionError
+from fastvideo_core.models.family import AttentionSite
 
 WORKING_VERSIONS = "0.40 to 0.42"
 
-_numbers = itertools.count(1)
 _SLOT = "_attention_backend"
+_lock = threading.Lock()
+_users = 0
+"""How many attachments share the entries in diffusers' registry."""
 
 
-def install(
-    functions: dict[Role, RoutedFunction], attentions: Iterable[tuple[torch.nn.Module, Role]], undo: ExitStack
-) -> None:
-    """Make each attention module call the function of its role, until `undo` is closed.
+def install(sites: Iterable[AttentionSite], undo: ExitStack) -> None:
+    """Bring the attention of each site to the router of the forward pass that it belongs to, until `undo` is closed.
 
     Raises:
         DiffusersVersionError: diffusers' internals are not as expected.
         AttachError: a module's processor does not go through diffusers' dispatch, or serves two roles.
     """
-    registry, names = _internals()
-    number = next(_numbers)
-    members = {}
-    for role, function in functions.items():
-        members[role] = _member(names, f"fastvideo_{number}_{role.value.lower()}")
-        undo.callback(_unregister, registry, members[role])
-        registry.register(members[role])(function)
+    keys = _share_registration(undo)
     roles: dict[int, Role] = {}
-    for module, role in attentions:
-        processor: Any = module.processor
+    for site in sites:
+        processor: Any = site.module.processor
         if not hasattr(processor, _SLOT):
             raise AttachError(
                 f"the attention processor {type(processor).__name__} does not go through diffusers' attention "
                 f"dispatch (it has no {_SLOT}), so no backend can be put on it; use diffusers' own processor"
             )
-        if roles.setdefault(id(processor), role) is not role:
+        if roles.setdefault(id(processor), site.role) is not site.role:
             raise AttachError(
-                f"one {type(processor).__name__} object serves both {roles[id(processor)].value} and {role.value} "
-                "attention; give each attention module a processor of its own"
+                f"one {type(processor).__name__} object serves both {roles[id(processor)].value} and "
+                f"{site.role.value} attention; give each attention module a processor of its own"
             )
-        _set(processor, _SLOT, members[role], undo)
+        _set(processor, _SLOT, keys[site.role], undo)
+
+
+def _share_registration(undo: ExitStack) -> dict[Role, Any]:
+    """A key per role in diffusers' registry, there as long as any pipeline is attached.
+
+    All attachments share them: compiled code depends on the size of the registry, on the keys and on the functions, and
+    would be compiled anew, until torch gives up, whenever a pipeline comes or goes.
+    """
+    global _users
+    registry, names = _internals()
+    keys = {role: _key(names, role) for role in Role}
+    with _lock:
+        if _users == 0:
+            for role, key in keys.items():
+                registry.register(key)(_dispatched(role))
+        _users += 1
+    undo.callback(_leave_registration, registry, keys.values())
+    return keys
+
+
+def _leave_registration(registry: Any, keys: Iterable[Any]) -> None:
+    global _users
+    with _lock:
+        _users -= 1
+        if _users == 0:
+            for table, key in itertools.product(_tables(registry), keys):
+                table.pop(key, None)
+
+
+@functools.cache
+def _dispatched(role: Role) -> Callable[..., torch.Tensor]:
+    """The function that diffusers calls for a role, with the arguments that its dispatch passes."""
+
+    def call(
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attn_mask: torch.Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        scale: float | None = None,
+        enable_gqa: bool = False,
+        _parallel_config: Any = None,
+    ) -> torch.Tensor:
+        if dropout_p or is_causal or _parallel_config is not None:
+            raise BackendMismatchError(
+                f"{role.value} attention was called with dropout_p={dropout_p}, is_causal={is_causal}, "
+                f"parallel_config={_parallel_config}; fastvideo-core serves full attention at inference, on one device"
+            )
+        return attend(role, query, key, value, attn_mask, scale)
+
+    return call
 
 
 def check() -> None:
@@ -64,9 +113,8 @@ def _internals() -> tuple[Any, Any]:
         from diffusers.models import attention_dispatch
 
         registry, names = attention_dispatch._AttentionBackendRegistry, attention_dispatch.AttentionBackendName
-        tables = (registry._backends, registry._constraints, registry._supported_arg_names)
         parameters = inspect.signature(attention_dispatch.dispatch_attention_fn).parameters
-        sound = all(isinstance(table, dict) for table in tables) and callable(registry.register)
+        sound = all(isinstance(table, dict) for table in _tables(registry)) and callable(registry.register)
         sound = sound and "backend" in parameters and issubclass(names, str)
     except (ImportError, AttributeError, TypeError) as error:
         raise DiffusersVersionError(_wrong_version(str(error))) from error
@@ -82,16 +130,17 @@ def _wrong_version(problem: str) -> str:
     )
 
 
-def _member(names: Any, value: str) -> Any:
+@functools.cache
+def _key(names: Any, role: Role) -> Any:
     """A key that dispatch takes for a member of the enumeration, without adding to the enumeration itself."""
-    member = str.__new__(names, value)
-    member._name_, member._value_ = value.upper(), value
-    return member
+    value = f"fastvideo_{role.value.lower()}"
+    key = str.__new__(names, value)
+    key._name_, key._value_ = value.upper(), value
+    return key
 
 
-def _unregister(registry: Any, member: Any) -> None:
-    for table in (registry._backends, registry._constraints, registry._supported_arg_names):
-        table.pop(member, None)
+def _tables(registry: Any) -> tuple[Any, ...]:
+    return registry._backends, registry._constraints, registry._supported_arg_names
 
 
 def _set(target: Any, name: str, value: Any, undo: ExitStack) -> None:
@@ -108,6 +157,7 @@ def watch(
     transformers: Iterable[torch.nn.Module],
     wrap_progress: Callable[[Any], Any],
     before_forward: Callable[[torch.nn.Module, str, dict[str, Any]], None],
+    after_forward: Callable[[], None],
     undo: ExitStack,
 ) -> None:
     """Have the denoising loop and the forward passes of a pipeline observed, until `undo` is closed.
@@ -115,6 +165,7 @@ def watch(
     Args:
         wrap_progress: takes the pipeline's progress bar, which its loop enters and leaves, and returns one to use.
         before_forward: called with the transformer, the guidance branch and the arguments by name.
+        after_forward: called after each forward pass, also one that raised.
     """
     progress_bar = pipe.progress_bar
     _set(pipe, "progress_bar", lambda *args, **kwargs: wrap_progress(progress_bar(*args, **kwargs)), undo)
@@ -122,7 +173,8 @@ def watch(
         branch = _watch_branch(transformer, undo)
         parameters = tuple(inspect.signature(type(transformer).forward).parameters)[1:]
 
-        def hook(
+        @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch leaves it untyped
+        def before(
             module: torch.nn.Module,
             args: tuple[Any, ...],
             kwargs: dict[str, Any],
@@ -131,7 +183,18 @@ def watch(
         ) -> None:
             before_forward(module, branch[-1], dict(zip(parameters, args, strict=False)) | kwargs)
 
-        undo.callback(transformer.register_forward_pre_hook(hook, with_kwargs=True).remove)
+        @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch leaves it untyped
+        def after(module: torch.nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            after_forward()
+
+        undo.callback(transformer.register_forward_pre_hook(before, with_kwargs=True).remove)
+        undo.callback(transformer.register_forward_hook(after, always_call=True).remove)
+
+
+def blocks_are_compiled(transformer: Any) -> bool:
+    """Whether every repeated block of the transformer runs compiled."""
+    blocks = [module for module in transformer.modules() if type(module).__name__ in transformer._repeated_blocks]
+    return bool(blocks) and all(block._compiled_call_impl is not None for block in blocks)
 
 
 def execution_device(pipe: Any) -> torch.device:

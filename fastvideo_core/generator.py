@@ -11,8 +11,7 @@ from typing import Any, Self, overload
 import torch
 
 from fastvideo_core import output
-from fastvideo_core.attachment import ProgressListener, attach, requested_backend
-from fastvideo_core.attention.resolve import resolve
+from fastvideo_core.attachment import ProgressListener, attach, settle
 from fastvideo_core.errors import AttachError, InputError, ModelNotFoundError
 from fastvideo_core.models.info import ModelInfo, read_model
 from fastvideo_core.plugins import load_plugins
@@ -43,6 +42,7 @@ class VideoGenerator:
         device: str | None = None,
         dtype: torch.dtype | str | None = None,
         num_gpus: int = 1,
+        compile: bool = False,  # noqa: A002  # what torch and diffusers call it
         dit_cpu_offload: bool = False,
         vae_cpu_offload: bool = False,
         text_encoder_cpu_offload: bool = False,
@@ -57,6 +57,8 @@ class VideoGenerator:
             dtype: of the transformer and the text encoder; default bfloat16 on CUDA, float32 elsewhere. The
                 autoencoder stays in float32.
             num_gpus: 1 is all there is so far.
+            compile: compile the transformer's repeated blocks with torch.compile, each kind once and as a whole graph,
+                at the first generation of a size.
             dit_cpu_offload, vae_cpu_offload, text_encoder_cpu_offload: keep that part's weights in the computer's
                 memory and bring its layers to the GPU as they run (diffusers' group offloading).
             pin_cpu_memory: pin the offloaded weights and copy them while the GPU computes.
@@ -74,11 +76,15 @@ class VideoGenerator:
         wanted = {"transformer": dit_cpu_offload, "vae": vae_cpu_offload, "text_encoder": text_encoder_cpu_offload}
         offload = [name for name, chosen in wanted.items() if chosen]
         _check_offload(offload, pin_cpu_memory, device)
+        if compile and dit_cpu_offload:
+            raise InputError("compile and dit_cpu_offload exclude each other: offloading hooks are not traceable")
         needs = info.family.needs(info.head_dim, dtype, torch.device(device))
-        resolve(plugins, *requested_backend(attention_backend), needs)
+        settle(plugins, attention_backend, needs)
         start = time.perf_counter()
         pipe = _load(info, dtype)
         _place(pipe, device, offload, pin_cpu_memory)
+        if compile:
+            _compile(pipe, info)
         return cls(pipe, info, attention_backend, time.perf_counter() - start)
 
     @overload
@@ -113,7 +119,7 @@ class VideoGenerator:
         prompts = [check_prompt(one) for one in ([prompt] if isinstance(prompt, str) else prompt)]
         if not prompts:
             raise InputError("the list of prompts is empty")
-        params.check(self.info.geometry, self.info.name)
+        params.check(self.info)
         target = output.prepare_folder(params.output_path) if params.save_video else None
         results = [self._generate(one, params, target) for one in prompts]
         return results[0] if isinstance(prompt, str) else results
@@ -136,6 +142,7 @@ class VideoGenerator:
         device = self._attachment.device
         if device.startswith("cuda"):
             torch.cuda.reset_peak_memory_stats(device)
+        image = {"image": _open_image(params.image_path)} if params.image_path else {}
         start = time.perf_counter()
         with denoising_bar(self.progress) as self._listener:
             frames = self._pipe(
@@ -148,6 +155,7 @@ class VideoGenerator:
                 guidance_scale=float(params.guidance_scale),
                 generator=torch.Generator("cpu").manual_seed(params.seed),
                 output_type="np",
+                **image,
             ).frames[0]
         end = time.perf_counter()
         receipt = self._attachment.receipt
@@ -180,6 +188,15 @@ def _save(result: VideoResult, folder: Path, stem: str | None, params: SamplingP
             files[".png"] = output.contact_sheet(result.frames)
         names = output.save(folder, stem or output.name_for(result.prompt), {**files, ".mp4": video})
     result.video_path, result.receipt_path, result.sheet_path = names[".mp4"], names[".json"], names.get(".png")
+
+
+def _open_image(path: str | Path) -> Any:
+    from diffusers.utils import load_image
+
+    try:
+        return load_image(str(Path(path).expanduser()))
+    except (OSError, ValueError) as error:
+        raise InputError(f"image_path {str(path)!r} cannot be read as an image: {error}") from error
 
 
 def _check_device(device: str | None) -> str:
@@ -218,6 +235,12 @@ def _load(info: ModelInfo, dtype: torch.dtype) -> Any:
         )
     except (OSError, ValueError) as error:
         raise ModelNotFoundError(f"the model {info.name} cannot be loaded: {error}") from error
+
+
+def _compile(pipe: Any, info: ModelInfo) -> None:
+    for component in pipe.components.values():
+        if type(component).__name__ == info.family.transformer:
+            component.compile_repeated_blocks(fullgraph=True)
 
 
 def _place(pipe: Any, device: str, offload: list[str], pin_cpu_memory: bool) -> None:

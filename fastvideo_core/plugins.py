@@ -126,11 +126,12 @@ def _only(kind: str, name: str, found: list[tuple[Any, Plugin]]) -> tuple[Any, P
 def load_plugins() -> Plugins:
     """Discover and load every plugin that is installed now and not switched off."""
     from fastvideo_core.attention import sdpa
-    from fastvideo_core.models import wan
+    from fastvideo_core.models import hunyuan_video, wan
 
-    own = [Plugin(name, CORE_DISTRIBUTION, own_version()) for name in ("torch-sdpa", "wan")]
-    for plugin, module in zip(own, (sdpa, wan), strict=True):
-        _register(plugin, module)
+    modules = {"torch-sdpa": sdpa, "wan": wan, "hunyuan-video": hunyuan_video}
+    own = [Plugin(name, CORE_DISTRIBUTION, own_version()) for name in modules]
+    for plugin in own:
+        _register(plugin, modules[plugin.name])
     return Plugins([*own, *(_load(entry_point) for entry_point in _entry_points())])
 
 

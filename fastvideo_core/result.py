@@ -26,6 +26,7 @@ class RoleReceipt:
         distribution: the package that brought it, with its version.
         reason: why it was chosen.
         calls: how often it ran.
+        fallback: what served the calls that it turned out not to take, if FASTVIDEO_ATTENTION_FALLBACK allowed that.
     """
 
     backend: str
@@ -34,6 +35,7 @@ class RoleReceipt:
     distribution: str
     reason: str
     calls: int
+    fallback: RoleReceipt | None = None
 
 
 @dataclass
@@ -43,6 +45,7 @@ class Receipt:
     Attributes:
         requested_backend: the name that was asked for; None for the automatic choice.
         attention: per role, what served it.
+        compiled: whether the transformer's blocks were compiled.
         token_grid: video tokens along time, height and width.
         steps_computed: forward passes per guidance branch.
         seconds: load, text, denoise, decode and encode, as far as known.
@@ -58,6 +61,7 @@ class Receipt:
     device: str
     dtype: str
     pipeline: str
+    compiled: bool = False
     model: str | None = None
     prompt: str | None = None
     negative_prompt: str | None = None

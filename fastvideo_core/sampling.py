@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from fastvideo_core.errors import InputError
 from fastvideo_core.models.family import Geometry
-from fastvideo_core.models.info import find_preset
+from fastvideo_core.models.info import ModelInfo, find_preset
 from fastvideo_core.models.preset import ModelPreset
 from fastvideo_core.plugins import load_plugins
 
@@ -29,6 +29,7 @@ class SamplingParam:
         num_inference_steps: denoising steps.
         guidance_scale: classifier-free guidance; 1 or less switches it off and halves the work.
         negative_prompt: what the guidance leads away from.
+        image_path: the image that an image-to-video model starts from; scaled to height and width.
         seed: same seed, same video.
         output_path: a folder, or a file ending in .mp4; nothing is ever overwritten.
         save_video: whether to write files at all.
@@ -42,6 +43,7 @@ class SamplingParam:
     num_inference_steps: int = 50
     guidance_scale: float = 5.0
     negative_prompt: str = ""
+    image_path: str | Path | None = None
     seed: int = 1024
     output_path: str | Path = "outputs/"
     save_video: bool = True
@@ -71,13 +73,16 @@ class SamplingParam:
                 raise InputError(f"unknown sampling parameter {name!r}; {hint}")
         return replace(self, **overrides)
 
-    def check(self, geometry: Geometry, what: str = "the model") -> None:
-        """Refuse what does not fit.
+    def check(self, info: ModelInfo) -> None:
+        """Refuse what does not fit the model.
 
         Raises:
             InputError: with every problem, its numbers, and what would fit.
         """
-        if problems := [*self._wrong_types(), *self._wrong_values()] or [*self._misfits(geometry, what)]:
+        if problems := [*self._wrong_types(), *self._wrong_values()] or [
+            *self._misfits(info.geometry, info.name),
+            *self._wrong_conditions(info),
+        ]:
             raise InputError("; ".join(problems))
 
     def _wrong_types(self) -> Iterator[str]:
@@ -89,6 +94,8 @@ class SamplingParam:
             yield f"guidance_scale must be a number, not {self.guidance_scale!r}"
         if not isinstance(self.negative_prompt, str):
             yield f"negative_prompt must be text, not {self.negative_prompt!r}"
+        if self.image_path is not None and not isinstance(self.image_path, str | Path):
+            yield f"image_path must be a path, not {self.image_path!r}"
         if not isinstance(self.output_path, str | Path):
             yield f"output_path must be a path, not {self.output_path!r}"
 
@@ -107,22 +114,33 @@ class SamplingParam:
             if isinstance(value, int | float) and not low <= value <= high:
                 yield f"{name} is {value}, it must be " + (f"{low} or more" if high == math.inf else f"{low} to {high}")
 
+    def _wrong_conditions(self, info: ModelInfo) -> Iterator[str]:
+        if info.takes_image and self.image_path is None:
+            yield f"{info.name} starts from an image; give it as image_path"
+        elif info.takes_image and not Path(str(self.image_path)).expanduser().is_file():
+            yield f"image_path {str(self.image_path)!r} is no file"
+        elif self.image_path is not None and not info.takes_image:
+            yield f"{info.name} makes videos from text alone; it takes no image_path"
+        if self.negative_prompt and info.family.guidance_is_built_in:
+            yield f"{info.name} has its guidance built in; it takes no negative_prompt"
+
     def _misfits(self, geometry: Geometry, what: str) -> Iterator[str]:
+        longest = math.inf if geometry.max_tokens is None else geometry.max_tokens
         for name, multiple in zip(("height", "width"), geometry.pixels_per_token, strict=True):
             value = getattr(self, name)
             if value % multiple:
                 near = _near(value, multiple)
                 yield f"{name} {value} is not a multiple of {multiple}, as {what} needs; near it: {near}"
-            elif value // multiple > geometry.max_tokens:
-                yield f"{name} {value} is too large, {what} reaches {geometry.max_tokens * multiple}"
+            elif value // multiple > longest:
+                yield f"{name} {value} is too large, {what} reaches {longest * multiple}"
         stride = geometry.frames_per_token
         if (self.num_frames - 1) % stride:
             yield (
                 f"num_frames {self.num_frames} is not one more than a multiple of {stride}, as {what} needs; near it: "
                 f"{_near(self.num_frames - 1, stride, 1)}"
             )
-        elif (self.num_frames - 1) // stride >= geometry.max_tokens:
-            yield f"num_frames {self.num_frames} is too many, {what} reaches {(geometry.max_tokens - 1) * stride + 1}"
+        elif (self.num_frames - 1) // stride >= longest:
+            yield f"num_frames {self.num_frames} is too many, {what} reaches {(longest - 1) * stride + 1}"
 
 
 def _near(value: int, multiple: int, offset: int = 0) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 VARIABLES: dict[str, str] = {
     "FASTVIDEO_ATTENTION_BACKEND": "Attention backend, for example SAGE_ATTN; unset or empty: automatic.",
+    "FASTVIDEO_ATTENTION_FALLBACK": "Backend to use where the chosen one cannot run; unset or empty: that is an error.",
     "FASTVIDEO_DISABLE_PLUGINS": "Plugins to leave out: distribution or plugin names, separated by commas; * for all.",
 }
 
@@ -17,6 +18,7 @@ class Settings:
     """What the environment asks for."""
 
     attention_backend: str | None
+    attention_fallback: str | None
     disabled_plugins: frozenset[str]
 
 
@@ -26,6 +28,7 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
     disabled = environment.get("FASTVIDEO_DISABLE_PLUGINS", "").split(",")
     return Settings(
         attention_backend=normalize_backend_name(environment.get("FASTVIDEO_ATTENTION_BACKEND")),
+        attention_fallback=normalize_backend_name(environment.get("FASTVIDEO_ATTENTION_FALLBACK")),
         disabled_plugins=frozenset(normalize_plugin_name(name) for name in disabled if name.strip()),
     )
 

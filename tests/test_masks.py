@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from fastvideo_core import MaskKind, Need, Role
+from fastvideo_core import AttentionFunction, MaskKind, Need, Role, TokenLayout
 from fastvideo_core.attention.masks import reduce_mask
 from fastvideo_core.attention.resolve import resolve
 from fastvideo_core.attention.router import Router
@@ -68,7 +68,7 @@ def reference(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Ten
 def test_padding_of_one_length_becomes_a_slice_that_any_backend_takes() -> None:
     backend = Recorder()
     q, k, v = tensors()
-    out = routed(backend).functions[Role.CROSS](q, k, v, attn_mask=lengths(4, 4))
+    out = routed(backend).routes[Role.CROSS](q, k, v, mask=lengths(4, 4))
     assert backend.masks == [(4, None, None)]
     torch.testing.assert_close(out, reference(q, k, v, lengths(4, 4)))
 
@@ -77,27 +77,69 @@ def test_torch_sdpa_takes_every_mask() -> None:
     q, k, v = tensors()
     for mask in (lengths(4, 2), HOLES, lengths(KEYS, KEYS), lengths(1, 1)):
         router = Router(resolve(plugins_with(), "TORCH_SDPA", "a test", [Need(Role.CROSS, 8, "float32", "cpu")]))
-        torch.testing.assert_close(router.functions[Role.CROSS](q, k, v, attn_mask=mask), reference(q, k, v, mask))
+        torch.testing.assert_close(router.routes[Role.CROSS](q, k, v, mask=mask), reference(q, k, v, mask))
 
 
 def test_key_lengths_reach_a_backend_that_declares_them_and_are_gone_at_the_next_call() -> None:
     backend = Recorder(masks=frozenset({MaskKind.NONE, MaskKind.KEY_LENGTH}))
-    attend = routed(backend).functions[Role.CROSS]
-    attend(*tensors(), attn_mask=lengths(4, 2))
+    attend = routed(backend).routes[Role.CROSS]
+    attend(*tensors(), mask=lengths(4, 2))
     attend(*tensors())
     assert backend.masks == [(KEYS, (4, 2), None), (KEYS, None, None)]
 
 
-@pytest.mark.parametrize(("mask", "kind"), [(lengths(4, 2), "KEY_LENGTH"), (HOLES, "ARBITRARY")])
-def test_a_mask_that_the_backend_does_not_take_is_an_error(mask: torch.Tensor, kind: str) -> None:
-    with pytest.raises(BackendMismatchError, match=f"passes a {kind} mask .* RECORDER takes NONE"):
-        routed(Recorder()).functions[Role.CROSS](*tensors(), attn_mask=mask)
+def test_key_lengths_reach_any_other_backend_as_shorter_keys_one_entry_at_a_time() -> None:
+    backend = Recorder()
+    q, k, v = tensors()
+    router = routed(backend)
+    router.start_forward("cond", TokenLayout((1, 1, 5), text_after=KEYS, text_real=(4, 2)))
+    out = router.routes[Role.CROSS](q, k, v, lengths(4, 2))
+    router.end_forward()
+    assert backend.masks == [(4, None, None), (2, None, None)]
+    assert [layout.text_real for *_, layout in backend.seen] == [(4,), (2,)]
+    torch.testing.assert_close(out, reference(q, k, v, lengths(4, 2)))
 
 
-@pytest.mark.parametrize("option", [{"is_causal": True}, {"dropout_p": 0.1}, {"_parallel_config": object()}])
-def test_what_the_core_does_not_serve_is_an_error(option: dict[str, object]) -> None:
-    with pytest.raises(BackendMismatchError, match="serves full attention"):
-        routed(Recorder()).functions[Role.CROSS](*tensors(), **option)
+def test_a_mask_that_the_backend_does_not_take_is_an_error() -> None:
+    message = (
+        r"RECORDER cannot serve CROSS attention: the model passes an ARBITRARY mask of shape \(2, 1, 1, 6\), it takes"
+    )
+    with pytest.raises(BackendMismatchError, match=message + " KEY_LENGTH, NONE"):
+        routed(Recorder()).routes[Role.CROSS](*tensors(), mask=HOLES)
+
+
+def test_grouped_heads_that_the_backend_does_not_take_are_an_error() -> None:
+    q, k, v = tensors()
+    with pytest.raises(BackendMismatchError, match="the model has 3 heads of queries and 1 of keys, it takes equal"):
+        routed(Recorder()).routes[Role.CROSS](q, k[:, :, :1], v[:, :, :1])
+
+
+def test_a_fallback_that_was_named_serves_what_the_backend_does_not_take() -> None:
+    backend = Recorder()
+    needs = [Need(Role.CROSS, 8, "float32", "cpu")]
+    route = Router(resolve(plugins_with(backend), "RECORDER", "a test", needs, "TORCH_SDPA")).routes[Role.CROSS]
+    q, k, v = tensors()
+    torch.testing.assert_close(route(q, k, v, HOLES), reference(q, k, v, HOLES))
+    torch.testing.assert_close(route(q, k, v, lengths(4, 2)), reference(q, k, v, lengths(4, 2)))
+    assert route.fallback is not None
+    assert (route.calls, route.fallback.calls, len(backend.masks)) == (2, 1, 2)
+    assert "passes an ARBITRARY mask" in route.misfit
+
+
+class Failing(Recorder):
+    def load(self) -> AttentionFunction:
+        def attend(*_: object) -> torch.Tensor:
+            raise RuntimeError("CUDA error")
+
+        return attend
+
+
+def test_an_error_from_a_kernel_keeps_its_type_and_says_where() -> None:
+    with pytest.raises(RuntimeError, match="CUDA error") as raised:
+        routed(Failing()).routes[Role.CROSS](*tensors())
+    assert raised.value.__notes__ == [
+        "in RECORDER: CROSS attention, layer 0, step 0, branch '', query (2, 5, 3, 8), key (2, 6, 3, 8), torch.float32"
+    ]
 
 
 def test_a_mask_is_read_once_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,6 +156,6 @@ def test_a_mask_is_read_once_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(2):
         router.start_run(3)
         for _ in range(5):
-            router.functions[Role.CROSS](*tensors(), attn_mask=mask)
+            router.routes[Role.CROSS](*tensors(), mask=mask)
         router.end_run()
     assert len(reads) == 2

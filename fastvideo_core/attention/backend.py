@@ -41,15 +41,19 @@ class Capabilities:
     Attributes:
         roles: the roles it can take; others go to the automatic backend.
         lossless: exact up to rounding. A backend that is not is used only when named.
+        tolerance: if it is not lossless, the largest relative error, in the Euclidean norm, that it claims for any head
+            on normally distributed inputs; `AttentionBackendSuite` holds it to that.
         head_dims: head sizes; None for any.
         dtypes: names of torch dtypes, such as "bfloat16"; None for any.
         devices: torch device types, such as "cuda"; None for any.
-        masks: the kinds of mask it applies itself.
+        masks: the kinds of mask it applies itself. Key lengths that it does not take become shorter keys, one batch
+            entry at a time; an arbitrary mask that it does not take is an error.
         grouped_heads: whether keys and values may have fewer heads than queries.
     """
 
     roles: frozenset[Role]
     lossless: bool
+    tolerance: float | None = None
     head_dims: frozenset[int] | None = None
     dtypes: frozenset[str] | None = None
     devices: frozenset[str] | None = None
@@ -63,7 +67,7 @@ class Probe:
 
     Attributes:
         available: whether `load` would succeed.
-        kernel: what would run, for example "sageattention".
+        kernel: what would run, as an import path: "sageattention.sageattn".
         version: its version.
         reason: if it is not available, what was looked for and what was found.
         remedy: if it is not available, what to do.
@@ -152,7 +156,8 @@ class AttentionBackend(ABC):
 
     name: ClassVar[str]
     """Upper case, as in FASTVIDEO_ATTENTION_BACKEND."""
-    capabilities: ClassVar[Capabilities]
+    capabilities: Capabilities
+    """May be a property, if it depends on which kernel is there; it is read after the probe, never at discovery."""
 
     @abstractmethod
     def probe(self) -> Probe:
@@ -168,3 +173,9 @@ class AttentionBackend(ABC):
         Return more than 1 only where the backend is lossless and faster than torch's own attention. Default: 0, never.
         """
         return 0
+
+    def finish_run(self) -> None:  # noqa: B027  # optional
+        """Called after a run that ended well, when the device is done; raise a BackendError to fail it.
+
+        For what may not be looked at during the run because reading it would wait for the device.
+        """

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 from fastvideo_core.attention.backend import AttentionBackend, Need, Probe, Role, ask
-from fastvideo_core.errors import BackendMismatchError, BackendUnavailableError, UnknownBackendError
+from fastvideo_core.errors import BackendError, BackendMismatchError, BackendUnavailableError, UnknownBackendError
 from fastvideo_core.plugins import Plugin, Plugins
 
 FIRST_PARTY = {
@@ -21,21 +22,30 @@ FIRST_PARTY = {
 
 @dataclass(frozen=True)
 class Resolution:
-    """The backend that serves one role, and why."""
+    """The backend that serves one role, and why; `fallback` serves what it turns out not to take, if one was named."""
 
     role: Role
     backend: AttentionBackend
     plugin: Plugin
     probe: Probe
     reason: str
+    fallback: Resolution | None = None
+
+    def because(self, problem: str) -> Self:
+        """This one, chosen as the fallback because of a problem."""
+        return replace(self, reason=f"FASTVIDEO_ATTENTION_FALLBACK, because {problem}", fallback=None)
 
 
-def resolve(plugins: Plugins, requested: str | None, origin: str, needs: Iterable[Need]) -> dict[Role, Resolution]:
+def resolve(
+    plugins: Plugins, requested: str | None, origin: str, needs: Iterable[Need], fallback: str | None = None
+) -> dict[Role, Resolution]:
     """Choose a backend for each need.
 
     Args:
         requested: a normalised backend name, or None for the automatic choice.
         origin: where the name came from, for messages and the receipt.
+        fallback: the name of a backend to use where the requested one cannot run or does not fit; None: that is an
+            error. A name that no plugin provides is an error all the same.
 
     Raises:
         UnknownBackendError: no plugin provides the requested backend.
@@ -46,6 +56,23 @@ def resolve(plugins: Plugins, requested: str | None, origin: str, needs: Iterabl
     needs = list(needs)
     if requested is None:
         return {need.role: _automatic(plugins, need, "automatic") for need in needs}
+    if fallback is None or fallback == requested:
+        return _requested(plugins, requested, origin, needs)
+    spare = _requested(plugins, fallback, "FASTVIDEO_ATTENTION_FALLBACK", needs)
+    try:
+        chosen = _requested(plugins, requested, origin, needs)
+    except UnknownBackendError:
+        raise
+    except BackendError as error:
+        return {role: resolution.because(str(error)) for role, resolution in spare.items()}
+    return {
+        role: replace(resolution, fallback=spare[role]) if resolution.backend.name == requested else resolution
+        for role, resolution in chosen.items()
+    }
+
+
+def _requested(plugins: Plugins, requested: str, origin: str, needs: list[Need]) -> dict[Role, Resolution]:
+    """The backend of that name for the roles that it serves, the automatic one for the others."""
     backend, plugin = find_backend(plugins, requested, origin)
     probe = ask(backend)
     if not probe.available:

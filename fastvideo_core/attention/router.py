@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
+from dataclasses import replace
+from typing import TypeAlias
 
 import torch
 
@@ -18,125 +20,267 @@ from fastvideo_core.attention.backend import (
 )
 from fastvideo_core.attention.masks import ReducedMask, reduce_mask
 from fastvideo_core.attention.resolve import Resolution
-from fastvideo_core.errors import BackendMismatchError, BackendUnavailableError
+from fastvideo_core.errors import AttachError, BackendMismatchError, BackendUnavailableError
 
-RoutedFunction = Callable[..., torch.Tensor]
+MaskReader: TypeAlias = Callable[[torch.Tensor, torch.Tensor, "TokenLayout | None"], ReducedMask]
+
+_current: ContextVar[Router | None] = ContextVar("fastvideo_router", default=None)
+
+
+def attend(
+    role: Role,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    scale: float | None,
+) -> torch.Tensor:
+    """Attention of the transformer whose forward pass is under way; also while torch.compile traces it.
+
+    Compiled code calls one opaque operator for all layers, backends and pipelines: where the run stands is found when
+    it runs, so nothing of it becomes part of a graph.
+    """
+    if torch.compiler.is_compiling():
+        result: torch.Tensor = _opaque(query, key, value, mask, scale, role.value)
+        return result
+    router = _current.get()
+    if router is None:
+        raise AttachError(f"{role.value} attention was called outside of a forward pass of an attached transformer")
+    return router.routes[role](query, key, value, mask, scale)
+
+
+@torch.library.custom_op("fastvideo_core::attention", mutates_args=())
+def _opaque(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    scale: float | None,
+    role: str,
+) -> torch.Tensor:
+    return attend(Role(role), query, key, value, mask, scale).contiguous()
+
+
+@_opaque.register_fake
+def _(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    scale: float | None,
+    role: str,
+) -> torch.Tensor:
+    return query.new_empty((*query.shape[:-1], value.shape[-1]))
+
+
+class Route:
+    """Carries the calls of one role to its backend; all that a call needs is bound here."""
+
+    def __init__(self, resolution: Resolution, calls_per_layer: int, read_mask: MaskReader) -> None:
+        self.resolution, self._attend = _load(resolution)
+        self.state = AttentionCall(resolution.role)
+        """What the backend is told, the same object at every call."""
+        self.calls = 0
+        """Calls in the run that is under way or the last one, those that the fallback served included."""
+        self.misfit = ""
+        """Why the fallback served calls of that run, if it did."""
+        fallback = self.resolution.fallback
+        self.fallback = Route(fallback, calls_per_layer, read_mask) if fallback else None
+        self._grouped_heads = self.resolution.backend.capabilities.grouped_heads
+        self._masks = self.resolution.backend.capabilities.masks
+        self._calls_per_layer = calls_per_layer
+        self._calls_in_forward = 0
+        self._read_mask = read_mask
+
+    def start_run(self, num_steps: int) -> None:
+        self.calls, self.misfit = 0, ""
+        self.state.num_steps, self.state.mask, self.state.key_lengths = num_steps, None, None
+        if self.fallback:
+            self.fallback.start_run(num_steps)
+
+    def start_forward(self, step: int, branch: str, layout: TokenLayout) -> None:
+        self._calls_in_forward = 0
+        self.state.step, self.state.branch, self.state.layout = step, branch, layout
+        if self.fallback:
+            self.fallback.start_forward(step, branch, layout)
+
+    def __call__(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        mask: torch.Tensor | None = None,
+        scale: float | None = None,
+    ) -> torch.Tensor:
+        """Attention of (batch, tokens, heads, head_dim) tensors with a mask as diffusers passes it."""
+        layer = self._calls_in_forward // self._calls_per_layer
+        self._calls_in_forward += 1
+        return self._serve(query, key, value, mask, scale, layer)
+
+    def _serve(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        mask: torch.Tensor | None,
+        scale: float | None,
+        layer: int,
+    ) -> torch.Tensor:
+        state = self.state
+        state.layer, state.scale = layer, scale
+        self.calls += 1
+        reduced = None if mask is None else self._read_mask(mask, key, state.layout)
+        if misfit := self._misfit(query, key, reduced):
+            return self._fall_back(misfit)._serve(query, key, value, mask, scale, layer)
+        try:
+            if reduced is None:
+                return self._attend(query, key, value, state)
+            return self._masked(query, key, value, reduced)
+        except Exception as error:
+            error.add_note(
+                f"in {self.resolution.backend.name}: {state.role.value} attention, layer {layer}, step {state.step}, "
+                f"branch {state.branch!r}, query {tuple(query.shape)}, key {tuple(key.shape)}, {query.dtype}"
+            )
+            raise
+
+    def _misfit(self, query: torch.Tensor, key: torch.Tensor, mask: ReducedMask | None) -> str | None:
+        """Why the backend cannot take this call, or None."""
+        if query.shape[2] != key.shape[2] and not self._grouped_heads:
+            heads = f"{query.shape[2]} heads of queries and {key.shape[2]} of keys"
+            return f"the model has {heads}, it takes equal numbers only"
+        if mask is not None and mask.kind is MaskKind.ARBITRARY and MaskKind.ARBITRARY not in self._masks:
+            takes = ", ".join(sorted({*(kind.value for kind in self._masks), MaskKind.KEY_LENGTH.value}))
+            return f"the model passes an ARBITRARY mask of shape {tuple(mask.mask.shape)}, it takes {takes}"
+        return None
+
+    def _fall_back(self, misfit: str) -> Route:
+        where = f"{self.resolution.backend.name} cannot serve {self.state.role.value} attention: {misfit}"
+        if self.fallback is None:
+            raise BackendMismatchError(
+                f"{where}; choose another backend, or set FASTVIDEO_ATTENTION_FALLBACK=TORCH_SDPA to let that serve it"
+            )
+        self.misfit = where
+        return self.fallback
+
+    def _masked(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: ReducedMask) -> torch.Tensor:
+        """Attention with the mask in the simplest form that the backend takes; a slice of keys where it is one."""
+        state = self.state
+        if mask.kind is MaskKind.NONE:
+            return self._attend(query, key, value, state)
+        if mask.common_length is not None:
+            return self._attend(query, key[:, : mask.common_length], value[:, : mask.common_length], state)
+        if mask.key_lengths is not None and MaskKind.KEY_LENGTH in self._masks:
+            state.key_lengths = mask.key_lengths
+        elif MaskKind.ARBITRARY in self._masks:
+            state.mask = mask.mask
+        elif mask.key_lengths is not None:
+            return self._one_by_one(query, key, value, mask.key_lengths)
+        try:
+            return self._attend(query, key, value, state)
+        finally:
+            state.mask = state.key_lengths = None
+
+    def _one_by_one(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: tuple[int, ...]
+    ) -> torch.Tensor:
+        """Each batch entry with the keys that it sees: no mask is left, so any kernel will do."""
+        state, layout = self.state, self.state.layout
+        parts = []
+        try:
+            for i, length in enumerate(lengths):
+                if layout is not None and layout.text_real is not None:
+                    state.layout = replace(layout, text_real=layout.text_real[i : i + 1])
+                one = slice(i, i + 1)
+                parts.append(self._attend(query[one], key[one, :length], value[one, :length], state))
+        finally:
+            state.layout = layout
+        return torch.cat(parts)
 
 
 class Router:
-    """Carries the calls of one pipeline to its backends."""
+    """Carries the attention of one pipeline to its backends."""
 
-    def __init__(self, resolutions: dict[Role, Resolution]) -> None:
-        self.resolutions = resolutions
-        self.calls = Counter(dict.fromkeys(resolutions, 0))
-        """Calls of attention per role, in the run that is under way or the last one."""
+    def __init__(
+        self, resolutions: Mapping[Role, Resolution], calls_per_layer: Mapping[Role, int] | None = None
+    ) -> None:
+        per_layer = calls_per_layer or {}
+        self.routes = {
+            role: Route(resolution, per_layer.get(role, 1), self._read_mask) for role, resolution in resolutions.items()
+        }
         self.steps: Counter[str] = Counter()
-        """Forward passes per guidance branch, likewise."""
-        self.states = {role: AttentionCall(role) for role in resolutions}
-        """What the backends are told, one object per role."""
-        self._masks: dict[int, tuple[torch.Tensor, ReducedMask]] = {}
-        loaded = {r.backend.name: _load(r.backend) for r in {id(r.backend): r for r in resolutions.values()}.values()}
-        self.functions = {role: self._route(role, loaded[r.backend.name]) for role, r in resolutions.items()}
+        """Forward passes per guidance branch, in the run that is under way or the last one."""
+        self._masks: dict[object, tuple[torch.Tensor, ReducedMask]] = {}
+        self._text: dict[int, tuple[torch.Tensor, tuple[int, ...]]] = {}
 
     @property
     def layout(self) -> TokenLayout | None:
         """How the tokens of the latest forward pass are arranged."""
-        return next(iter(self.states.values())).layout
+        return next(iter(self.routes.values())).state.layout
+
+    def serving(self) -> Iterator[AttentionBackend]:
+        """The backends that served calls in the latest run."""
+        for route in self.routes.values():
+            yield route.resolution.backend
+            if route.fallback and route.fallback.calls:
+                yield route.fallback.resolution.backend
 
     def start_run(self, num_steps: int) -> None:
         """Forget the last run; called when a denoising loop starts."""
-        self.calls = Counter(dict.fromkeys(self.resolutions, 0))
         self.steps = Counter()
-        self._masks = {}
-        for state in self.states.values():
-            state.num_steps, state.mask, state.key_lengths = num_steps, None, None
+        self._forget()
+        for route in self.routes.values():
+            route.start_run(num_steps)
 
     def end_run(self) -> None:
         """Let go of the masks of the run."""
-        self._masks = {}
+        self._forget()
 
     def start_forward(self, branch: str, layout: TokenLayout) -> None:
-        """Called before each forward pass of a transformer."""
+        """Called before each forward pass of a transformer, whose attention comes here until `end_forward`."""
         step = self.steps[branch]
         self.steps[branch] += 1
-        for state in self.states.values():
-            state.layer, state.step, state.branch, state.layout = -1, step, branch, layout
+        for route in self.routes.values():
+            route.start_forward(step, branch, layout)
+        _current.set(self)
 
-    def _route(self, role: Role, attend: AttentionFunction) -> RoutedFunction:
-        """The function that diffusers calls for a role; all that it needs is bound here."""
-        router, state = self, self.states[role]
-        resolution = self.resolutions[role]
+    def end_forward(self) -> None:
+        """Called after each forward pass, also a failed one."""
+        _current.set(None)
 
-        def route(
-            query: torch.Tensor,
-            key: torch.Tensor,
-            value: torch.Tensor,
-            attn_mask: torch.Tensor | None = None,
-            dropout_p: float = 0.0,
-            is_causal: bool = False,
-            scale: float | None = None,
-            enable_gqa: bool = False,
-            _parallel_config: Any = None,
-        ) -> torch.Tensor:
-            if dropout_p or is_causal or _parallel_config is not None:
-                raise BackendMismatchError(
-                    f"{resolution.backend.name} was called with dropout_p={dropout_p}, is_causal={is_causal}, "
-                    f"parallel_config={_parallel_config}; fastvideo-core serves full attention at inference, on one "
-                    "device"
-                )
-            state.layer += 1
-            state.scale = scale
-            router.calls[role] += 1
-            if attn_mask is None:
-                return attend(query, key, value, state)
-            key, value = router._apply_mask(state, resolution, attn_mask, key, value)
-            try:
-                return attend(query, key, value, state)
-            finally:
-                state.mask = state.key_lengths = None
-
-        return route
-
-    def _apply_mask(
-        self,
-        state: AttentionCall,
-        resolution: Resolution,
-        mask: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Put the mask into the call in a form that the backend takes; a slice of keys and values where it is one."""
-        reduced = self._reduced(mask, key)
-        if reduced.kind is MaskKind.NONE:
-            return key, value
-        if reduced.common_length is not None:
-            return key[:, : reduced.common_length], value[:, : reduced.common_length]
-        kinds = resolution.backend.capabilities.masks
-        if reduced.kind in kinds and reduced.kind is MaskKind.KEY_LENGTH:
-            state.key_lengths = reduced.key_lengths
-        elif MaskKind.ARBITRARY in kinds:
-            state.mask = reduced.mask
-        else:
-            raise BackendMismatchError(
-                f"the model passes a {reduced.kind.value} mask of shape {tuple(mask.shape)} to {state.role.value} "
-                f"attention, {resolution.backend.name} takes {', '.join(sorted(kind.value for kind in kinds))}; "
-                "generate one prompt at a time or choose another backend"
-            )
-        return key, value
-
-    def _reduced(self, mask: torch.Tensor, key: torch.Tensor) -> ReducedMask:
-        """Read a mask the first time that it is seen in a run; kept with it, so that its id stays its own."""
-        known = self._masks.get(id(mask))
+    def real_tokens(self, text_mask: torch.Tensor) -> tuple[int, ...]:
+        """How many text tokens of each batch entry are real; read from the device once a run for each mask."""
+        known = self._text.get(id(text_mask))
         if known is None:
-            known = self._masks[id(mask)] = (mask, reduce_mask(mask, key.shape[0], key.shape[1]))
+            # Kept with its mask, so that the id stays that mask's own.
+            known = self._text[id(text_mask)] = (text_mask, tuple(text_mask.sum(dim=1, dtype=torch.int).tolist()))
         return known[1]
 
+    def _read_mask(self, mask: torch.Tensor, key: torch.Tensor, layout: TokenLayout | None) -> ReducedMask:
+        """Reduce a mask the first time that it is seen in a run.
 
-def _load(backend: AttentionBackend) -> AttentionFunction:
+        A model that makes its mask anew at every forward pass, from the text mask, has the same one wherever the layout
+        is the same; any other mask is known by its identity.
+        """
+        derived = layout is not None and layout.text_real is not None
+        seen_as = (tuple(mask.shape), tuple(key.shape[:2]), layout) if derived else id(mask)
+        known = self._masks.get(seen_as)
+        if known is None:
+            known = self._masks[seen_as] = (mask, reduce_mask(mask, key.shape[0], key.shape[1]))
+        return known[1]
+
+    def _forget(self) -> None:
+        self._masks, self._text = {}, {}
+
+
+def _load(resolution: Resolution) -> tuple[Resolution, AttentionFunction]:
+    """The function to call, and the resolution that it belongs to: the fallback's if the kernel does not load."""
+    name = resolution.backend.name
     try:
-        return backend.load()
+        return resolution, resolution.backend.load()
     except Exception as error:
+        problem = f"{name} said that its kernel can be used, but loading it raised {type(error).__name__}: {error}"
+        if resolution.fallback is not None:
+            return _load(resolution.fallback.because(problem))
         raise BackendUnavailableError(
-            f"{backend.name} said that its kernel can be used, but loading it raised {type(error).__name__}: {error}; "
-            "reinstall the kernel, or report it to the plugin's author"
+            f"{problem}; reinstall the kernel, or report it to the plugin's author"
         ) from error

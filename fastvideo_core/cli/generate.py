@@ -14,6 +14,7 @@ DEFAULT_MODEL = "shapes"
 @click.option("--model", default=DEFAULT_MODEL, show_default=True, help="Preset, local folder or hub id.")
 @click.option("--attention-backend", metavar="NAME", help="Default: FASTVIDEO_ATTENTION_BACKEND, else automatic.")
 @click.option("--negative-prompt", help="What the guidance leads away from.")
+@click.option("--image", "image_path", metavar="PATH", help="What an image-to-video model starts from.")
 @click.option("--height", type=int, help="Pixels.")
 @click.option("--width", type=int, help="Pixels.")
 @click.option("--frames", "num_frames", type=int, help="Number of frames.")
@@ -24,6 +25,7 @@ DEFAULT_MODEL = "shapes"
 @click.option("--output", "output_path", metavar="PATH", help="A folder, or a file ending in .mp4. Default: outputs/")
 @click.option("--device", help="Default: cuda where there is one, else cpu.")
 @click.option("--dtype", help="float32, bfloat16 or float16. Default: bfloat16 on CUDA, else float32.")
+@click.option("--compile", is_flag=True, help="Compile the transformer's blocks: slower to start, faster a step.")
 @click.option("--sheet", is_flag=True, default=None, help="Also write a PNG contact sheet.")
 @click.option("--json", "as_json", is_flag=True, help="Print the receipt as JSON instead of a summary.")
 def generate_command(
@@ -32,6 +34,7 @@ def generate_command(
     attention_backend: str | None,
     device: str | None,
     dtype: str | None,
+    compile: bool,  # noqa: A002  # the option's name
     as_json: bool,
     **overrides: Any,
 ) -> None:
@@ -45,13 +48,13 @@ def generate_command(
     info = read_model(load_plugins(), model)
     given = {name: value for name, value in overrides.items() if value is not None}
     params = SamplingParam.from_preset(info.preset).with_overrides(**given)
-    params.check(info.geometry, model)
+    params.check(info)
     prepare_folder(params.output_path)
 
     from fastvideo_core.generator import VideoGenerator
 
     with VideoGenerator.from_pretrained(
-        model, attention_backend=attention_backend, device=device, dtype=dtype
+        model, attention_backend=attention_backend, device=device, dtype=dtype, compile=compile
     ) as generator:
         result = generator.generate_video(prompt, params)
     if as_json:

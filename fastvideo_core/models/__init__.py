@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from fastvideo_core.errors import UnsupportedModelError
 from fastvideo_core.models.family import ModelFamily
+from fastvideo_core.models.hunyuan_video import HUNYUAN_VIDEO
 from fastvideo_core.models.wan import WAN
 
-FAMILIES: tuple[ModelFamily, ...] = (WAN,)
+FAMILIES: tuple[ModelFamily, ...] = (WAN, HUNYUAN_VIDEO)
 
 
 def family_of(pipeline_classes: list[str], what: str) -> ModelFamily:

@@ -19,17 +19,26 @@ class Geometry:
     Attributes:
         pixels_per_token: height and width of a token in pixels; a video's must be multiples of them.
         frames_per_token: frames beyond the first must be a multiple of this.
-        max_tokens: the longest axis, in tokens, that the position embedding has.
+        max_tokens: the longest axis, in tokens, that the position embedding has; None for any.
     """
 
     pixels_per_token: tuple[int, int]
     frames_per_token: int
-    max_tokens: int
+    max_tokens: int | None
 
     def grid(self, num_frames: int, height: int, width: int) -> tuple[int, int, int]:
         """Tokens along time, height and width."""
         frames = (num_frames - 1) // self.frames_per_token + 1
         return frames, height // self.pixels_per_token[0], width // self.pixels_per_token[1]
+
+
+@dataclass(frozen=True)
+class AttentionSite:
+    """An attention module in the repeated blocks, its role, and how often it calls attention in one forward pass."""
+
+    module: torch.nn.Module
+    role: Role
+    calls: int = 1
 
 
 @dataclass(frozen=True)
@@ -40,19 +49,26 @@ class ModelFamily:
         name: for messages.
         transformer: class name of the transformer; a pipeline may have several components of it.
         pipelines: class names of the pipelines that are known to work.
-        attentions: yields (attention module, role) for each attention in the repeated blocks, in order.
+        attentions: yields each attention of the repeated blocks, in the order in which they run.
         token_layout: from the transformer's configuration and the keyword arguments of its forward.
         geometry: from the configurations of transformer and autoencoder.
         roles: the roles that its attention has.
+        image_pipelines: those of them that also need an image to start from.
+        guidance_is_built_in: whether the model takes the guidance scale as an input, and no negative prompt.
+        text_mask: the argument of the transformer's forward that tells real text tokens from padding, (batch, tokens),
+            where attention covers text; the attention masks follow from it.
     """
 
     name: str
     transformer: str
     pipelines: frozenset[str]
-    attentions: Callable[[torch.nn.Module], Iterator[tuple[torch.nn.Module, Role]]]
+    attentions: Callable[[torch.nn.Module], Iterator[AttentionSite]]
     token_layout: Callable[[Mapping[str, Any], Mapping[str, Any]], TokenLayout]
     geometry: Callable[[Mapping[str, Any], Mapping[str, Any]], Geometry]
     roles: tuple[Role, ...]
+    image_pipelines: frozenset[str] = frozenset()
+    guidance_is_built_in: bool = False
+    text_mask: str | None = None
 
     def needs(self, head_dim: int, dtype: torch.dtype, device: torch.device) -> list[Need]:
         """What a model of the family asks of a backend, per role."""

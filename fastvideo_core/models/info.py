@@ -25,6 +25,7 @@ class ModelInfo:
         location: a local folder or a hub id.
         preset: the preset of that name, if there is one.
         head_dim: head size of its attention.
+        takes_image: whether it needs an image to start from.
     """
 
     name: str
@@ -33,6 +34,7 @@ class ModelInfo:
     family: ModelFamily
     geometry: Geometry
     head_dim: int
+    takes_image: bool
 
 
 def find_preset(plugins: Plugins, model_path: str) -> ModelPreset | None:
@@ -55,14 +57,15 @@ def read_model(plugins: Plugins, model_path: str | Path) -> ModelInfo:
     location = preset.location if preset else name
     read_json = _reader(plugins, location)
     index = read_json("model_index.json")
-    family = family_of([str(index.get("_class_name"))], f"the model {name}")
+    pipeline = str(index.get("_class_name"))
+    family = family_of([pipeline], f"the model {name}")
     try:
         transformer, vae = read_json("transformer/config.json"), read_json("vae/config.json")
         geometry = family.geometry(transformer, vae)
         head_dim = int(transformer["attention_head_dim"])
     except (KeyError, TypeError, ValueError) as error:
         raise UnsupportedModelError(f"the configuration of {name} lacks or garbles {error}") from error
-    return ModelInfo(name, location, preset, family, geometry, head_dim)
+    return ModelInfo(name, location, preset, family, geometry, head_dim, pipeline in family.image_pipelines)
 
 
 def _reader(plugins: Plugins, location: str) -> Callable[[str], dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Wan: text-to-video with self attention over the video and cross attention to the text."""
+"""Wan: self attention over the video, cross attention to the text and, in image-to-video Wan 2.1, to the image."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from fastvideo_core.attention.backend import Role, TokenLayout
 from fastvideo_core.hookspecs import API_VERSION, hookimpl
-from fastvideo_core.models.family import Geometry, ModelFamily
+from fastvideo_core.models.family import AttentionSite, Geometry, ModelFamily
 from fastvideo_core.models.preset import ModelPreset
 
 if TYPE_CHECKING:
@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 api_version = API_VERSION
 
 
-def _attentions(transformer: torch.nn.Module) -> Iterator[tuple[torch.nn.Module, Role]]:
+def _attentions(transformer: torch.nn.Module) -> Iterator[AttentionSite]:
     for block in cast("torch.nn.ModuleList", transformer.blocks):
-        yield cast("torch.nn.Module", block.attn1), Role.SELF
-        yield cast("torch.nn.Module", block.attn2), Role.CROSS
+        cross = cast("torch.nn.Module", block.attn2)
+        yield AttentionSite(cast("torch.nn.Module", block.attn1), Role.SELF)
+        yield AttentionSite(cross, Role.CROSS, calls=1 if cross.add_k_proj is None else 2)
 
 
 def _token_layout(config: Mapping[str, Any], arguments: Mapping[str, Any]) -> TokenLayout:
@@ -40,7 +41,8 @@ def _geometry(transformer: Mapping[str, Any], vae: Mapping[str, Any]) -> Geometr
 WAN = ModelFamily(
     name="Wan",
     transformer="WanTransformer3DModel",
-    pipelines=frozenset({"WanPipeline"}),
+    pipelines=frozenset({"WanPipeline", "WanImageToVideoPipeline"}),
+    image_pipelines=frozenset({"WanImageToVideoPipeline"}),
     attentions=_attentions,
     token_layout=_token_layout,
     geometry=_geometry,
@@ -63,5 +65,11 @@ def fastvideo_model_presets() -> list[ModelPreset]:
             "Wan-AI/Wan2.1-T2V-14B-Diffusers",
             {"height": 720, "width": 1280, "num_frames": 81, "num_inference_steps": 50, "guidance_scale": 5.0},
             "Wan 2.1 text-to-video, 14 billion parameters",
+        ),
+        ModelPreset(
+            "Wan-AI/Wan2.1-I2V-14B-480P-Diffusers",
+            "Wan-AI/Wan2.1-I2V-14B-480P-Diffusers",
+            {"height": 480, "width": 832, "num_frames": 81, "num_inference_steps": 50, "guidance_scale": 5.0},
+            "Wan 2.1 image-to-video, 14 billion parameters",
         ),
     ]

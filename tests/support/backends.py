@@ -19,9 +19,7 @@ class Recorder(AttentionBackend):
 
     def __init__(self, name: str = "RECORDER", rank: int = 0, probe: Probe | None = None, **capabilities: Any) -> None:
         self.name = name  # type: ignore[misc]  # tests make many of one class
-        self.capabilities = Capabilities(  # type: ignore[misc]
-            **{"roles": frozenset(Role), "lossless": True, **capabilities}
-        )
+        self.capabilities = Capabilities(**{"roles": frozenset(Role), "lossless": True, **capabilities})
         self.rank = rank
         self.answer = probe or Probe(True, kernel="recorder", version="1")
         self.seen: list[tuple[Any, ...]] = []

@@ -13,19 +13,14 @@ SIZE = {"height": 32, "width": 48, "num_frames": 9, "num_inference_steps": 3}
 def build_wan_pipeline(seed: int = 0, experts: int = 1) -> Any:
     """A WanPipeline with random weights: two layers, two heads of 16. With two experts it is a Wan 2.2."""
     from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
+    from transformers import UMT5Config, UMT5EncoderModel
 
     torch.manual_seed(seed)
-    tokenizer = Tokenizer(models.WordLevel({"<pad>": 0, "</s>": 1, "<unk>": 2, "cat": 3, "dog": 4}, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     text = UMT5Config(
         vocab_size=8, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2, pad_token_id=0, eos_token_id=1
     )
     return WanPipeline(
-        tokenizer=PreTrainedTokenizerFast(
-            tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
-        ),
+        tokenizer=build_tokenizer(),
         text_encoder=UMT5EncoderModel(text).eval(),
         vae=AutoencoderKLWan(
             base_dim=4, z_dim=16, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True]
@@ -37,19 +32,107 @@ def build_wan_pipeline(seed: int = 0, experts: int = 1) -> Any:
     )
 
 
-def build_wan_transformer() -> Any:
+def build_wan_image_pipeline(seed: int = 0) -> Any:
+    """A WanImageToVideoPipeline of Wan 2.1, whose cross attention also sees an image of 5 tokens."""
+    from diffusers import WanImageToVideoPipeline
+    from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel
+
+    parts = build_wan_pipeline(seed).components
+    vision = CLIPVisionConfig(
+        hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2, image_size=8, patch_size=4
+    )
+    return WanImageToVideoPipeline(
+        **{name: parts[name] for name in ("tokenizer", "text_encoder", "vae", "scheduler")},
+        transformer=build_wan_transformer(in_channels=36, image_dim=16, added_kv_proj_dim=32),
+        image_encoder=CLIPVisionModel(vision).eval(),
+        image_processor=CLIPImageProcessor(size=8, crop_size=8),
+    )
+
+
+def build_hunyuan_pipeline(seed: int = 0) -> Any:
+    """A HunyuanVideoPipeline with random weights: one double and two single blocks, two heads of 16."""
+    from diffusers import (
+        AutoencoderKLHunyuanVideo,
+        FlowMatchEulerDiscreteScheduler,
+        HunyuanVideoPipeline,
+        HunyuanVideoTransformer3DModel,
+    )
+    from transformers import CLIPTextConfig, CLIPTextModel, LlamaConfig, LlamaModel
+
+    torch.manual_seed(seed)
+    llama = LlamaConfig(
+        vocab_size=8,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        max_position_embeddings=512,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=1,
+    )
+    clip = CLIPTextConfig(
+        vocab_size=8,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        projection_dim=16,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=1,
+    )
+    tokenizer = build_tokenizer()
+    return HunyuanVideoPipeline(
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer,
+        text_encoder=LlamaModel(llama).eval(),
+        text_encoder_2=CLIPTextModel(clip).eval(),
+        vae=AutoencoderKLHunyuanVideo(
+            block_out_channels=(8, 8, 8, 8), layers_per_block=1, latent_channels=4, norm_num_groups=2
+        ).eval(),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=7.0),
+        transformer=HunyuanVideoTransformer3DModel(
+            in_channels=4,
+            out_channels=4,
+            num_attention_heads=2,
+            attention_head_dim=16,
+            num_layers=1,
+            num_single_layers=2,
+            num_refiner_layers=1,
+            text_embed_dim=16,
+            pooled_projection_dim=16,
+            rope_axes_dim=(4, 6, 6),
+        ).eval(),
+    )
+
+
+def build_tokenizer() -> Any:
+    """One word, one token; two words are known."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.WordLevel({"<pad>": 0, "</s>": 1, "<unk>": 2, "cat": 3, "dog": 4}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
+
+
+def build_wan_transformer(**changes: Any) -> Any:
     """Two layers, two heads of 16, cross attention to text of width 16."""
     from diffusers import WanTransformer3DModel
 
     return WanTransformer3DModel(
-        num_attention_heads=2,
-        attention_head_dim=16,
-        in_channels=16,
-        out_channels=16,
-        text_dim=16,
-        freq_dim=16,
-        ffn_dim=32,
-        num_layers=2,
+        **{
+            "num_attention_heads": 2,
+            "attention_head_dim": 16,
+            "in_channels": 16,
+            "out_channels": 16,
+            "text_dim": 16,
+            "freq_dim": 16,
+            "ffn_dim": 32,
+            "num_layers": 2,
+            **changes,
+        }
     ).eval()
 
 

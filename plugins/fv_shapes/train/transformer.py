@@ -40,6 +40,7 @@ STAGES = {
         Stage(0.85, ((17, 128, 12, 1000), (33, 128, 8, 1200)), 512),
         Stage(1.00, ((33, 128, 8, 1200), (33, 128, 8, 1200), (17, 128, 12, 1000), (45, 256, 1, 60)), 512),
     ),
+    "large-canvas": (Stage(1.00, ((45, 256, 2, 100), (17, 256, 4, 250), (25, 192, 5, 300), (33, 128, 8, 1000)), 512),),
     "gpu": (
         Stage(0.35, ((17, 64, 256, 20000),), 64),
         Stage(0.80, ((17, 128, 128, 6000), (33, 128, 64, 6000)), 512),
@@ -109,10 +110,15 @@ def encode_prompts(
     return torch.nn.functional.pad(hidden, (0, 0, 0, length - hidden.shape[1]))
 
 
-def noise_levels(count: int) -> torch.Tensor:
-    """Logit-normal levels, shifted by 3 as at sampling time: what a scene is, is decided at high noise."""
+def noise_levels(count: int, side: int) -> torch.Tensor:
+    """Logit-normal levels, shifted by 3 as at sampling time: what a scene is, is decided at high noise.
+
+    A larger canvas shows the same shape in more tokens, so it stays visible under more noise: the shift grows with the
+    side of the latents, as Esser et al. 2024 (Stable Diffusion 3, section 5.3.2) derive it.
+    """
+    shift = 3 * max(1.0, side / 8)
     level = torch.sigmoid(torch.randn(count, device=DEVICE))
-    return 3 * level / (1 + 2 * level)
+    return shift * level / (1 + (shift - 1) * level)
 
 
 def flow_matching_loss(
@@ -120,7 +126,7 @@ def flow_matching_loss(
 ) -> torch.Tensor:
     """Mean squared error of the predicted velocity, noise minus data (Lipman et al. 2023; Liu et al. 2023)."""
     noise = torch.randn_like(latents)
-    level = noise_levels(len(latents))
+    level = noise_levels(len(latents), latents.shape[-1])
     mixed = latents + level.view(-1, 1, 1, 1, 1) * (noise - latents)
     predicted = transformer(mixed, level * 1000, prompt_embeds, return_dict=False)[0].float()
     loss: torch.Tensor = (predicted - (noise - latents)).square().mean()
@@ -142,6 +148,12 @@ def follow(averages: list[torch.nn.Module], models: list[torch.nn.Module], step:
 @click.option("--minutes", default=9.0, show_default=True, help="Length of the training, encoding of clips apart.")
 @click.option("--skip", default=0.0, show_default=True, help="Begin at this share of the run, when resuming.")
 @click.option("--learning-rate", default=4e-3, show_default=True)
+@click.option(
+    "--stages",
+    type=click.Choice(list(STAGES)),
+    default="gpu" if DEVICE.type == "cuda" else "cpu",
+    help="Which clips to train on; 'large-canvas' is for resuming on a CPU.",
+)
 @click.option("--seed", default=0, show_default=True)
 def main(
     vae_folder: Path,
@@ -150,6 +162,7 @@ def main(
     minutes: float,
     skip: float,
     learning_rate: float,
+    stages: str,
     seed: int,
 ) -> None:
     """Train, keep an average of the weights, and save a pipeline that WanPipeline loads."""
@@ -170,7 +183,7 @@ def main(
     rate = Rate()
     spent, step = skip * 60 * minutes, 0
     while (done := spent / (60 * minutes)) < 1:
-        stage = next(stage for stage in STAGES["gpu" if DEVICE.type == "cuda" else "cpu"] if done < stage.until)
+        stage = next(stage for stage in STAGES[stages] if done < stage.until)
         frames, side, size, kept = rng.choice(stage.clips)
         if (frames, side) not in banks:
             begin = time.monotonic()

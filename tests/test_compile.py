@@ -1,0 +1,93 @@
+"""Compiled blocks: one whole graph a kind of block, whatever backend serves, however many layers and generators."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fastvideo_core import VideoGenerator, attach
+from fastvideo_core.errors import InputError
+from tests.support.backends import Recorder, plugins_with
+from tests.support.models import SIZE, build_hunyuan_pipeline, build_wan_image_pipeline, build_wan_pipeline, run
+
+
+@pytest.fixture(autouse=True)
+def graphs() -> Any:
+    """Counts the graphs that torch.compile makes."""
+    from torch._dynamo.utils import counters
+
+    reset()
+    yield lambda: counters["stats"]["unique_graphs"]
+    reset()
+
+
+def reset() -> None:
+    from torch._dynamo.utils import counters
+
+    torch.compiler.reset()
+    counters.clear()
+
+
+@pytest.fixture
+def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
+    """A backend that torch could not trace: it keeps what it sees in a list."""
+    backend = Recorder()
+    monkeypatch.setattr("fastvideo_core.attachment.load_plugins", lambda: plugins_with(backend))
+    return backend
+
+
+@pytest.mark.parametrize(
+    ("build", "most"), [(build_wan_pipeline, 1), (build_wan_image_pipeline, 1), (build_hunyuan_pipeline, 5)]
+)
+@pytest.mark.parametrize("backend", ["TORCH_SDPA", "RECORDER"])
+def test_no_more_graphs_than_the_bare_model_has(
+    build: Callable[[], Any], most: int, backend: str, recorder: Recorder, graphs: Callable[[], int]
+) -> None:
+    pipe = build()
+    more = image() if "image_encoder" in pipe.components else {}
+    bare = run(pipe, **more)
+    pipe.transformer.compile_repeated_blocks(fullgraph=True, backend="aot_eager")
+    run(pipe, **more)
+    assert graphs() == most, "what diffusers compiles has changed"
+    reset()
+    with attach(pipe, attention_backend=backend) as fv:
+        frames = run(pipe, **more)
+        receipt = fv.receipt
+    np.testing.assert_allclose(frames, bare, atol=1e-4)
+    assert graphs() == most
+    assert {role.backend for role in receipt.attention.values()} == {backend}
+    if backend == "RECORDER":
+        last = [seen[:5] for seen in recorder.seen]
+        layers = {layer for role, _, _, _, layer in last if role == last[0][0]}
+        assert layers == set(range(len(layers)))
+        assert sum(role.calls for role in receipt.attention.values()) == len(recorder.seen)
+
+
+def image() -> dict[str, Any]:
+    from PIL import Image
+
+    return {"image": Image.new("RGB", (48, 32), "red")}
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # torch's own, when it compiles for a CPU
+def test_generators_that_come_and_go_share_the_graph(wan_folder: Path, graphs: Callable[[], int]) -> None:
+    arguments: dict[str, Any] = {**SIZE, "guidance_scale": 3.0, "save_video": False}
+    with VideoGenerator.from_pretrained(wan_folder) as eager:
+        expected = eager.generate_video("cat", **arguments).frames
+        for _ in range(10):
+            with VideoGenerator.from_pretrained(wan_folder, compile=True) as generator:
+                result = generator.generate_video("cat", **arguments)
+                np.testing.assert_allclose(result.frames, expected, atol=1e-4)
+                assert result.receipt.compiled
+    assert graphs() == 1
+
+
+def test_compile_and_offloading_exclude_each_other(wan_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    with pytest.raises(InputError, match="compile and dit_cpu_offload exclude each other"):
+        VideoGenerator.from_pretrained(wan_folder, compile=True, dit_cpu_offload=True)

@@ -1,0 +1,168 @@
+"""The model families beside text-to-video Wan: their roles, masks and layers on stock pipelines with random weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fastvideo_core import Role, TokenLayout, VideoGenerator, attach
+from fastvideo_core.errors import InputError
+from tests.support.backends import Recorder, plugins_with
+from tests.support.models import SIZE, build_hunyuan_pipeline, build_wan_image_pipeline, run
+
+STEPS = SIZE["num_inference_steps"]
+
+
+@pytest.fixture
+def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
+    backend = Recorder()
+    monkeypatch.setattr("fastvideo_core.attachment.load_plugins", lambda: plugins_with(backend))
+    return backend
+
+
+@pytest.fixture
+def hunyuan() -> Any:
+    return build_hunyuan_pipeline()
+
+
+def text(lengths: tuple[int, ...], tokens: int = 7) -> dict[str, Any]:
+    """Text embeddings of a batch, padded behind."""
+    torch.manual_seed(1)
+    batch = len(lengths)
+    return {
+        "prompt": None,
+        "prompt_embeds": torch.randn(batch, tokens, 16),
+        "pooled_prompt_embeds": torch.randn(batch, 16),
+        "prompt_attention_mask": (torch.arange(tokens) < torch.tensor(lengths)[:, None]).long(),
+    }
+
+
+def test_hunyuan_s_padding_never_reaches_a_backend(hunyuan: Any, recorder: Recorder) -> None:
+    bare = run(hunyuan, **text((4,)))
+    with attach(hunyuan, attention_backend="RECORDER") as fv:
+        frames = run(hunyuan, **text((4,)))
+    np.testing.assert_allclose(frames, bare, atol=1e-5)
+    layout = TokenLayout((3, 2, 3), text_after=7, text_real=(4,))
+    assert recorder.seen == [
+        (Role.JOINT, "cond", step, STEPS, layer, layout) for step in range(STEPS) for layer in range(3)
+    ]
+    assert set(recorder.masks) == {(18 + 4, None, None)}
+    assert fv.receipt.attention["JOINT"].calls == 3 * STEPS
+    assert fv.receipt.token_grid == (3, 2, 3)
+
+
+def test_prompts_of_two_lengths_in_one_batch(hunyuan: Any, recorder: Recorder) -> None:
+    bare = frames_of_both(hunyuan)
+    with attach(hunyuan, attention_backend="RECORDER"):
+        np.testing.assert_allclose(frames_of_both(hunyuan), bare, atol=1e-5)
+    assert {keys for keys, _, _ in recorder.masks} == {18 + 4, 18 + 2}
+    with attach(hunyuan, attention_backend="TORCH_SDPA"):
+        assert np.array_equal(frames_of_both(hunyuan), bare)
+
+
+def frames_of_both(pipe: Any) -> Any:
+    generators = [torch.Generator("cpu").manual_seed(seed) for seed in (7, 8)]
+    return pipe(generator=generators, output_type="np", guidance_scale=6.0, **SIZE, **text((4, 2))).frames
+
+
+def test_masks_are_read_once_a_generation(hunyuan: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A read of the mask is a wait for the device; diffusers makes the mask anew at each step."""
+    from fastvideo_core.attention import masks, router
+
+    reads = []
+
+    def counted(*arguments: Any) -> Any:
+        reads.append(arguments)
+        return masks.reduce_mask(*arguments)
+
+    monkeypatch.setattr(router, "reduce_mask", counted)
+    with attach(hunyuan):
+        for runs in (1, 2):
+            run(hunyuan, **text((4,)))
+            assert len(reads) == runs
+            run(hunyuan, **text((4,)), num_inference_steps=5, height=48)
+            reads.pop()
+
+
+def test_the_text_refiner_stays_with_diffusers(hunyuan: Any) -> None:
+    with attach(hunyuan):
+        touched = {
+            name: processor._attention_backend is not None
+            for name, processor in hunyuan.transformer.attn_processors.items()
+            if hasattr(processor, "_attention_backend")
+        }
+    assert {name.split(".")[0] for name, ours in touched.items() if ours} == {
+        "transformer_blocks",
+        "single_transformer_blocks",
+    }
+    assert not any(ours for name, ours in touched.items() if name.startswith("context_embedder"))
+
+
+def test_hunyuan_from_a_folder(hunyuan: Any, tmp_path: Path) -> None:
+    hunyuan.save_pretrained(tmp_path / "model")
+    arguments: dict[str, Any] = {**SIZE, "guidance_scale": 6.0, "save_video": False}
+    with VideoGenerator.from_pretrained(tmp_path / "model") as generator:
+        result = generator.generate_video("cat", **arguments)
+        assert result.frames.shape == (9, 32, 48, 3)
+        assert list(result.receipt.attention) == ["JOINT"]
+        with pytest.raises(InputError, match="has its guidance built in; it takes no negative_prompt"):
+            generator.generate_video("cat", negative_prompt="blurred", **arguments)
+        with pytest.raises(InputError, match="height 40 is not a multiple of 16"):
+            generator.generate_video("cat", **{**arguments, "height": 40})
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from PIL import Image
+
+    path = tmp_path_factory.mktemp("image") / "red.png"
+    Image.new("RGB", (48, 32), "red").save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def image_to_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("i2v") / "model"
+    build_wan_image_pipeline().save_pretrained(folder)
+    return folder
+
+
+def test_image_to_video_wan_has_two_cross_attentions_a_layer(image: Path, recorder: Recorder) -> None:
+    from PIL import Image
+
+    pipe = build_wan_image_pipeline()
+    bare = run(pipe, image=Image.open(image))
+    with attach(pipe, attention_backend="TORCH_SDPA") as fv:
+        assert np.array_equal(run(pipe, image=Image.open(image)), bare)
+        assert (fv.receipt.attention["SELF"].calls, fv.receipt.attention["CROSS"].calls) == (12, 24)
+    with attach(pipe, attention_backend="RECORDER"):
+        np.testing.assert_allclose(run(pipe, image=Image.open(image)), bare, atol=1e-5)
+    cross = [seen[4] for seen in recorder.seen if seen[0] is Role.CROSS]
+    assert cross == [0, 0, 1, 1] * 2 * STEPS
+    keys = [keys for seen, (keys, _, _) in zip(recorder.seen, recorder.masks, strict=True) if seen[0] is Role.CROSS]
+    assert set(keys) == {5, 512}
+
+
+def test_image_to_video_from_a_folder(image_to_video: Path, image: Path) -> None:
+    arguments: dict[str, Any] = {**SIZE, "guidance_scale": 3.0, "save_video": False}
+    with VideoGenerator.from_pretrained(image_to_video) as generator:
+        assert generator.generate_video("cat", image_path=image, **arguments).frames.shape == (9, 32, 48, 3)
+        with pytest.raises(InputError, match="starts from an image; give it as image_path"):
+            generator.generate_video("cat", **arguments)
+        with pytest.raises(InputError, match=r"image_path 'none.png' is no file"):
+            generator.generate_video("cat", image_path="none.png", **arguments)
+        Path("text.png").write_text("no image")
+        with pytest.raises(InputError, match=r"image_path 'text.png' cannot be read as an image"):
+            generator.generate_video("cat", image_path="text.png", **arguments)
+
+
+def test_a_text_to_video_model_takes_no_image(wan_folder: Path, image: Path) -> None:
+    with (
+        VideoGenerator.from_pretrained(wan_folder) as generator,
+        pytest.raises(InputError, match="makes videos from text alone; it takes no image_path"),
+    ):
+        generator.generate_video("cat", image_path=image)
