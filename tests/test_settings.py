@@ -33,4 +33,8 @@ def test_disabled_plugins_are_separated_by_commas_in_any_spelling() -> None:
 def test_the_process_environment_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FASTVIDEO_ATTENTION_BACKEND", "torch_sdpa")
     assert read_settings().attention_backend == "TORCH_SDPA"
-    assert set(VARIABLES) == {"FASTVIDEO_ATTENTION_BACKEND", "FASTVIDEO_DISABLE_PLUGINS"}
+    assert set(VARIABLES) == {
+        "FASTVIDEO_ATTENTION_BACKEND",
+        "FASTVIDEO_ATTENTION_FALLBACK",
+        "FASTVIDEO_DISABLE_PLUGINS",
+    }

@@ -1,0 +1,326 @@
+"""The suite that proves an attention backend: subclass it, name the backend, and run pytest."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from fastvideo_core.attention.backend import AttentionBackend, MaskKind, Need, Probe, Role, ask
+from fastvideo_core.attention.resolve import Resolution, find_backend, resolve
+from fastvideo_core.attention.router import Router, attend
+from fastvideo_core.errors import BackendMismatchError
+from fastvideo_core.plugins import Plugin, Plugins, load_plugins
+from fastvideo_core.testing.cases import (
+    ROUNDING,
+    Case,
+    cases_for,
+    exact_attention,
+    make_inputs,
+    relative_error,
+    typical_head_dim,
+)
+
+_LAYERS = 5
+
+_IMPORTS = """
+import sys
+from fastvideo_core.plugins import load_plugins
+assert {name!r} in load_plugins().backend_names()
+print(*[module for module in {unwanted!r} if module in sys.modules])
+"""
+_PROBE = """
+from fastvideo_core.plugins import load_plugins
+load_plugins().backend({name!r})[0].probe()
+"""
+
+
+class AttentionBackendSuite:
+    """Tests of one attention backend, over the grid of roles, head sizes, dtypes and masks that it declares.
+
+    Subclass it in a test file, and set `backend` to the backend's name, if its plugin is installed, or to an instance:
+
+        class TestMyKernel(AttentionBackendSuite):
+            backend = "MY_KERNEL"
+
+    The output is held to float64 attention: up to rounding for a lossless backend, up to `Capabilities.tolerance` for
+    another. What needs the kernel is skipped, with the probe's reason, where it cannot run. A subclass may add tests;
+    replacing one of these is a TypeError when the class is made.
+    """
+
+    backend: ClassVar[str | AttentionBackend]
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        changed = [n for n in vars(AttentionBackendSuite) if _is_fixed(n) and getattr(cls, n) is not _own(n)]
+        if changed:
+            raise TypeError(
+                f"{cls.__name__} replaces {', '.join(changed)} of AttentionBackendSuite; its tests cannot be "
+                "overridden: add tests of other names, or declare less in the backend's capabilities"
+            )
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """Make the grid."""
+        capabilities = _find(self.backend)[0].capabilities
+        if "case" in metafunc.fixturenames:
+            metafunc.parametrize("case", cases_for(capabilities), ids=str)
+        if "role" in metafunc.fixturenames:
+            metafunc.parametrize("role", sorted(capabilities.roles))
+
+    def test_discovery_imports_neither_torch_nor_the_kernel(self) -> None:
+        backend, _ = _installed(self.backend)
+        kernel = ask(backend).kernel.partition(".")[0]
+        unwanted = sorted({"torch", "triton", "diffusers", "transformers", kernel} - {""})
+        assert not _run(_IMPORTS.format(name=backend.name, unwanted=unwanted)).split()
+
+    def test_the_probe_answers(self) -> None:
+        probe = _find(self.backend)[0].probe()
+        assert isinstance(probe, Probe)
+        if probe.available:
+            assert probe.kernel, "a probe that is available names its kernel"
+            assert probe.version, "a probe that is available names its kernel's version"
+        else:
+            assert probe.reason, "a probe that is not available says why"
+            assert probe.remedy, "a probe that is not available says what to do"
+
+    def test_the_probe_answers_where_there_is_no_gpu(self) -> None:
+        backend, _ = _installed(self.backend)
+        _run(_PROBE.format(name=backend.name), CUDA_VISIBLE_DEVICES="")
+
+    def test_a_lossy_backend_states_its_tolerance(self) -> None:
+        capabilities = _find(self.backend)[0].capabilities
+        assert capabilities.lossless == (capabilities.tolerance is None), (
+            "a backend that is not lossless states Capabilities.tolerance, one that is does not"
+        )
+
+    def test_output_is_attention(self, case: Case) -> None:
+        kernel = _Kernel.ready(self.backend)
+        inputs = make_inputs(case, kernel.device)
+        result = kernel.run(case)
+        assert result.shape == inputs.query.shape
+        assert result.dtype is inputs.query.dtype
+        error = relative_error(result, exact_attention(inputs, case.scale))
+        assert error <= kernel.tolerance(case), f"relative error {error:.2e}, allowed {kernel.tolerance(case):.2e}"
+
+    def test_inputs_are_left_alone(self, role: Role) -> None:
+        kernel = _Kernel.ready(self.backend)
+        inputs = make_inputs(kernel.plain(role), kernel.device)
+        tensors = (inputs.query, inputs.key, inputs.value)
+        before = [(tensor.clone(), tensor._version) for tensor in tensors]
+        kernel.run(kernel.plain(role), tensors)
+        for tensor, (copy, written) in zip(tensors, before, strict=True):
+            assert tensor._version == written, "an input was written to"
+            assert torch.equal(tensor, copy), "an input was changed"
+
+    def test_the_same_call_gives_the_same_bits(self, role: Role) -> None:
+        kernel = _Kernel.ready(self.backend)
+        case = replace(kernel.plain(role), batch=2, grid=(5, 9, 13))
+        first = kernel.run(case)
+        for _ in range(3):
+            assert torch.equal(kernel.run(case), first)
+
+    def test_no_call_waits_for_the_device(self, role: Role) -> None:
+        kernel = _Kernel.ready(self.backend)
+        case = kernel.plain(role)
+        inputs = make_inputs(case, kernel.device)
+        with kernel.forward(case) as router:
+            router.routes[role](inputs.query, inputs.key, inputs.value)
+        with kernel.forward(case) as router, _no_waiting(kernel.device):
+            for _ in range(_LAYERS):
+                router.routes[role](inputs.query, inputs.key, inputs.value)
+
+    def test_layers_share_one_whole_graph(self, role: Role) -> None:
+        kernel = _Kernel.ready(self.backend)
+        case = kernel.plain(role)
+        inputs = make_inputs(case, kernel.device)
+        graphs = []
+
+        def count(graph: torch.fx.GraphModule, example: list[torch.Tensor]) -> Any:
+            from torch._dynamo.backends.registry import lookup_backend
+
+            graphs.append(graph)
+            return lookup_backend("aot_eager")(graph, example)
+
+        torch.compiler.reset()
+        layers = [_Layer(role) for _ in range(_LAYERS)]
+        with kernel.forward(case):
+            eager = _stack(layers, inputs.query, inputs.key, inputs.value)
+        for layer in layers:
+            layer.compile(fullgraph=True, backend=count)
+        with kernel.forward(case) as router:
+            compiled = _stack(layers, inputs.query, inputs.key, inputs.value)
+        assert len(graphs) == 1, f"{len(graphs)} graphs for {_LAYERS} layers"
+        assert router.routes[role].calls == _LAYERS
+        assert torch.equal(compiled, eager)
+
+    @pytest.mark.parametrize("what", ["role", "head_dim", "dtype", "device"])
+    def test_a_model_that_it_does_not_declare_is_refused(self, what: str) -> None:
+        kernel = _Kernel.ready(self.backend)
+        need = _undeclared(kernel, what)
+        if need is None:
+            pytest.skip(f"it declares every {what}")
+        with pytest.raises(BackendMismatchError, match=kernel.backend.name):
+            resolve(kernel.plugins, kernel.backend.name, "its suite", [need])
+
+    @pytest.mark.parametrize("what", ["arbitrary mask", "grouped heads"])
+    def test_a_call_that_it_does_not_declare_is_refused(self, what: str, role: Role) -> None:
+        kernel = _Kernel.ready(self.backend)
+        can = kernel.backend.capabilities
+        if (MaskKind.ARBITRARY in can.masks) if what == "arbitrary mask" else can.grouped_heads:
+            pytest.skip(f"it declares {what}")
+        case = replace(kernel.plain(role), heads=4, key_heads=4 if what == "arbitrary mask" else 2)
+        case = replace(case, mask=MaskKind.ARBITRARY) if what == "arbitrary mask" else case
+        with pytest.raises(BackendMismatchError, match=f"{kernel.backend.name} cannot serve {role.value}"):
+            kernel.run(case)
+
+
+def _own(name: str) -> Any:
+    return vars(AttentionBackendSuite)[name]
+
+
+def _is_fixed(name: str) -> bool:
+    return name.startswith(("test_", "pytest_"))
+
+
+def _find(named: str | AttentionBackend) -> tuple[AttentionBackend, Plugin, Plugins]:
+    """The backend, its plugin and all plugins, whether it is installed or given as an object."""
+    plugins = load_plugins()
+    if isinstance(named, str):
+        return *find_backend(plugins, named, "the suite's `backend`"), plugins
+    plugin = Plugin("suite", "the suite's `backend`", "", backends=[named])
+    return named, plugin, Plugins([*plugins.all, plugin])
+
+
+def _installed(named: str | AttentionBackend) -> tuple[AttentionBackend, Plugin]:
+    if not isinstance(named, str):
+        pytest.skip("the backend is an object, not an installed plugin")
+    return _find(named)[:2]
+
+
+def _run(code: str, **variables: str) -> str:
+    """What a fresh Python prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **variables}, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@dataclass(frozen=True)
+class _Kernel:
+    """A backend whose kernel can run, and where."""
+
+    backend: AttentionBackend
+    plugin: Plugin
+    plugins: Plugins
+    probe: Probe
+    device: str
+
+    @classmethod
+    def ready(cls, named: str | AttentionBackend) -> _Kernel:
+        backend, plugin, plugins = _find(named)
+        probe = ask(backend)
+        if not probe.available:
+            pytest.skip(f"{backend.name} cannot run here: {probe.reason}")
+        here = ["cuda", "cpu"] if torch.cuda.is_available() else ["cpu"]
+        devices = [
+            device for device in here if backend.capabilities.devices is None or device in backend.capabilities.devices
+        ]
+        if not devices:
+            pytest.skip(f"{backend.name} runs on {', '.join(sorted(backend.capabilities.devices or ()))}; here: cpu")
+        return cls(backend, plugin, plugins, probe, devices[0])
+
+    def plain(self, role: Role) -> Case:
+        """A simple case that it declares."""
+        can = self.backend.capabilities
+        dtypes = sorted(can.dtypes or ROUNDING)
+        return Case(role, typical_head_dim(can), "bfloat16" if "bfloat16" in dtypes else dtypes[0])
+
+    def tolerance(self, case: Case) -> float:
+        claimed = self.backend.capabilities.tolerance
+        return ROUNDING[case.dtype] if claimed is None else claimed
+
+    @contextmanager
+    def forward(self, case: Case) -> Iterator[Router]:
+        """A forward pass of a model that has attention of this case's role."""
+        router = Router({case.role: Resolution(case.role, self.backend, self.plugin, self.probe, "its suite")})
+        router.start_run(num_steps=1)
+        router.start_forward("cond", case.layout)
+        try:
+            yield router
+        finally:
+            router.end_forward()
+
+    def run(self, case: Case, tensors: tuple[torch.Tensor, ...] | None = None) -> torch.Tensor:
+        """The backend's output for a case, with all that the core does around it."""
+        inputs = make_inputs(case, self.device)
+        query, key, value = tensors or (inputs.query, inputs.key, inputs.value)
+        with self.forward(case) as router, torch.no_grad():
+            return router.routes[case.role](query, key, value, inputs.mask, case.scale)
+
+
+def _undeclared(kernel: _Kernel, what: str) -> Need | None:
+    """A need that differs from what is declared in one point; None if all is declared there."""
+    can = kernel.backend.capabilities
+    plain = kernel.plain(min(can.roles))
+    need = Need(plain.role, plain.head_dim, plain.dtype, kernel.device)
+    if what == "role":
+        others = set(Role) - can.roles
+        return replace(need, role=min(others)) if others else None
+    if what == "head_dim":
+        return None if can.head_dims is None else replace(need, head_dim=min(set(range(1, 2048)) - can.head_dims))
+    if what == "dtype":
+        return None if can.dtypes is None else replace(need, dtype="float64")
+    return None if can.devices is None else replace(need, device="meta")
+
+
+class _Layer(torch.nn.Module):
+    """What a transformer's block does around attention, without the rest of it."""
+
+    def __init__(self, role: Role) -> None:
+        super().__init__()
+        self.role = role
+
+    def forward(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        return query + attend(self.role, query, key, value, None, None)
+
+
+def _stack(layers: list[_Layer], query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        for layer in layers:
+            query = layer(query, key, value)
+    return query
+
+
+_aten = torch.ops.aten
+_READS = (_aten._local_scalar_dense.default, _aten.equal.default, _aten.nonzero.default)
+
+
+class _NoReading(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    """Refuses what reads a tensor's value into Python: nothing waits on a CPU, but the same code would on a GPU."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in _READS:
+            raise AssertionError(f"{func} reads a tensor's value: on a GPU each call would wait for the device")
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def _no_waiting(device: str) -> Iterator[None]:
+    if device != "cuda":
+        with _NoReading():  # type: ignore[no-untyped-call]  # likewise
+            yield
+        return
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

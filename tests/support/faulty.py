@@ -1,0 +1,142 @@
+"""Attention backends of pure torch: sound ones, and ones with a fault each, for trying the suite on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from fastvideo_core import AttentionBackend, AttentionCall, AttentionFunction, Capabilities, MaskKind, Probe, Role
+
+
+class Sound(AttentionBackend):
+    """Softmax attention, a line at a time."""
+
+    name = "SOUND"
+    capabilities = Capabilities(
+        roles=frozenset(Role),
+        lossless=True,
+        head_dims=frozenset({16, 40, 64}),
+        dtypes=frozenset({"float32", "bfloat16"}),
+        masks=frozenset(MaskKind),
+        grouped_heads=True,
+    )
+
+    def probe(self) -> Probe:
+        return Probe(True, kernel="tests.support.faulty", version="1")
+
+    def load(self) -> AttentionFunction:
+        return self.attend
+
+    def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, call: AttentionCall) -> torch.Tensor:
+        groups = query.shape[2] // key.shape[2]
+        q, k, v = (x.transpose(1, 2).float() for x in (query, key, value))
+        k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
+        scores = q @ k.mT * (q.shape[-1] ** -0.5 if call.scale is None else call.scale)
+        return (self.mask(scores, call).softmax(-1) @ v).transpose(1, 2).to(query.dtype)
+
+    def mask(self, scores: torch.Tensor, call: AttentionCall) -> torch.Tensor:
+        if call.mask is not None:
+            scores = scores.masked_fill(~call.mask, float("-inf"))
+        for i, length in enumerate(call.key_lengths or ()):
+            scores[i, :, :, length:] = float("-inf")
+        return scores
+
+
+class Plain(Sound):
+    """Takes no masks and no grouped heads: what a kernel author begins with."""
+
+    name = "PLAIN"
+    capabilities = Capabilities(roles=frozenset({Role.SELF, Role.JOINT}), lossless=True)
+
+
+class Faulty(Sound):
+    """Declares little, so that a run of the suite is short."""
+
+    capabilities = Capabilities(
+        roles=frozenset({Role.SELF, Role.CROSS}),
+        lossless=True,
+        head_dims=frozenset({40, 64}),
+        dtypes=frozenset({"bfloat16"}),
+        masks=frozenset(MaskKind),
+    )
+
+
+class DropsMask(Faulty):
+    def mask(self, scores: torch.Tensor, call: AttentionCall) -> torch.Tensor:
+        return scores
+
+
+class IgnoresScale(Faulty):
+    def attend(self, query: Any, key: Any, value: Any, call: AttentionCall) -> torch.Tensor:
+        call.scale = None
+        return super().attend(query, key, value, call)
+
+
+class WritesInput(Faulty):
+    def attend(self, query: Any, key: Any, value: Any, call: AttentionCall) -> torch.Tensor:
+        if query.shape[1] == 1 or query._is_view() or query.stride(0) == 0:
+            return super().attend(query, key, value, call)
+        result = super().attend(query, key, value, call)
+        query.mul_(query.shape[-1] ** -0.5)
+        return result
+
+
+class Transposes(Faulty):
+    def attend(self, query: Any, key: Any, value: Any, call: AttentionCall) -> torch.Tensor:
+        return super().attend(query, key, value, call).transpose(1, 2)
+
+
+class LiesAboutHeadSizes(Faulty):
+    def attend(self, query: Any, key: Any, value: Any, call: AttentionCall) -> torch.Tensor:
+        if query.shape[-1] % 16:
+            query, key = query[..., :-8], key[..., :-8]
+        return super().attend(query, key, value, call)
+
+
+class AssumesDense(Faulty):
+    def attend(self, query: Any, key: Any, value: Any, call: AttentionCall) -> torch.Tensor:
+        key = torch.as_strided(key, key.shape, torch.empty(key.shape, device="meta").stride())
+        return super().attend(query, key, value, call)
+
+
+class DropsTheLastTokens(Faulty):
+    """As a kernel does that only knows whole tiles."""
+
+    def attend(self, query: Any, key: Any, value: Any, call: AttentionCall) -> torch.Tensor:
+        keep = max(1, key.shape[1] // 8 * 8)
+        if call.mask is not None or call.key_lengths is not None:
+            return super().attend(query, key, value, call)
+        return super().attend(query, key[:, :keep], value[:, :keep], call)
+
+
+class Waits(Faulty):
+    def attend(self, query: Any, key: Any, value: Any, call: AttentionCall) -> torch.Tensor:
+        if query.abs().max().item() > 1e6:
+            raise ValueError("too large")
+        return super().attend(query, key, value, call)
+
+
+class Random(Faulty):
+    def attend(self, query: Any, key: Any, value: Any, call: AttentionCall) -> torch.Tensor:
+        result = super().attend(query, key, value, call)
+        return result * (1 + 0.004 * torch.randn(result.shape)).to(result.dtype)
+
+
+class ReturnsFloat32(Faulty):
+    def attend(self, query: Any, key: Any, value: Any, call: AttentionCall) -> torch.Tensor:
+        return super().attend(query, key, value, call).float()
+
+
+class SilentlyLossy(Faulty):
+    capabilities = Capabilities(roles=frozenset({Role.SELF}), lossless=False)
+
+
+class NoReason(Faulty):
+    def probe(self) -> Probe:
+        return Probe(False)
+
+
+class ProbeRaises(Faulty):
+    def probe(self) -> Probe:
+        raise ImportError("undefined symbol")

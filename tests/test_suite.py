@@ -1,0 +1,170 @@
+"""The suite passes sound backends and fails each seeded fault; its tests cannot be overridden."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastvideo_core.testing import AttentionBackendSuite
+from tests.support import faulty
+from tests.support.faulty import Plain, Sound
+
+pytest_plugins = ["pytester"]
+
+
+class TestSound(AttentionBackendSuite):
+    backend = Sound()
+
+
+class TestPlain(AttentionBackendSuite):
+    backend = Plain()
+
+
+FAULTS = {
+    "DropsMask": {"test_output_is_attention"},
+    "IgnoresScale": {"test_output_is_attention"},
+    "WritesInput": {"test_inputs_are_left_alone"},
+    "Transposes": {"test_output_is_attention"},
+    "LiesAboutHeadSizes": {"test_output_is_attention"},
+    "AssumesDense": {"test_output_is_attention"},
+    "DropsTheLastTokens": {"test_output_is_attention"},
+    "Waits": {"test_no_call_waits_for_the_device"},
+    "Random": {"test_the_same_call_gives_the_same_bits"},
+    "ReturnsFloat32": {"test_output_is_attention"},
+    "SilentlyLossy": {"test_a_lossy_backend_states_its_tolerance"},
+    "NoReason": {"test_the_probe_answers"},
+    "ProbeRaises": {"test_the_probe_answers"},
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_seeded_fault_fails_the_suite(fault: str, pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        f"""
+        from fastvideo_core.testing import AttentionBackendSuite
+        from tests.support.faulty import {fault}
+
+        class TestFault(AttentionBackendSuite):
+            backend = {fault}()
+        """
+    )
+    failed = failures(pytester)
+    assert failed >= FAULTS[fault], failed
+    assert failed <= FAULTS[fault] | {"test_layers_share_one_whole_graph"}
+
+
+def failures(pytester: pytest.Pytester) -> set[str]:
+    """Names of the tests that failed in a run of the test file that was made."""
+    recorder: Any = pytester.inline_run("-p", "no:xdist", "-p", "no:cacheprovider", "-q")
+    reports = recorder.getreports("pytest_runtest_logreport")
+    assert reports, "nothing was collected"
+    return {report.location[2].split(".")[1].partition("[")[0] for report in reports if report.failed}
+
+
+def test_every_fault_is_tried() -> None:
+    kinds = {name for name, value in vars(faulty).items() if isinstance(value, type) and issubclass(value, Sound)} - {
+        "Sound",
+        "Plain",
+        "Faulty",
+    }
+    assert kinds == set(FAULTS)
+
+
+def test_a_test_of_the_suite_cannot_be_replaced() -> None:
+    with pytest.raises(TypeError, match=r"Mine replaces test_output_is_attention of AttentionBackendSuite"):
+        type("Mine", (AttentionBackendSuite,), {"test_output_is_attention": lambda self: None})
+    mixin = type("Mixin", (), {"test_the_probe_answers": None})
+    with pytest.raises(TypeError, match=r"Mine replaces test_the_probe_answers"):
+        type("Mine", (mixin, AttentionBackendSuite), {})
+    with pytest.raises(TypeError, match=r"Mine replaces pytest_generate_tests"):
+        type("Mine", (AttentionBackendSuite,), {"pytest_generate_tests": lambda self, metafunc: None})
+
+
+PLUGIN = """
+{top}
+from fastvideo_core import AttentionBackend, Capabilities, Probe, Role, hookimpl
+
+api_version = 1
+
+
+class Acme(AttentionBackend):
+    name = "ACME"
+    capabilities = Capabilities(roles=frozenset({{Role.SELF}}), lossless=True, dtypes=frozenset({{"float32"}}))
+
+    def probe(self):
+        return Probe({available})
+
+    def load(self):
+        from torch.nn.functional import scaled_dot_product_attention as sdpa
+
+        def attend(query, key, value, call):
+            return sdpa(*(x.transpose(1, 2) for x in (query, key, value)), scale=call.scale).transpose(1, 2)
+
+        return attend
+
+
+@hookimpl
+def fastvideo_attention_backends():
+    return [Acme()]
+"""
+
+
+def install(site: Path, monkeypatch: pytest.MonkeyPatch, top: str = "", available: str = "") -> None:
+    """Put a distribution with one backend on the path, as an installer would leave it."""
+    metadata = site / "acme-1.0.dist-info"
+    metadata.mkdir(parents=True)
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: acme\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("[fastvideo]\nacme = acme_kernel\n")
+    available = available or "True, kernel='acme.kernel', version='1.0'"
+    (site / "acme_kernel.py").write_text(PLUGIN.format(top=top, available=available))
+    monkeypatch.setenv("PYTHONPATH", str(site))
+
+
+def run_on(pytester: pytest.Pytester, name: str) -> Any:
+    return pytester.runpytest_subprocess("-p", "no:cacheprovider", "-p", "no:xdist", "-q", "-rfs", "--fv-backend", name)
+
+
+def test_the_command_line_runs_the_suite_on_an_installed_backend(
+    pytester: pytest.Pytester, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytester.makepyfile("def test_of_the_project(): assert False")
+    install(tmp_path / "site", monkeypatch)
+    outcomes = run_on(pytester, "acme").parseoutcomes()
+    assert outcomes["passed"] > 20
+    assert "failed" not in outcomes
+
+
+def test_the_command_line_says_why_a_kernel_is_skipped(
+    pytester: pytest.Pytester, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(tmp_path / "site", monkeypatch, available="False, reason='no Acme card', remedy='buy one'")
+    result = run_on(pytester, "ACME")
+    result.stdout.fnmatch_lines(["*ACME cannot run here: no Acme card*"])
+    assert "failed" not in result.parseoutcomes()
+
+
+def test_a_plugin_that_imports_torch_at_discovery_fails(
+    pytester: pytest.Pytester, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(tmp_path / "site", monkeypatch, top="import torch")
+    result = run_on(pytester, "ACME")
+    assert result.parseoutcomes()["failed"] == 1
+    result.stdout.fnmatch_lines(["FAILED*test_discovery_imports_neither_torch_nor_the_kernel*"])
+
+
+def test_a_probe_that_needs_a_gpu_to_answer_fails(
+    pytester: pytest.Pytester, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raises = "True, kernel='acme', version=__import__('os').environ['CUDA_VISIBLE_DEVICES'][0]"
+    install(tmp_path / "site", monkeypatch, available=raises)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    result = run_on(pytester, "ACME")
+    result.stdout.fnmatch_lines(["FAILED*test_the_probe_answers_where_there_is_no_gpu*"])
+
+
+def test_an_unknown_name_is_one_line(pytester: pytest.Pytester) -> None:
+    result = run_on(pytester, "TORCH_SPDA")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: unknown attention backend 'TORCH_SPDA' (from --fv-backend)*did you mean*"])
