@@ -7,7 +7,8 @@
     │   ├── UnknownBackendError     no installed plugin provides it
     │   ├── BackendUnavailableError its kernel cannot be used on this machine
     │   ├── BackendMismatchError    it does not serve this model, dtype, device or mask
-    │   └── BackendNotUsedError     a run finished without calling it
+    │   ├── BackendNotUsedError     a run finished without calling it
+    │   └── BackendOutputError      what it computed cannot be used
     ├── ModelError
     │   ├── ModelNotFoundError      neither a preset, nor a model folder, nor a reachable hub id
     │   └── UnsupportedModelError   a model or pipeline that the core cannot read
@@ -52,6 +53,10 @@ class BackendMismatchError(BackendError):
 
 class BackendNotUsedError(BackendError):
     """A run finished although the backend was never called."""
+
+
+class BackendOutputError(BackendError):
+    """What the backend computed cannot be used, such as NaN."""
 
 
 class ModelError(FastVideoError):

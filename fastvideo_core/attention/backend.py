@@ -156,8 +156,11 @@ class AttentionBackend(ABC):
 
     name: ClassVar[str]
     """Upper case, as in FASTVIDEO_ATTENTION_BACKEND."""
-    capabilities: Capabilities
-    """May be a property, if it depends on which kernel is there; it is read after the probe, never at discovery."""
+
+    @property
+    @abstractmethod
+    def capabilities(self) -> Capabilities:
+        """What it serves: a class attribute, or a property where that depends on the kernel that is there."""
 
     @abstractmethod
     def probe(self) -> Probe:
@@ -165,7 +168,7 @@ class AttentionBackend(ABC):
 
     @abstractmethod
     def load(self) -> AttentionFunction:
-        """Import the kernel and return the function to call. Runs once, when a generator is constructed."""
+        """Import the kernel and return the function to call. Runs once a role, when a backend is attached."""
 
     def automatic_priority(self, need: Need) -> int:
         """Rank for use when nothing was asked for: the highest positive one wins; TORCH_SDPA has 1.

@@ -1,0 +1,160 @@
+"""Find a CUDA kernel that another distribution brings, and say what is wrong when it cannot be used.
+
+For plugins: what a kernel is, is data; the checks, their order and their messages are the same for all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from typing import TYPE_CHECKING, Any
+
+from fastvideo_core.attention.backend import Probe
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A function of an installed distribution, for NVIDIA GPUs.
+
+    Attributes:
+        title: for messages, such as "FlashAttention 2".
+        distributions: names under which it is packaged, the usual one first.
+        modules: where it may be imported from, tried in order.
+        function: its name there.
+        generations: the major compute capabilities of the GPUs that it runs on.
+        install: the command that installs it.
+        rebuild: the command that builds it for the torch that is installed; "" if it is not compiled against torch.
+        versions: how the versions begin that count as this kernel, such as "1."; "" for any.
+    """
+
+    title: str
+    distributions: tuple[str, ...]
+    modules: tuple[str, ...]
+    function: str
+    generations: frozenset[int]
+    install: str
+    rebuild: str = ""
+    versions: str = ""
+
+    def installed(self) -> Distribution | None:
+        """Its distribution, by metadata alone."""
+        for name in self.distributions:
+            try:
+                found = distribution(name)
+            except PackageNotFoundError:
+                continue
+            if found.version.startswith(self.versions):
+                return found
+        return None
+
+    def probe(self) -> Probe:
+        """Whether it can be used here: the GPU, its metadata, then its import. Never raises."""
+        if problem := self._device_problem():
+            return problem
+        found = self.installed()
+        if found is None:
+            wanted = " or ".join(self.distributions) + (f" {self.versions}x" if self.versions else "")
+            return Probe(
+                False, reason=f"{self.title} is not installed ({wanted})", remedy=f"Install it: {self.install}"
+            )
+        try:
+            path, _ = self._import()
+        except Exception as error:  # an extension may fail in any way
+            return self._does_not_load(found, error)
+        return Probe(True, kernel=path, version=found.version)
+
+    def load(self) -> Callable[..., Any]:
+        """The function itself; raises ImportError if it cannot be had."""
+        return self._import()[1]
+
+    def _import(self) -> tuple[str, Callable[..., Any]]:
+        errors: list[Exception] = []
+        for module in self.modules:
+            try:
+                function = getattr(import_module(module), self.function)
+            except (ImportError, AttributeError, OSError) as error:
+                errors.append(error)
+                continue
+            if not callable(function):
+                errors.append(ImportError(f"{module}.{self.function} is {function!r}"))
+                continue
+            return f"{module}.{self.function}", function
+        # What a missing module says is of no interest if another one was there and did not load.
+        telling = [error for error in errors if not isinstance(error, ModuleNotFoundError)]
+        raise ImportError(str((telling or errors)[0])) from (telling or errors)[0]
+
+    def _device_problem(self) -> Probe | None:
+        import torch
+
+        if not torch.cuda.is_available():
+            reason = f"{self.title} needs an NVIDIA GPU, torch {torch.__version__} sees none"
+            return Probe(False, reason=reason, remedy="Use another backend, or a torch and a driver with CUDA")
+        major, minor = torch.cuda.get_device_capability()
+        if major in self.generations:
+            return None
+        takes = ", ".join(f"{generation}.x" for generation in sorted(self.generations))
+        reason = f"{self.title} runs on compute capability {takes}; {torch.cuda.get_device_name()} has {major}.{minor}"
+        return Probe(False, reason=reason, remedy="Use another backend")
+
+    def _does_not_load(self, found: Distribution, error: Exception) -> Probe:
+        import torch
+
+        cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = f"{self.title} ({found.metadata['Name']} {found.version}) is installed but does not load: {cause}"
+        if "undefined symbol" not in str(error):
+            return Probe(False, reason=reason, remedy=f"Reinstall it: {self.install}", broken=True)
+        reason += f". It was compiled for {_built_for(found)}, here is torch {torch.__version__}"
+        remedy = f"Build it for this torch: {self.rebuild}" if self.rebuild else f"Reinstall it: {self.install}"
+        return Probe(False, reason=reason, remedy=remedy, broken=True)
+
+
+def _built_for(found: Distribution) -> str:
+    """The torch that a wheel was compiled against, as far as its version says: 2.8.3+cu12torch2.7."""
+    local = found.version.partition("+")[2]
+    after = local.partition("torch")[2]
+    number = after[: len(after) - len(after.lstrip("0123456789."))].strip(".")
+    return f"torch {number}" if number else "another torch (its version does not say which)"
+
+
+def gpu_generation() -> int | None:
+    """The major compute capability of the GPU (8: Ampere and Ada, 9: Hopper, from 10: Blackwell); None without one."""
+    import torch
+
+    return torch.cuda.get_device_capability()[0] if torch.cuda.is_available() else None
+
+
+def with_plain_strides(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor itself if its last axis is dense and all others are strided by 16 bytes or multiples; else a copy.
+
+    What kernels that load with TMA or in vectors of 16 bytes ask of (batch, tokens, heads, head_dim) inputs.
+    """
+    unit = 16 // tensor.element_size()
+    strides = [stride for stride, size in zip(tensor.stride()[:-1], tensor.shape[:-1], strict=True) if size > 1]
+    if tensor.stride(-1) == 1 and all(stride > 0 and stride % unit == 0 for stride in strides):
+        return tensor
+    return tensor.contiguous()
+
+
+def first_that_runs(kernels: Iterable[Kernel]) -> tuple[Kernel, Probe]:
+    """The first kernel that can be used and its probe; if there is none, the first, and why none of them can.
+
+    The remedy is that of an installed kernel that is broken, else of the first that can run on this GPU.
+    """
+    probes = [(kernel, kernel.probe()) for kernel in kernels]
+    for kernel, probe in probes:
+        if probe.available:
+            return kernel, probe
+    generation = gpu_generation()
+    if generation is None:
+        return probes[0]
+    telling = [probe for _, probe in probes if probe.broken] or [
+        probe for kernel, probe in probes if generation in kernel.generations
+    ]
+    remedy = telling[0] if telling else probes[0][1]
+    reasons = dict.fromkeys(probe.reason for _, probe in probes)
+    return probes[0][0], Probe(False, reason="; ".join(reasons), remedy=remedy.remedy, broken=remedy.broken)

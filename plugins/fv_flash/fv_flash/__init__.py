@@ -1,0 +1,120 @@
+"""FLASH_ATTN: FlashAttention 2, 3 or 4 (Dao et al. 2022 to 2026), whichever is installed and best on this GPU."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from fastvideo_core import (
+    AttentionBackend,
+    AttentionCall,
+    AttentionFunction,
+    Capabilities,
+    Need,
+    Probe,
+    Role,
+    hookimpl,
+)
+from fastvideo_core.kernels import Kernel, first_that_runs, gpu_generation, with_plain_strides
+
+if TYPE_CHECKING:
+    import torch
+
+api_version = 1
+
+VARIABLE = "FASTVIDEO_FLASH_ATTN_VERSION"
+
+KERNELS = {
+    "2": Kernel(
+        "FlashAttention 2",
+        distributions=("flash-attn",),
+        modules=("flash_attn",),
+        function="flash_attn_func",
+        generations=frozenset({8, 9, 10, 12}),
+        install="pip install flash-attn --no-build-isolation",
+        rebuild="pip install flash-attn --no-build-isolation --no-binary flash-attn --force-reinstall --no-deps",
+    ),
+    "3": Kernel(
+        "FlashAttention 3",
+        distributions=("flash-attn-3", "flashattn-hopper"),
+        modules=("flash_attn_3.flash_attn_interface", "flash_attn_interface"),
+        function="flash_attn_func",
+        generations=frozenset({9}),
+        install="python setup.py install, in the folder hopper of https://github.com/Dao-AILab/flash-attention",
+        rebuild="python setup.py install, in the folder hopper of https://github.com/Dao-AILab/flash-attention",
+    ),
+    "4": Kernel(
+        "FlashAttention 4",
+        distributions=("flash-attn-4",),
+        modules=("flash_attn.cute",),
+        function="flash_attn_func",
+        generations=frozenset({8, 9, 10, 11, 12}),
+        install="pip install --pre flash-attn-4",
+    ),
+}
+"""By major version. FlashAttention 2 and 4 share the package flash_attn, so metadata tells them apart."""
+
+
+def preference(generation: int | None) -> tuple[str, ...]:
+    """The versions to try on a generation of GPUs, best first: 3 is for Hopper, 2 has no code for Blackwell alone."""
+    if generation == 9:
+        return ("3", "4", "2")
+    return ("2", "4") if (generation or 0) < 9 else ("4", "2")
+
+
+class FlashAttention(AttentionBackend):
+    """Every role. Padding reaches it as shorter keys; any other mask is an error."""
+
+    name = "FLASH_ATTN"
+
+    @property
+    def capabilities(self) -> Capabilities:
+        narrow = self._chosen[0] is KERNELS["4"] and gpu_generation() != 9
+        return Capabilities(
+            roles=frozenset(Role),
+            lossless=True,
+            head_dims=frozenset(range(8, 129 if narrow else 257, 8)),
+            dtypes=frozenset({"float16", "bfloat16"}),
+            devices=frozenset({"cuda"}),
+            grouped_heads=True,
+        )
+
+    def probe(self) -> Probe:
+        return self._chosen[1]
+
+    def load(self) -> AttentionFunction:
+        function = self._chosen[0].load()
+
+        def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, call: AttentionCall) -> torch.Tensor:
+            query, key, value = map(with_plain_strides, (query, key, value))
+            result: torch.Tensor | tuple[torch.Tensor, ...]
+            result = function(query, key, value, softmax_scale=call.scale, causal=False)
+            return result[0] if isinstance(result, tuple) else result
+
+        return attend
+
+    def automatic_priority(self, need: Need) -> int:
+        """Above TORCH_SDPA, but not with version 2 on Hopper and newer, where the kernel that torch picks is faster."""
+        return 0 if self._chosen[0] is KERNELS["2"] and (gpu_generation() or 0) >= 9 else 10
+
+    @cached_property
+    def _chosen(self) -> tuple[Kernel, Probe]:
+        """The version that was asked for, else the best that can be used here, and its probe."""
+        asked = os.environ.get(VARIABLE, "").strip()
+        if not asked:
+            return first_that_runs(KERNELS[version] for version in preference(gpu_generation()))
+        if asked not in KERNELS:
+            remedy = f"Set {VARIABLE} to {', '.join(KERNELS)}, or unset it"
+            return KERNELS["2"], Probe(False, reason=f"{VARIABLE} is {asked!r}", remedy=remedy, broken=True)
+        probe = KERNELS[asked].probe()
+        if probe.available:
+            return KERNELS[asked], probe
+        reason, remedy = f"{probe.reason}; {VARIABLE} asks for it", f"{probe.remedy}, or unset {VARIABLE}"
+        return KERNELS[asked], replace(probe, reason=reason, remedy=remedy)
+
+
+@hookimpl
+def fastvideo_attention_backends() -> list[AttentionBackend]:
+    return [FlashAttention()]

@@ -1,0 +1,137 @@
+"""SAGE_ATTN: SageAttention 1, 2 or 3 (Zhang et al. 2024, 2025), attention in 8 or 4 bits: fast, and not exact."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from fastvideo_core import (
+    AttentionBackend,
+    AttentionCall,
+    AttentionFunction,
+    Capabilities,
+    Probe,
+    Role,
+    hookimpl,
+)
+from fastvideo_core.errors import InputError
+from fastvideo_core.kernels import Kernel, first_that_runs, gpu_generation, with_plain_strides
+from fv_sage.guard import FiniteGuard
+
+if TYPE_CHECKING:
+    import torch
+
+api_version = 1
+
+SOURCE = "python setup.py install, in a clone of https://github.com/thu-ml/SageAttention"
+
+SAGE_1 = Kernel(
+    "SageAttention 1",
+    distributions=("sageattention",),
+    modules=("sageattention",),
+    function="sageattn",
+    generations=frozenset({8, 9, 10, 12}),
+    install="pip install sageattention==1.0.6",
+    versions="1.",
+)
+SAGE_2 = Kernel(
+    "SageAttention 2",
+    distributions=("sageattention",),
+    modules=("sageattention",),
+    function="sageattn",
+    generations=frozenset({8, 9, 12}),
+    install=SOURCE,
+    rebuild=SOURCE,
+    versions="2.",
+)
+SAGE_3 = Kernel(
+    "SageAttention 3",
+    distributions=("sageattn3",),
+    modules=("sageattn3",),
+    function="sageattn3_blackwell",
+    generations=frozenset({10, 12}),
+    install=f"{SOURCE}, folder sageattention3_blackwell",
+    rebuild=f"{SOURCE}, folder sageattention3_blackwell",
+)
+
+_HEAD_DIMS = {SAGE_1: {64, 96, 128}, SAGE_2: set(range(8, 129, 8)), SAGE_3: {64, 128}}
+
+
+class SageAttention(AttentionBackend):
+    """Self attention and joint attention; cross attention only if FASTVIDEO_SAGE_CROSS=1, as it gains little there."""
+
+    name = "SAGE_ATTN"
+
+    @property
+    def capabilities(self) -> Capabilities:
+        kernel = self._chosen[0]
+        roles = {Role.SELF, Role.JOINT} | ({Role.CROSS} if _switch("FASTVIDEO_SAGE_CROSS", default=False) else set())
+        return Capabilities(
+            roles=frozenset(roles),
+            lossless=False,
+            # 1.0.6 has 1.3e-2 against torch's attention on an H100; the claim for 3, which has 4 bits, is a guess.
+            tolerance=0.25 if kernel is SAGE_3 else 0.05,
+            head_dims=frozenset(_HEAD_DIMS[kernel]),
+            dtypes=frozenset({"float16", "bfloat16"}),
+            devices=frozenset({"cuda"}),
+        )
+
+    def probe(self) -> Probe:
+        return self._chosen[1]
+
+    def load(self) -> AttentionFunction:
+        kernel = self._chosen[0]
+        function = kernel.load()
+        attend = _heads_first(function) if kernel is SAGE_3 else _tokens_first(function)
+        return self._guard.watch(attend) if self._guard else attend
+
+    def finish_run(self) -> None:
+        if self._guard:
+            self._guard.finish()
+
+    @cached_property
+    def _guard(self) -> FiniteGuard | None:
+        return FiniteGuard(self.name) if _switch("FASTVIDEO_SAGE_GUARD", default=True) else None
+
+    @cached_property
+    def _chosen(self) -> tuple[Kernel, Probe]:
+        """The newest version that can be used here, and its probe."""
+        blackwell = (gpu_generation() or 0) >= 10
+        return first_that_runs((SAGE_3, SAGE_2, SAGE_1) if blackwell else (SAGE_2, SAGE_1))
+
+
+def _tokens_first(sageattn: Callable[..., torch.Tensor]) -> AttentionFunction:
+    """Versions 1 and 2. They swallow keywords that they do not know: the scale is `sm_scale`, and there is no mask."""
+
+    def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, call: AttentionCall) -> torch.Tensor:
+        query, key, value = map(with_plain_strides, (query, key, value))
+        return sageattn(query, key, value, tensor_layout="NHD", is_causal=False, sm_scale=call.scale)
+
+    return attend
+
+
+def _heads_first(sageattn3_blackwell: Callable[..., torch.Tensor]) -> AttentionFunction:
+    """Version 3 takes (batch, heads, tokens, head_dim) and no scale, so another one is multiplied into the query."""
+
+    def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, call: AttentionCall) -> torch.Tensor:
+        if call.scale is not None:
+            query = query * (call.scale * query.shape[-1] ** 0.5)
+        heads_first = (x.transpose(1, 2).contiguous() for x in (query, key, value))
+        return sageattn3_blackwell(*heads_first).transpose(1, 2)
+
+    return attend
+
+
+def _switch(name: str, default: bool) -> bool:
+    """0 or 1 from the environment."""
+    value = os.environ.get(name, "").strip() or str(int(default))
+    if value not in ("0", "1"):
+        raise InputError(f"{name} is {value!r}; set it to 0 or 1")
+    return value == "1"
+
+
+@hookimpl
+def fastvideo_attention_backends() -> list[AttentionBackend]:
+    return [SageAttention()]

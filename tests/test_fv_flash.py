@@ -1,0 +1,164 @@
+"""FLASH_ATTN picks the right FlashAttention, calls it rightly, and says what is wrong when it cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from fv_flash import FlashAttention
+
+from fastvideo_core import AttentionCall, Need, Role
+from fastvideo_core.attention.resolve import resolve
+from fastvideo_core.errors import BackendMismatchError, BackendUnavailableError
+from fastvideo_core.plugins import load_plugins
+from fastvideo_core.testing import AttentionBackendSuite
+from fastvideo_core.testing.cases import Inputs, exact_attention
+from tests.support.kernels import BROKEN, Site, kernel_site, pretend_gpu
+
+NEED = Need(Role.SELF, 128, "bfloat16", "cuda")
+
+
+class TestFlashAttention(AttentionBackendSuite):
+    backend = "FLASH_ATTN"
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    with kernel_site(tmp_path / "site", monkeypatch) as site:
+        yield site
+
+
+@pytest.mark.parametrize(
+    ("capability", "installed", "chosen"),
+    [
+        ((9, 0), "234", "flash_attn_3.flash_attn_interface.flash_attn_func"),
+        ((9, 0), "24", "flash_attn.cute.flash_attn_func"),
+        ((9, 0), "2", "flash_attn.flash_attn_func"),
+        ((8, 0), "234", "flash_attn.flash_attn_func"),
+        ((8, 9), "34", "flash_attn.cute.flash_attn_func"),
+        ((10, 0), "24", "flash_attn.cute.flash_attn_func"),
+        ((12, 0), "2", "flash_attn.flash_attn_func"),
+    ],
+)
+def test_the_best_version_that_is_installed(
+    site: Site, monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], installed: str, chosen: str
+) -> None:
+    pretend_gpu(monkeypatch, capability)
+    site.install_flash(*installed)
+    probe = FlashAttention().probe()
+    assert (probe.available, probe.kernel) == (True, chosen)
+
+
+@pytest.mark.parametrize("version", ["2", "3", "4"])
+def test_any_one_alone_is_enough_and_is_called_by_its_own_names(
+    site: Site, monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    pretend_gpu(monkeypatch, (9, 0))
+    site.install_flash(version)
+    attend = FlashAttention().load()
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(2, tokens, heads, 16) for tokens, heads in ((5, 4), (7, 2), (7, 2)))
+    expected = exact_attention(Inputs(q, k, v, None), 0.3).float()
+    torch.testing.assert_close(attend(q, k, v, AttentionCall(Role.CROSS, scale=0.3)), expected)
+    strided = torch.stack((q, q), dim=-1)[..., 0]
+    torch.testing.assert_close(attend(strided, k, v, AttentionCall(Role.CROSS, scale=0.3)), expected)
+
+
+@pytest.mark.parametrize(
+    ("capability", "installed", "backend"),
+    [
+        ((9, 0), "2", "TORCH_SDPA"),
+        ((9, 0), "4", "FLASH_ATTN"),
+        ((9, 0), "3", "FLASH_ATTN"),
+        ((8, 0), "2", "FLASH_ATTN"),
+        ((8, 0), "", "TORCH_SDPA"),
+        ((7, 5), "24", "TORCH_SDPA"),
+    ],
+)
+def test_automatic_takes_it_where_it_is_faster(
+    site: Site, monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], installed: str, backend: str
+) -> None:
+    pretend_gpu(monkeypatch, capability)
+    site.install_flash(*installed)
+    assert resolve(load_plugins(), None, "automatic", [NEED])[Role.SELF].backend.name == backend
+
+
+def test_a_version_can_be_asked_for(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend_gpu(monkeypatch, (9, 0))
+    site.install_flash("2", "4")
+    monkeypatch.setenv("FASTVIDEO_FLASH_ATTN_VERSION", "2")
+    assert FlashAttention().probe().kernel == "flash_attn.flash_attn_func"
+    monkeypatch.setenv("FASTVIDEO_FLASH_ATTN_VERSION", "3")
+    message = r"FlashAttention 3 is not installed \(flash-attn-3 or .*VERSION asks for it. Install it: .* or unset FAST"
+    with pytest.raises(BackendUnavailableError, match=message):
+        resolve(load_plugins(), "FLASH_ATTN", "a test", [NEED])
+    monkeypatch.setenv("FASTVIDEO_FLASH_ATTN_VERSION", "five")
+    with pytest.raises(BackendUnavailableError, match=r"VERSION is 'five'. Set .* to 2, 3, 4, or unset it"):
+        resolve(load_plugins(), "FLASH_ATTN", "a test", [NEED])
+
+
+def test_nothing_installed_says_what_was_looked_for_and_what_to_install(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend_gpu(monkeypatch, (8, 0))
+    probe = FlashAttention().probe()
+    assert "FlashAttention 2 is not installed (flash-attn)" in probe.reason
+    assert "FlashAttention 4 is not installed (flash-attn-4)" in probe.reason
+    assert probe.remedy == "Install it: pip install flash-attn --no-build-isolation"
+    assert not probe.broken
+    pretend_gpu(monkeypatch, (10, 0))
+    assert FlashAttention().probe().remedy == "Install it: pip install --pre flash-attn-4"
+
+
+def test_a_kernel_for_another_torch_says_which_and_how_to_rebuild(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend_gpu(monkeypatch, (8, 0))
+    site.install("flash-attn", "2.8.3+cu12torch2.7cxx11abiTRUE", "flash_attn", BROKEN)
+    probe = FlashAttention().probe()
+    assert probe.broken
+    assert "FlashAttention 2 (flash-attn 2.8.3+cu12torch2.7cxx11abiTRUE) is installed but does not load" in probe.reason
+    assert "undefined symbol: _ZN3c10" in probe.reason
+    assert f"It was compiled for torch 2.7, here is torch {torch.__version__}" in probe.reason
+    assert probe.remedy.startswith("Build it for this torch: pip install flash-attn --no-build-isolation --no-binary")
+
+
+@pytest.mark.parametrize(
+    ("need", "message"),
+    [
+        (Need(Role.SELF, 128, "float32", "cuda"), "the model is float32, it takes bfloat16, float16"),
+        (Need(Role.SELF, 320, "bfloat16", "cuda"), r"head size is 320, it takes 8 to 256"),
+        (Need(Role.SELF, 20, "bfloat16", "cuda"), r"head size is 20, it takes"),
+        (Need(Role.SELF, 128, "bfloat16", "cpu"), "the model is on 'cpu', it runs on cuda"),
+    ],
+)
+def test_a_model_that_does_not_fit(site: Site, monkeypatch: pytest.MonkeyPatch, need: Need, message: str) -> None:
+    pretend_gpu(monkeypatch, (9, 0))
+    site.install_flash("4")
+    with pytest.raises(BackendMismatchError, match=message):
+        resolve(load_plugins(), "FLASH_ATTN", "a test", [need])
+    resolution = resolve(load_plugins(), "FLASH_ATTN", "a test", [need], fallback="TORCH_SDPA")[Role.SELF]
+    assert resolution.backend.name == "TORCH_SDPA"
+    assert resolution.reason.startswith("FASTVIDEO_ATTENTION_FALLBACK, because FLASH_ATTN (from a test) does not fit")
+
+
+def test_head_sizes_of_version_4_beyond_hopper(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.install_flash("4")
+    for capability, largest in (((9, 0), 256), ((10, 0), 128)):
+        pretend_gpu(monkeypatch, capability)
+        assert max(FlashAttention().capabilities.head_dims or ()) == largest
+
+
+def test_a_gpu_that_is_too_old_is_named(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend_gpu(monkeypatch, (7, 5))
+    site.install_flash("2")
+    with pytest.raises(BackendUnavailableError, match=r"runs on compute capability 8.x, .*; Tesla T4 has 7.5"):
+        resolve(load_plugins(), "FLASH_ATTN", "a test", [NEED])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_no_gpu_is_said_as_such(site: Site) -> None:
+    site.install_flash("2")
+    probe = FlashAttention().probe()
+    assert (probe.available, probe.broken) == (False, False)
+    assert f"needs an NVIDIA GPU, torch {torch.__version__} sees none" in probe.reason
