@@ -270,3 +270,39 @@ def test_a_pipeline_that_is_not_supported_is_named() -> None:
 
 def test_capabilities_default_to_no_masks() -> None:
     assert Capabilities(roles=frozenset(Role), lossless=False).masks == {MaskKind.NONE}
+
+
+def test_the_receipt_tells_of_the_fallback(wan_pipeline: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = Recorder("GPU_ATTN", devices=frozenset({"cuda"}))
+    monkeypatch.setattr("fastvideo_core.attachment.load_plugins", lambda: plugins_with(backend))
+    monkeypatch.setenv("FASTVIDEO_ATTENTION_FALLBACK", "torch-sdpa")
+    with attach(wan_pipeline, attention_backend="GPU_ATTN") as fv:
+        run(wan_pipeline)
+        served = fv.receipt.attention["SELF"]
+    assert fv.requested == "GPU_ATTN"
+    assert (served.backend, served.calls, served.fallback) == ("TORCH_SDPA", CALLS, None)
+    assert served.reason.startswith("FASTVIDEO_ATTENTION_FALLBACK, because GPU_ATTN")
+
+
+def test_the_receipt_tells_of_calls_that_only_the_fallback_took(
+    wan_pipeline: Any, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FASTVIDEO_ATTENTION_FALLBACK", "TORCH_SDPA")
+    with attach(wan_pipeline, attention_backend="RECORDER") as fv:
+        mask_cross_attention(wan_pipeline)
+        run(wan_pipeline)
+        served = fv.receipt.attention
+    assert (served["SELF"].calls, served["SELF"].fallback) == (CALLS, None)
+    assert served["CROSS"].calls == 0
+    assert served["CROSS"].fallback is not None
+    assert (served["CROSS"].fallback.backend, served["CROSS"].fallback.calls) == ("TORCH_SDPA", CALLS)
+    assert (
+        "RECORDER cannot serve CROSS attention: the model passes an ARBITRARY mask" in served["CROSS"].fallback.reason
+    )
+
+
+def mask_cross_attention(pipe: Any) -> None:
+    """As a pipeline of one's own may: every other word is hidden."""
+    mask = torch.arange(512) % 2 == 0
+    for block in pipe.transformer.blocks:
+        block.attn2.register_forward_pre_hook(lambda module, args: (*args[:2], mask, *args[3:]))

@@ -15,8 +15,8 @@ from fastvideo_core.errors import (
     DuplicateProviderError,
     UnknownBackendError,
 )
-from fastvideo_core.plugins import Plugin, Plugins, load_plugins
-from tests.support.backends import Recorder, plugins_with
+from fastvideo_core.plugins import Plugin, Plugins
+from tests.support.backends import Recorder, core_alone, plugins_with
 
 NEEDS = [Need(role, 128, "bfloat16", "cpu") for role in (Role.SELF, Role.CROSS)]
 
@@ -26,7 +26,7 @@ def chosen(plugins: Plugins, requested: str | None = None) -> dict[str, str]:
 
 
 def test_nothing_asked_for_is_torch_sdpa() -> None:
-    assert chosen(load_plugins()) == {"SELF": "TORCH_SDPA", "CROSS": "TORCH_SDPA"}
+    assert chosen(core_alone()) == {"SELF": "TORCH_SDPA", "CROSS": "TORCH_SDPA"}
 
 
 def test_automatic_takes_the_highest_ranked_lossless_backend_that_is_available_and_fits() -> None:
@@ -53,7 +53,7 @@ def test_a_role_that_is_not_served_goes_to_the_automatic_backend_and_says_so() -
 )
 def test_a_first_party_name_says_what_to_install(name: str, package: str) -> None:
     with pytest.raises(UnknownBackendError, match=f"installed: TORCH_SDPA; to get {name}: pip install {package}$"):
-        chosen(load_plugins(), name)
+        chosen(core_alone(), name)
 
 
 @pytest.mark.parametrize(
@@ -65,12 +65,12 @@ def test_a_first_party_name_says_what_to_install(name: str, package: str) -> Non
 )
 def test_a_typo_gets_the_nearest_name(typo: str, hint: str) -> None:
     with pytest.raises(UnknownBackendError, match=rf"unknown attention backend '{typo}' \(from a test\).*{hint}"):
-        chosen(load_plugins(), typo)
+        chosen(core_alone(), typo)
 
 
 def test_a_broken_plugin_is_the_cause_of_what_it_would_have_provided() -> None:
     cause = ImportError("undefined symbol")
-    plugins = Plugins([*load_plugins().all, Plugin("sage", "fv-sage", "2.0", status="broken", error=cause)])
+    plugins = Plugins([*core_alone().all, Plugin("sage", "fv-sage", "2.0", status="broken", error=cause)])
     with pytest.raises(UnknownBackendError, match=r"fv-sage 2.0 .*broken \(ImportError: undefined symbol\)") as raised:
         chosen(plugins, "SAGE_ATTN")
     assert raised.value.__cause__ is cause
@@ -78,7 +78,7 @@ def test_a_broken_plugin_is_the_cause_of_what_it_would_have_provided() -> None:
 
 
 def test_a_plugin_that_is_switched_off_is_named() -> None:
-    plugins = Plugins([*load_plugins().all, Plugin("sage", "fv-sage", "2.0", status="disabled")])
+    plugins = Plugins([*core_alone().all, Plugin("sage", "fv-sage", "2.0", status="disabled")])
     with pytest.raises(UnknownBackendError, match="switched off by FASTVIDEO_DISABLE_PLUGINS"):
         chosen(plugins, "SAGE_ATTN")
 
@@ -133,3 +133,41 @@ def test_a_probe_that_raises_is_an_answer() -> None:
     assert chosen(plugins)["SELF"] == "TORCH_SDPA"
     with pytest.raises(BackendUnavailableError, match="its probe raised ValueError: no luck"):
         chosen(plugins, "THROWER_ATTN")
+
+
+GPU_ONLY = Recorder("GPU_ATTN", devices=frozenset({"cuda"}))
+ABSENT = Recorder("GPU_ATTN", probe=Probe(False, reason="no kernel found", remedy="Install it"))
+
+
+@pytest.mark.parametrize(
+    ("backend", "problem"),
+    [(GPU_ONLY, "does not fit: the model is on 'cpu', it runs on cuda"), (ABSENT, "cannot run here: no kernel found")],
+)
+def test_a_fallback_is_used_only_when_it_was_named_and_says_why(backend: Recorder, problem: str) -> None:
+    plugins = plugins_with(backend)
+    with pytest.raises((BackendMismatchError, BackendUnavailableError), match=problem):
+        resolve(plugins, "GPU_ATTN", "a test", NEEDS)
+    resolution = resolve(plugins, "GPU_ATTN", "a test", NEEDS, "TORCH_SDPA")[Role.CROSS]
+    assert resolution.backend.name == "TORCH_SDPA"
+    assert resolution.reason.startswith("FASTVIDEO_ATTENTION_FALLBACK, because GPU_ATTN (from a test")
+    assert problem in resolution.reason
+
+
+def test_a_fallback_is_no_remedy_for_a_name_that_nobody_provides() -> None:
+    with pytest.raises(UnknownBackendError, match=r"unknown attention backend 'GPU_ATTN' \(from a"):
+        resolve(core_alone(), "GPU_ATTN", "a test", NEEDS, "TORCH_SDPA")
+    with pytest.raises(UnknownBackendError, match=r"backend 'SPDA' \(from FASTVIDEO_ATTENTION_FALLBACK\)"):
+        resolve(plugins_with(Recorder()), "RECORDER", "a test", NEEDS, "SPDA")
+
+
+def test_a_fallback_that_cannot_run_either_is_an_error() -> None:
+    plugins = plugins_with(ABSENT, Recorder("OTHER_ATTN", devices=frozenset({"cuda"})))
+    with pytest.raises(BackendMismatchError, match=r"OTHER_ATTN \(from FASTVIDEO_ATTENTION_FALLBACK\) does not fit"):
+        resolve(plugins, "GPU_ATTN", "a test", NEEDS, "OTHER_ATTN")
+
+
+def test_a_fallback_serves_where_the_kernel_does_not_load() -> None:
+    router = Router(resolve(plugins_with(Liar("LIAR_ATTN")), "LIAR_ATTN", "a test", NEEDS, "TORCH_SDPA"))
+    resolution = router.routes[Role.SELF].resolution
+    assert resolution.backend.name == "TORCH_SDPA"
+    assert "loading it raised ImportError: undefined symbol" in resolution.reason

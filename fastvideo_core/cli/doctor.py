@@ -99,6 +99,8 @@ def _problems(found: Plugins, probes: list[_Probed]) -> Iterator[str]:
     questions: list[Callable[[], object]] = [check]
     questions += [partial(found.backend, name) for name in found.backend_names()]
     questions += [partial(found.preset, name) for name in found.preset_names()]
+    if fallback := read_settings().attention_fallback:
+        questions.append(partial(find_backend, found, fallback, "FASTVIDEO_ATTENTION_FALLBACK"))
     if requested:
         questions.append(partial(find_backend, found, requested, origin))
     for question in questions:

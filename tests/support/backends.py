@@ -42,6 +42,11 @@ class Recorder(AttentionBackend):
         return self.rank
 
 
+def core_alone() -> Plugins:
+    """What the core brings itself."""
+    return Plugins(plugin for plugin in load_plugins().all if plugin.distribution == "fastvideo-core")
+
+
 def plugins_with(*backends: AttentionBackend, **changes: Any) -> Plugins:
-    """The installed plugins and one more with these backends."""
-    return Plugins([*load_plugins().all, Plugin("test", "acme", "1.0", backends=list(backends), **changes)])
+    """What the core brings, and a plugin with these backends."""
+    return Plugins([*core_alone().all, Plugin("test", "acme", "1.0", backends=list(backends), **changes)])

@@ -1,0 +1,254 @@
+"""Attention backends on this machine: python benchmarks/attention.py [--quick] [--no-suite] [--no-model].
+
+Three parts: the suite on every installed backend that can run; each kernel called directly beside the same call through
+the core; one forward pass of a full-size Wan 2.1 1.3B with random weights, eager and compiled. Times are medians;
+ratios are medians over calls that alternate in one run.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from statistics import median
+from typing import Any, TypeVar
+
+import click
+import torch
+
+from fastvideo_core import AttentionBackend, Role, TokenLayout, attach
+from fastvideo_core.attention.backend import ask
+from fastvideo_core.attention.resolve import Resolution
+from fastvideo_core.attention.router import Router, attend
+from fastvideo_core.plugins import Plugin, load_plugins
+
+SHAPES = ((1, 12, 32760, 128), (1, 40, 32760, 128), (1, 24, 115200, 128))
+QUICK_SHAPES = ((1, 4, 512, 64),)
+"""(batch, heads, tokens, head_dim)"""
+
+LATENT = (21, 60, 104)
+QUICK_LATENT = (3, 8, 12)
+"""Frames, height and width of the latents: 81 frames of 480x832 for Wan."""
+
+VERSIONS = ("torch", "diffusers", "flash-attn", "flash-attn-3", "flash-attn-4", "sageattention", "sageattn3")
+
+Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+Name = TypeVar("Name", bound=Hashable)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A backend that can run here, and the environment in which it is this kernel."""
+
+    backend: AttentionBackend
+    plugin: Plugin
+    variables: dict[str, str]
+
+    @property
+    def title(self) -> str:
+        """Name and version of what runs."""
+        probe = ask(self.backend)
+        return f"{self.backend.name} ({probe.kernel.partition('.')[0]} {probe.version})"
+
+
+@click.command()
+@click.option("--device", default="cuda" if torch.cuda.is_available() else "cpu", show_default=True)
+@click.option("--quick", is_flag=True, help="Small shapes and a small model, to try the script.")
+@click.option("--suite/--no-suite", default=True)
+@click.option("--model/--no-model", default=True)
+@click.option("--rounds", default=15, show_default=True, help="Timed rounds; each calls everything once.")
+def main(device: str, quick: bool, suite: bool, model: bool, rounds: int) -> None:
+    """Print what was measured; the tables come last."""
+    found = list(candidates(device))
+    lines = [run_suite(candidate) for candidate in found] if suite else []
+    for shape in QUICK_SHAPES if quick else SHAPES:
+        lines += time_kernels(found, shape, device, rounds)
+    if model:
+        lines += time_forward(found, quick, device, rounds)
+    print(f"\n{describe(device)}", *lines, sep="\n")
+
+
+def candidates(device: str) -> Iterator[Candidate]:
+    """Every installed backend that can run on the device; FLASH_ATTN once for each version that is there."""
+    for plugin in load_plugins().loaded:
+        for backend in plugin.backends:
+            several = [{"FASTVIDEO_FLASH_ATTN_VERSION": number} for number in "234"]
+            for variables in several if backend.name == "FLASH_ATTN" else [{}]:
+                with environment(variables):
+                    chosen = load_plugins().backend(backend.name)[0]
+                    probe = ask(chosen)
+                    devices = chosen.capabilities.devices
+                if probe.available and (devices is None or device in devices):
+                    yield Candidate(chosen, plugin, variables)
+                else:
+                    print(f"{backend.name} is not measured: {probe.reason or f'it does not run on {device}'}")
+
+
+@contextmanager
+def environment(variables: dict[str, str]) -> Iterator[None]:
+    """Environment variables, for a while."""
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def run_suite(candidate: Candidate) -> str:
+    """The last line of the suite's run on a backend; the whole of it is printed if something fails."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--fv-backend", candidate.backend.name]
+    with environment(candidate.variables):
+        done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        print(done.stdout[-6000:], done.stderr[-2000:])
+    return f"suite on {candidate.title}: {(done.stdout.strip().splitlines() or ['did not start'])[-1]}"
+
+
+def direct_call(candidate: Candidate) -> Attend:
+    """The kernel as its own documentation calls it."""
+    module, _, name = ask(candidate.backend).kernel.rpartition(".")
+    function = getattr(import_module(module), name)
+    if module == "sageattention":
+        return lambda q, k, v: function(q, k, v, tensor_layout="NHD")
+    if candidate.backend.name == "TORCH_SDPA" or module == "sageattn3":
+        return lambda q, k, v: function(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)).transpose(1, 2)
+    return lambda q, k, v: function(q, k, v)
+
+
+def core_call(candidate: Candidate) -> Attend:
+    """The same kernel through the core, as a transformer's attention reaches it."""
+    resolution = Resolution(Role.SELF, candidate.backend, candidate.plugin, ask(candidate.backend), "a benchmark")
+    router = Router({Role.SELF: resolution})
+
+    def call(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        router.start_forward("", TokenLayout((1, 1, q.shape[1])))
+        try:
+            return attend(Role.SELF, q, k, v, None, None)
+        finally:
+            router.end_forward()
+
+    return call
+
+
+def time_kernels(found: list[Candidate], shape: tuple[int, ...], device: str, rounds: int) -> Iterator[str]:
+    """Milliseconds of each kernel called directly, and what the core adds."""
+    batch, heads, tokens, head_dim = shape
+    tensors = [torch.randn(batch, tokens, heads, head_dim, device=device, dtype=torch.bfloat16) for _ in range(3)]
+    calls = {}
+    for candidate in found:
+        calls[candidate.title, "direct"] = partial(direct_call(candidate), *tensors)
+        calls[candidate.title, "core"] = partial(core_call(candidate), *tensors)
+    with torch.inference_mode():
+        seconds = alternate(calls, device, rounds)
+    work = 4 * batch * heads * tokens**2 * head_dim
+    sdpa = next(seconds[c.title, "direct"] for c in found if c.backend.name == "TORCH_SDPA")
+    yield f"\nattention of (batch, heads, tokens, head_dim) = {shape} in bfloat16"
+    for candidate in found:
+        direct, core = seconds[candidate.title, "direct"], seconds[candidate.title, "core"]
+        yield (
+            f"  {candidate.title:36} {1e3 * median(direct):9.3f} ms {work / median(direct) / 1e12:6.1f} TFLOP/s, "
+            f"{ratio(sdpa, direct):6.3f} x TORCH_SDPA; through the core {ratio(core, direct):.4f} of the direct call"
+        )
+
+
+def time_forward(found: list[Candidate], quick: bool, device: str, rounds: int) -> Iterator[str]:
+    """Milliseconds of one forward pass of Wan 2.1 1.3B with random weights, bare and with each backend."""
+    latent = QUICK_LATENT if quick else LATENT
+    pipe = build_pipeline(quick, device)
+    width = pipe.transformer.config.text_dim
+    inputs = {
+        "hidden_states": torch.randn(1, 16, *latent, device=device, dtype=torch.bfloat16),
+        "timestep": torch.tensor([500.0], device=device),
+        "encoder_hidden_states": torch.randn(1, 512, width, device=device, dtype=torch.bfloat16),
+        "return_dict": False,
+    }
+    yield f"\none forward pass of {'a small model' if quick else 'Wan 2.1 1.3B'} on latents {latent} in bfloat16"
+    for kind in ("eager", "compiled"):
+        if kind == "compiled":
+            pipe.transformer.compile_repeated_blocks(fullgraph=True)
+        yield f"  {'bare diffusers':36} {kind:8} {1e3 * one_forward(pipe, inputs, device, rounds):9.1f} ms"
+        for candidate in found:
+            with environment(candidate.variables), attach(pipe, attention_backend=candidate.backend.name):
+                seconds = one_forward(pipe, inputs, device, rounds)
+            yield f"  {candidate.title:36} {kind:8} {1e3 * seconds:9.1f} ms"
+
+
+def build_pipeline(quick: bool, device: str) -> Any:
+    """A WanPipeline that has only a transformer: random weights at the size of Wan 2.1 1.3B, in the usual precision."""
+    from diffusers import FlowMatchEulerDiscreteScheduler, WanPipeline, WanTransformer3DModel
+
+    small = {"num_attention_heads": 2, "attention_head_dim": 64, "ffn_dim": 128, "num_layers": 2, "text_dim": 64}
+    full = {"num_attention_heads": 12, "attention_head_dim": 128, "ffn_dim": 8960, "num_layers": 30, "text_dim": 4096}
+    torch.manual_seed(0)
+    with torch.device(device):
+        transformer = WanTransformer3DModel(in_channels=16, out_channels=16, freq_dim=256, **(small if quick else full))
+    kept = set(transformer._keep_in_fp32_modules)
+    for name, parameter in transformer.named_parameters():
+        if not kept & set(name.split(".")):
+            parameter.data = parameter.data.to(torch.bfloat16)
+    parts = {"tokenizer": None, "text_encoder": None, "vae": None, "scheduler": FlowMatchEulerDiscreteScheduler()}
+    return WanPipeline(transformer=transformer.eval(), **parts)
+
+
+def one_forward(pipe: Any, inputs: dict[str, Any], device: str, rounds: int) -> float:
+    with torch.inference_mode():
+        return median(alternate({"": lambda: pipe.transformer(**inputs)}, device, rounds)[""])
+
+
+def alternate(
+    calls: Mapping[Name, Callable[[], object]], device: str, rounds: int, warm_up: int = 3
+) -> dict[Name, list[float]]:
+    """Seconds of each call, one round after the other."""
+    seconds: dict[Name, list[float]] = {name: [] for name in calls}
+    for number in range(warm_up + rounds):
+        for name, call in calls.items():
+            taken = timed(call, device)
+            if number >= warm_up:
+                seconds[name].append(taken)
+    return seconds
+
+
+def timed(call: Callable[[], object], device: str) -> float:
+    if device != "cuda":
+        start = time.perf_counter()
+        call()
+        return time.perf_counter() - start
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+    torch.cuda.synchronize()
+    begin.record()
+    call()
+    end.record()
+    torch.cuda.synchronize()
+    return float(begin.elapsed_time(end)) / 1e3
+
+
+def ratio(seconds: list[float], others: list[float]) -> float:
+    """Median of the ratios of calls in the same round."""
+    return median(a / b for a, b in zip(seconds, others, strict=True))
+
+
+def describe(device: str) -> str:
+    name = (
+        torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()}, {torch.get_num_threads()} threads"
+    )
+    found = []
+    for package in VERSIONS:
+        try:
+            found.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            continue
+    return f"{name}; Python {platform.python_version()}, {', '.join(found)}"
+
+
+if __name__ == "__main__":
+    main()
