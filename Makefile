@@ -22,6 +22,7 @@ test: $(VENV)/.installed
 
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/compile.py
 
 $(VENV)/.installed: constraints.txt pyproject.toml $(PLUGINS)
 	$(PYTHON) -m venv $(VENV)

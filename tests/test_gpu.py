@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from fastvideo_core import VideoGenerator, attach
+from fastvideo_core import AttentionCall, Role, VideoGenerator, attach
+from fastvideo_core.errors import BackendOutputError
 from tests.support.models import SIZE, build_wan_pipeline, run
 
 pytestmark = [
@@ -50,3 +51,29 @@ def test_offloading_changes_where_weights_lie_and_nothing_else(wan_folder: Path,
         result = generator.generate_video("cat", **SHORT)
     np.testing.assert_allclose(result.frames, expected, atol=1e-5)
     assert result.receipt.device.startswith("cuda")
+
+
+def test_the_guard_of_sage_attn_never_waits_for_the_gpu() -> None:
+    from fv_sage.guard import FiniteGuard
+
+    guard = FiniteGuard("TEST")
+    attend = guard.watch(lambda query, key, value, call: query)
+    good, bad = torch.zeros(1, 4, 2, 8, device="cuda"), torch.full((1, 4, 2, 8), float("nan"), device="cuda")
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for step in range(20):
+            for layer in range(3):
+                attend(good, good, good, AttentionCall(Role.SELF, layer=layer, step=step, branch="cond"))
+        attend(bad, bad, bad, AttentionCall(Role.SELF, layer=0, step=20, branch="cond"))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    with pytest.raises(BackendOutputError, match="layer 0 of SELF attention, step 20"):
+        guard.finish()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, when it compiles
+def test_compiled_frames_are_the_eager_ones(wan_folder: Path) -> None:
+    with VideoGenerator.from_pretrained(wan_folder, dtype="float32") as generator:
+        expected = generator.generate_video("cat", **SHORT).frames
+    with VideoGenerator.from_pretrained(wan_folder, dtype="float32", compile=True) as generator:
+        np.testing.assert_allclose(generator.generate_video("cat", **SHORT).frames, expected, atol=1e-3)
