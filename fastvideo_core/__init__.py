@@ -19,7 +19,9 @@ if TYPE_CHECKING:
         Need,
         Probe,
         Role,
+        Run,
         TokenLayout,
+        TokenOrder,
     )
     from fastvideo_core.generator import VideoGenerator
     from fastvideo_core.hookspecs import API_VERSION, hookimpl
@@ -41,8 +43,10 @@ _HOMES = {
     "Receipt": "result",
     "Role": "attention.backend",
     "RoleReceipt": "result",
+    "Run": "attention.backend",
     "SamplingParam": "sampling",
     "TokenLayout": "attention.backend",
+    "TokenOrder": "attention.backend",
     "VideoGenerator": "generator",
     "VideoResult": "result",
     "attach": "attachment",
@@ -63,8 +67,10 @@ __all__ = [
     "Receipt",
     "Role",
     "RoleReceipt",
+    "Run",
     "SamplingParam",
     "TokenLayout",
+    "TokenOrder",
     "VideoGenerator",
     "VideoResult",
     "attach",

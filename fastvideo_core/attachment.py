@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from weakref import WeakSet
 
 import torch
 
-from fastvideo_core import diffusers_bridge
-from fastvideo_core.attention.backend import Need, Role
+from fastvideo_core import diffusers_bridge, token_order
+from fastvideo_core.attention.backend import Need, Role, Run, TokenLayout
 from fastvideo_core.attention.resolve import Resolution, resolve
 from fastvideo_core.attention.router import Route, Router
-from fastvideo_core.errors import AttachError, BackendNotUsedError, UnsupportedModelError
+from fastvideo_core.errors import AttachError, BackendNotUsedError, InputError, UnsupportedModelError
 from fastvideo_core.models import family_of
 from fastvideo_core.models.family import ModelFamily
 from fastvideo_core.plugins import CORE_DISTRIBUTION, Plugins, load_plugins
@@ -30,13 +32,18 @@ _attached: WeakSet[Any] = WeakSet()
 
 
 def attach(
-    pipe: Any, *, attention_backend: str | None = None, on_progress: ProgressListener | None = None
+    pipe: Any,
+    *,
+    attention_backend: str | None = None,
+    attention_config: str | Path | None = None,
+    on_progress: ProgressListener | None = None,
 ) -> Attachment:
     """Put an attention backend on a diffusers pipeline.
 
     Args:
         pipe: a supported pipeline, loaded and on the device and in the dtype it will run with.
         attention_backend: a name; default: FASTVIDEO_ATTENTION_BACKEND, else the fastest lossless one that fits.
+        attention_config: a file for the backend; default: FASTVIDEO_ATTENTION_CONFIG, else none.
         on_progress: told of every denoising step.
 
     Returns:
@@ -46,16 +53,36 @@ def attach(
         UnsupportedModelError: the pipeline's class is not supported.
         AttachError: the pipeline is attached already, or its attention processors bypass diffusers' dispatch.
         BackendError: the backend is unknown, cannot run here or does not fit the model.
+        InputError: the configuration file cannot be used.
         PluginError: two plugins provide the backend.
         DiffusersVersionError: this diffusers version is not supported.
     """
-    return Attachment(pipe, attention_backend, on_progress)
+    return Attachment(pipe, attention_backend, attention_config, on_progress)
 
 
 def settle(plugins: Plugins, argument: str | None, needs: list[Need]) -> tuple[str | None, dict[Role, Resolution]]:
     """The backend that was asked for, by argument or environment, and what serves each need."""
     requested, origin = requested_backend(argument)
     return requested, resolve(plugins, requested, origin, needs, read_settings().attention_fallback)
+
+
+def configure(resolutions: dict[Role, Resolution], requested: str | None, argument: str | Path | None) -> None:
+    """Give the file that argument or environment name to the backend that was asked for.
+
+    Raises:
+        InputError: no backend was asked for, or the one that was cannot use the file.
+    """
+    path = Path(argument).expanduser() if argument else read_settings().attention_config
+    if path is None:
+        return
+    serving = {id(r.backend): r.backend for r in resolutions.values() if r.backend.name == requested}
+    if requested is None:
+        raise InputError(
+            f"the configuration file {str(path)!r} is for an attention backend, and none was asked for: set "
+            "attention_backend= or FASTVIDEO_ATTENTION_BACKEND"
+        )
+    for backend in serving.values():
+        backend.configure(path)
 
 
 def requested_backend(argument: str | None) -> tuple[str | None, str]:
@@ -70,7 +97,13 @@ def requested_backend(argument: str | None) -> tuple[str | None, str]:
 class Attachment:
     """A backend on a pipeline; `receipt` tells of the latest run."""
 
-    def __init__(self, pipe: Any, attention_backend: str | None, on_progress: ProgressListener | None) -> None:
+    def __init__(
+        self,
+        pipe: Any,
+        attention_backend: str | None,
+        attention_config: str | Path | None,
+        on_progress: ProgressListener | None,
+    ) -> None:
         if pipe in _attached:
             raise AttachError(f"this {type(pipe).__name__} is attached already; detach it first")
         self.pipe = pipe
@@ -81,14 +114,20 @@ class Attachment:
         needs = self.family.needs(int(first.config.attention_head_dim), first.dtype, device)
         sites = [site for transformer in transformers for site in self.family.attentions(transformer)]
         self.requested, resolutions = settle(load_plugins(), attention_backend, needs)
+        configure(resolutions, self.requested, attention_config)
         self.router = Router(resolutions, {site.role: site.calls for site in sites})
+        self._needs = needs
+        self._layers = Counter(site.role for site in self.family.attentions(first))
         self.run_started = self.run_ended = 0.0
         self.device, self._dtype = str(device), needs[0].dtype
         self._on_progress = on_progress
         self._receipt: Receipt | None = None
+        self._run_announced, self._num_steps = True, 0
         self._undo = ExitStack()
         with ExitStack() as undo:
             diffusers_bridge.install(sites, undo)
+            for transformer in transformers:
+                token_order.install(transformer, self.family.stack, lambda: self.router.order, undo)
             diffusers_bridge.watch(
                 pipe,
                 transformers,
@@ -126,6 +165,7 @@ class Attachment:
 
     def start_run(self, num_steps: int) -> None:
         self._receipt = None
+        self._run_announced, self._num_steps = False, num_steps
         self.router.start_run(num_steps)
         self._tell(0, num_steps)
         self.run_started = time.perf_counter()
@@ -154,7 +194,28 @@ class Attachment:
         text_mask = arguments.get(self.family.text_mask) if self.family.text_mask else None
         if text_mask is not None:
             layout = replace(layout, text_real=self.router.real_tokens(text_mask))
-        self.router.start_forward(branch, layout)
+        if not self._run_announced:
+            self._announce_run(layout)
+        order = self.router.wanted_order(layout, arguments["hidden_states"].device)
+        self.router.start_forward(branch, layout, order)
+
+    def _announce_run(self, layout: TokenLayout) -> None:
+        """Let each backend refuse what it cannot serve before anything is computed."""
+        self._run_announced = True
+        for need in self._needs:
+            self.router.routes[need.role].resolution.backend.start_run(
+                Run(
+                    family=self.family.name,
+                    role=need.role,
+                    layout=layout,
+                    num_steps=self._num_steps,
+                    num_layers=self._layers[need.role],
+                    num_heads=int(self._transformers[0].config.num_attention_heads),
+                    head_dim=need.head_dim,
+                    dtype=need.dtype,
+                    device=need.device,
+                )
+            )
 
     def _check_used(self) -> None:
         idle = [role.value for role, route in self.router.routes.items() if not route.calls]
@@ -221,6 +282,7 @@ def _role_receipt(route: Route, reason: str | None = None) -> RoleReceipt:
         distribution=resolution.plugin.label,
         reason=reason or resolution.reason,
         calls=route.calls - (served.calls if served else 0),
+        details=resolution.backend.run_details(),
         fallback=served,
     )
 

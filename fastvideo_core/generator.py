@@ -11,7 +11,7 @@ from typing import Any, Self, overload
 import torch
 
 from fastvideo_core import output
-from fastvideo_core.attachment import ProgressListener, attach, settle
+from fastvideo_core.attachment import ProgressListener, attach, configure, settle
 from fastvideo_core.errors import AttachError, InputError, ModelNotFoundError
 from fastvideo_core.models.info import ModelInfo, read_model
 from fastvideo_core.plugins import load_plugins
@@ -23,14 +23,26 @@ from fastvideo_core.sampling import SamplingParam, check_prompt
 class VideoGenerator:
     """A loaded model with an attention backend on it. Use as a context manager, or call `close()`."""
 
-    def __init__(self, pipe: Any, info: ModelInfo, attention_backend: str | None, load_seconds: float) -> None:
+    def __init__(
+        self,
+        pipe: Any,
+        info: ModelInfo,
+        attention_backend: str | None,
+        attention_config: str | Path | None,
+        load_seconds: float,
+    ) -> None:
         self.info = info
         self.progress = True
         """Whether to show a progress bar, on terminals."""
         self._pipe: Any | None = pipe
         self._load_seconds = load_seconds
         self._listener: ProgressListener = lambda done, total: None
-        self._attachment = attach(pipe, attention_backend=attention_backend, on_progress=self._on_progress)
+        self._attachment = attach(
+            pipe,
+            attention_backend=attention_backend,
+            attention_config=attention_config,
+            on_progress=self._on_progress,
+        )
         pipe.set_progress_bar_config(disable=True)
 
     @classmethod
@@ -39,6 +51,7 @@ class VideoGenerator:
         model_path: str | Path,
         *,
         attention_backend: str | None = None,
+        attention_config: str | Path | None = None,
         device: str | None = None,
         dtype: torch.dtype | str | None = None,
         num_gpus: int = 1,
@@ -53,6 +66,7 @@ class VideoGenerator:
         Args:
             model_path: a preset's name, a local folder in diffusers format, or a hub id. Only safetensors are loaded.
             attention_backend: a name; default: FASTVIDEO_ATTENTION_BACKEND, else the fastest lossless one that fits.
+            attention_config: a file for that backend; default: FASTVIDEO_ATTENTION_CONFIG, else none.
             device: default "cuda" where there is one, else "cpu".
             dtype: of the transformer and the text encoder; default bfloat16 on CUDA, float32 elsewhere. The
                 autoencoder stays in float32.
@@ -79,13 +93,14 @@ class VideoGenerator:
         if compile and dit_cpu_offload:
             raise InputError("compile and dit_cpu_offload exclude each other: offloading hooks are not traceable")
         needs = info.family.needs(info.head_dim, dtype, torch.device(device))
-        settle(plugins, attention_backend, needs)
+        requested, resolutions = settle(plugins, attention_backend, needs)
+        configure(resolutions, requested, attention_config)
         start = time.perf_counter()
         pipe = _load(info, dtype)
         _place(pipe, device, offload, pin_cpu_memory)
         if compile:
             _compile(pipe, info)
-        return cls(pipe, info, attention_backend, time.perf_counter() - start)
+        return cls(pipe, info, attention_backend, attention_config, time.perf_counter() - start)
 
     @overload
     def generate_video(

@@ -26,6 +26,7 @@ class RoleReceipt:
         distribution: the package that brought it, with its version.
         reason: why it was chosen.
         calls: how often it ran.
+        details: what the backend itself tells of the run, such as its sparsity.
         fallback: what served the calls that it turned out not to take, if FASTVIDEO_ATTENTION_FALLBACK allowed that.
     """
 
@@ -35,6 +36,7 @@ class RoleReceipt:
     distribution: str
     reason: str
     calls: int
+    details: dict[str, Any] = field(default_factory=dict)
     fallback: RoleReceipt | None = None
 
 

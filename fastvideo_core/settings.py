@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 VARIABLES: dict[str, str] = {
     "FASTVIDEO_ATTENTION_BACKEND": "Attention backend, for example SAGE_ATTN; unset or empty: automatic.",
+    "FASTVIDEO_ATTENTION_CONFIG": "A file for the chosen backend, such as windows for SLIDING_TILE_ATTN.",
     "FASTVIDEO_ATTENTION_FALLBACK": "Backend to use where the chosen one cannot run; unset or empty: that is an error.",
     "FASTVIDEO_DISABLE_PLUGINS": "Plugins to leave out: distribution or plugin names, separated by commas; * for all.",
 }
@@ -18,6 +20,7 @@ class Settings:
     """What the environment asks for."""
 
     attention_backend: str | None
+    attention_config: Path | None
     attention_fallback: str | None
     disabled_plugins: frozenset[str]
 
@@ -25,9 +28,11 @@ class Settings:
 def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
     """Read the settings from `environment` (default: the process's), now."""
     environment = os.environ if environment is None else environment
+    config = environment.get("FASTVIDEO_ATTENTION_CONFIG", "").strip()
     disabled = environment.get("FASTVIDEO_DISABLE_PLUGINS", "").split(",")
     return Settings(
         attention_backend=normalize_backend_name(environment.get("FASTVIDEO_ATTENTION_BACKEND")),
+        attention_config=Path(config).expanduser() if config else None,
         attention_fallback=normalize_backend_name(environment.get("FASTVIDEO_ATTENTION_FALLBACK")),
         disabled_plugins=frozenset(normalize_plugin_name(name) for name in disabled if name.strip()),
     )

@@ -6,7 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, ClassVar, TypeAlias
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+
+from fastvideo_core.errors import InputError
 
 if TYPE_CHECKING:
     import torch
@@ -101,12 +104,54 @@ class TokenLayout:
         text_before: text tokens in front of the video tokens.
         text_after: text tokens behind them.
         text_real: how many of the text tokens are not padding, per batch entry; None if all are.
+        ordered: whether the video tokens are in the order, and with the padding, that the backend asked for.
     """
 
     grid: tuple[int, int, int]
     text_before: int = 0
     text_after: int = 0
     text_real: tuple[int, ...] | None = None
+    ordered: bool = False
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is about to run, told to each backend before the first step.
+
+    Attributes:
+        family: the model's family, such as "Wan".
+        num_layers: attention layers of the role; `num_heads` of size `head_dim` in each.
+        dtype: the name of a torch dtype; `device` that of a torch device type.
+    """
+
+    family: str
+    role: Role
+    layout: TokenLayout
+    num_steps: int
+    num_layers: int
+    num_heads: int
+    head_dim: int
+    dtype: str
+    device: str
+
+
+@dataclass(frozen=True)
+class TokenOrder:
+    """Another order of the video tokens, with padding, in which a backend wants them.
+
+    Attributes:
+        gather: for each place in the new order, the video token that goes there, (places,), int64; places of padding
+            name any token.
+        scatter: for each video token its place, (video tokens,), int64.
+    """
+
+    gather: torch.Tensor
+    scatter: torch.Tensor
+
+    @property
+    def padding(self) -> int:
+        """How many places are padding."""
+        return len(self.gather) - len(self.scatter)
 
 
 @dataclass(slots=True)
@@ -176,6 +221,25 @@ class AttentionBackend(ABC):
         Return more than 1 only where the backend is lossless and faster than torch's own attention. Default: 0, never.
         """
         return 0
+
+    def configure(self, path: Path) -> None:
+        """Take the file that `attention_config=` or FASTVIDEO_ATTENTION_CONFIG names, when a backend is attached.
+
+        Raises:
+            InputError: the file cannot be read or means nothing to this backend; by default no file does.
+        """
+        raise InputError(f"{self.name} takes no configuration file; {str(path)!r} was given")
+
+    def token_order(self, layout: TokenLayout, device: torch.device) -> TokenOrder | None:
+        """The order in which it wants the video tokens, brought about once per forward pass. Default: as they are."""
+        return None
+
+    def start_run(self, run: Run) -> None:  # noqa: B027  # optional
+        """Called before the first step of a run; raise a BackendError or InputError if it cannot be served."""
+
+    def run_details(self) -> dict[str, Any]:
+        """What the receipt should tell of the latest run beside the calls, as plain values. Default: nothing."""
+        return {}
 
     def finish_run(self) -> None:  # noqa: B027  # optional
         """Called after a run that ended well, when the device is done; raise a BackendError to fail it.

@@ -17,6 +17,7 @@ from fastvideo_core.attention.backend import (
     MaskKind,
     Role,
     TokenLayout,
+    TokenOrder,
 )
 from fastvideo_core.attention.masks import ReducedMask, reduce_mask
 from fastvideo_core.attention.resolve import Resolution
@@ -155,7 +156,8 @@ class Route:
 
     def _fall_back(self, misfit: str) -> Route:
         where = f"{self.resolution.backend.name} cannot serve {self.state.role.value} attention: {misfit}"
-        if self.fallback is None:
+        layout = self.state.layout
+        if self.fallback is None or (layout is not None and layout.ordered):
             raise BackendMismatchError(
                 f"{where}; choose another backend, or set FASTVIDEO_ATTENTION_FALLBACK=TORCH_SDPA to let that serve it"
             )
@@ -209,6 +211,8 @@ class Router:
         }
         self.steps: Counter[str] = Counter()
         """Forward passes per guidance branch, in the run that is under way or the last one."""
+        self.order: TokenOrder | None = None
+        """The order of the video tokens within the blocks of the forward pass that is under way; None: as they are."""
         self._masks: dict[object, tuple[torch.Tensor, ReducedMask]] = {}
         self._text: dict[int, tuple[torch.Tensor, tuple[int, ...]]] = {}
 
@@ -235,8 +239,11 @@ class Router:
         """Let go of the masks of the run."""
         self._forget()
 
-    def start_forward(self, branch: str, layout: TokenLayout) -> None:
+    def start_forward(self, branch: str, layout: TokenLayout, order: TokenOrder | None = None) -> None:
         """Called before each forward pass of a transformer, whose attention comes here until `end_forward`."""
+        self.order = order
+        if order is not None:
+            layout = replace(layout, ordered=True)
         step = self.steps[branch]
         self.steps[branch] += 1
         for route in self.routes.values():
@@ -245,7 +252,15 @@ class Router:
 
     def end_forward(self) -> None:
         """Called after each forward pass, also a failed one."""
+        self.order = None
         _current.set(None)
+
+    def wanted_order(self, layout: TokenLayout, device: torch.device) -> TokenOrder | None:
+        """The order that the backend of the video tokens' own attention asks for."""
+        for role in (Role.SELF, Role.JOINT):
+            if role in self.routes:
+                return self.routes[role].resolution.backend.token_order(layout, device)
+        return None
 
     def real_tokens(self, text_mask: torch.Tensor) -> tuple[int, ...]:
         """How many text tokens of each batch entry are real; read from the device once a run for each mask."""
@@ -265,11 +280,25 @@ class Router:
         seen_as = (tuple(mask.shape), tuple(key.shape[:2]), layout) if derived else id(mask)
         known = self._masks.get(seen_as)
         if known is None:
-            known = self._masks[seen_as] = (mask, reduce_mask(mask, key.shape[0], key.shape[1]))
+            padding = self.order.padding if self.order is not None and derived else 0
+            reduced = reduce_mask(mask, key.shape[0], key.shape[1] - padding)
+            known = self._masks[seen_as] = (mask, _behind_padding(reduced, padding))
         return known[1]
 
     def _forget(self) -> None:
         self._masks, self._text = {}, {}
+
+
+def _behind_padding(mask: ReducedMask, padding: int) -> ReducedMask:
+    """The mask of a model whose video tokens have got padding that the model does not know of."""
+    if not padding or mask.kind is MaskKind.NONE:
+        return mask
+    if mask.key_lengths is None:
+        raise BackendMismatchError(
+            f"the model passes an {mask.kind.value} mask of shape {tuple(mask.mask.shape)}, which cannot be brought "
+            "into the token order that the attention backend asks for; choose another backend"
+        )
+    return replace(mask, key_lengths=tuple(length + padding for length in mask.key_lengths))
 
 
 def _load(resolution: Resolution) -> tuple[Resolution, AttentionFunction]:

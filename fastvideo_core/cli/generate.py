@@ -13,6 +13,7 @@ DEFAULT_MODEL = "shapes"
 @click.argument("prompt")
 @click.option("--model", default=DEFAULT_MODEL, show_default=True, help="Preset, local folder or hub id.")
 @click.option("--attention-backend", metavar="NAME", help="Default: FASTVIDEO_ATTENTION_BACKEND, else automatic.")
+@click.option("--attention-config", metavar="FILE", help="For the backend. Default: FASTVIDEO_ATTENTION_CONFIG.")
 @click.option("--negative-prompt", help="What the guidance leads away from.")
 @click.option("--image", "image_path", metavar="PATH", help="What an image-to-video model starts from.")
 @click.option("--height", type=int, help="Pixels.")
@@ -32,6 +33,7 @@ def generate_command(
     prompt: str,
     model: str,
     attention_backend: str | None,
+    attention_config: str | None,
     device: str | None,
     dtype: str | None,
     compile: bool,  # noqa: A002  # the option's name
@@ -54,7 +56,12 @@ def generate_command(
     from fastvideo_core.generator import VideoGenerator
 
     with VideoGenerator.from_pretrained(
-        model, attention_backend=attention_backend, device=device, dtype=dtype, compile=compile
+        model,
+        attention_backend=attention_backend,
+        attention_config=attention_config,
+        device=device,
+        dtype=dtype,
+        compile=compile,
     ) as generator:
         result = generator.generate_video(prompt, params)
     if as_json:

@@ -42,6 +42,25 @@ class AttentionSite:
 
 
 @dataclass(frozen=True)
+class BlockStack:
+    """How a transformer runs its repeated blocks: for block in list: hidden, … = block(hidden, …), list after list.
+
+    A block's first argument, and its result or the first of it, are the video tokens, (batch, tokens, channels).
+
+    Attributes:
+        lists: names of the lists, in the order in which they run.
+        modulation: position of the argument with the modulation, which has a token axis (its second) if it is 4-D.
+        rotary: position of the argument with the rotary embedding, a tuple of tensors.
+        rotary_axis: the axis of these that counts video tokens.
+    """
+
+    lists: tuple[str, ...]
+    modulation: int
+    rotary: int
+    rotary_axis: int
+
+
+@dataclass(frozen=True)
 class ModelFamily:
     """Models that share one transformer class of diffusers.
 
@@ -52,6 +71,7 @@ class ModelFamily:
         attentions: yields each attention of the repeated blocks, in the order in which they run.
         token_layout: from the transformer's configuration and the keyword arguments of its forward.
         geometry: from the configurations of transformer and autoencoder.
+        stack: how its blocks run.
         roles: the roles that its attention has.
         image_pipelines: those of them that also need an image to start from.
         guidance_is_built_in: whether the model takes the guidance scale as an input, and no negative prompt.
@@ -65,6 +85,7 @@ class ModelFamily:
     attentions: Callable[[torch.nn.Module], Iterator[AttentionSite]]
     token_layout: Callable[[Mapping[str, Any], Mapping[str, Any]], TokenLayout]
     geometry: Callable[[Mapping[str, Any], Mapping[str, Any]], Geometry]
+    stack: BlockStack
     roles: tuple[Role, ...]
     image_pipelines: frozenset[str] = frozenset()
     guidance_is_built_in: bool = False

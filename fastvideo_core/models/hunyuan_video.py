@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from fastvideo_core.attention.backend import Role, TokenLayout
 from fastvideo_core.hookspecs import API_VERSION, hookimpl
-from fastvideo_core.models.family import AttentionSite, Geometry, ModelFamily
+from fastvideo_core.models.family import AttentionSite, BlockStack, Geometry, ModelFamily
 from fastvideo_core.models.preset import ModelPreset
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ HUNYUAN_VIDEO = ModelFamily(
     attentions=_attentions,
     token_layout=_token_layout,
     geometry=_geometry,
+    stack=BlockStack(lists=("transformer_blocks", "single_transformer_blocks"), modulation=2, rotary=4, rotary_axis=0),
     roles=(Role.JOINT,),
     guidance_is_built_in=True,
     text_mask="encoder_attention_mask",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from fastvideo_core.attention.backend import Role, TokenLayout
 from fastvideo_core.hookspecs import API_VERSION, hookimpl
-from fastvideo_core.models.family import AttentionSite, Geometry, ModelFamily
+from fastvideo_core.models.family import AttentionSite, BlockStack, Geometry, ModelFamily
 from fastvideo_core.models.preset import ModelPreset
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ WAN = ModelFamily(
     attentions=_attentions,
     token_layout=_token_layout,
     geometry=_geometry,
+    stack=BlockStack(lists=("blocks",), modulation=2, rotary=3, rotary_axis=1),
     roles=(Role.SELF, Role.CROSS),
 )
 

@@ -1,0 +1,200 @@
+"""`fv sta`: convert, inspect and search files of windows."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fastvideo_core.errors import InputError
+
+
+@click.group("sta")
+def sta() -> None:
+    """Windows of Sliding Tile Attention."""
+
+
+def _triple(text: str, name: str) -> tuple[int, int, int]:
+    parts = text.lower().replace("x", ",").split(",")
+    if len(parts) != 3 or not all(part.strip().isdecimal() and int(part) for part in parts):
+        raise InputError(f"{name} is {text!r}, it must be three whole numbers, such as 30x48x80")
+    time, height, width = map(int, parts)
+    return time, height, width
+
+
+@sta.command("convert")
+@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("target", type=click.Path(path_type=Path))
+@click.option("--grid", required=True, metavar="TxHxW", help="The canvas in tokens, such as 30x48x80.")
+@click.option("--tile", default="6x8x8", show_default=True, metavar="TxHxW")
+@click.option("--family", required=True, help="The model's family, such as HunyuanVideo or Wan.")
+def convert_command(source: Path, target: Path, grid: str, tile: str, family: str) -> None:
+    """Write a published flat file SOURCE in our own format to TARGET."""
+    import numpy as np
+
+    from fv_sta.strategy import check_windows, read_strategy, write_strategy
+    from fv_sta.tiles import Tiling, check_tile
+
+    table = read_strategy(source)
+    tiling = Tiling(_triple(grid, "--grid"), check_tile(_triple(tile, "--tile"), "--tile"))
+    check_windows(table.distinct(), tiling.tiles, str(source))
+    full = (table.table >= np.array(tiling.tiles)).all(axis=(1, 2, 3))
+    dense_steps = int(np.argmin(full)) if not full.all() else table.steps
+    write_strategy(replace(table, dense_steps=dense_steps, family=family, grid=tiling.grid, tile=tiling.tile), target)
+    click.echo(
+        f"{target}: {table.steps} steps, the first {dense_steps} dense, {table.layers} layers, {table.heads} heads; "
+        f"{source.stat().st_size:,} bytes became {target.stat().st_size:,}"
+    )
+
+
+@sta.command("inspect")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--grid", metavar="TxHxW", help="The canvas in tokens, if the file does not tell.")
+@click.option("--tile", metavar="TxHxW", help="The tile, if the file does not tell. Default: 6x8x8")
+@click.option("--png", type=click.Path(path_type=Path), help="Where to draw a heat map of steps and layers.")
+def inspect_command(file: Path, grid: str | None, tile: str | None, png: Path | None) -> None:
+    """Show a FILE of windows: which occur, and what share of full attention's work they leave."""
+    from fv_sta.report import draw_heat_map, share_of_work
+    from fv_sta.strategy import check_windows, read_strategy
+    from fv_sta.tiles import DEFAULT_TILE, Tiling, by
+    from fv_sta.windows import describe
+
+    table = read_strategy(file)
+    canvas = table.grid or (_triple(grid, "--grid") if grid else None)
+    if canvas is None:
+        raise InputError(f"{str(file)!r} does not tell its canvas; give it as --grid, such as 30x48x80")
+    tiling = Tiling(canvas, table.tile or (_triple(tile, "--tile") if tile else DEFAULT_TILE))
+    check_windows(table.distinct(), tiling.tiles, str(file))
+    work = share_of_work(table, tiling)
+    click.echo(
+        f"{table.steps} steps, the first {table.dense_steps} dense; {table.layers} layers of {table.heads} heads"
+    )
+    click.echo(f"canvas {by(tiling.grid)}, tile {by(tiling.tile)}, {by(tiling.tiles)} tiles")
+    click.echo("windows: " + ", ".join(describe(window, tiling.tiles) for window in table.distinct()))
+    click.echo(
+        f"work: {work.mean():.3f} of full attention's; after the dense steps {work[table.dense_steps :].mean():.3f}"
+    )
+    for name, axis in (("step", 1), ("layer", 0)):
+        values = work.mean(axis=axis)
+        click.echo(f"by {name}: " + " ".join(f"{value:.2f}" for value in values))
+    if png:
+        draw_heat_map(work, png)
+        click.echo(f"heat map {png}")
+
+
+@sta.command("search")
+@click.option("--model", required=True, help="Preset, local folder or hub id.")
+@click.option("--prompts", "prompt_file", required=True, type=click.Path(path_type=Path), help="One prompt a line.")
+@click.option("--output", required=True, type=click.Path(path_type=Path), help="The file of windows to write.")
+@click.option("--max-error", type=float, help="The relative error that a head's output may have.")
+@click.option("--density", type=float, help="The share of full attention's work to come down to, instead.")
+@click.option("--windows", "window_text", help="Candidates, such as '1,1,1 3,3,3'. Default: every odd one.")
+@click.option("--tile", help="Default: FASTVIDEO_STA_TILE, else 6,8,8.")
+@click.option("--ranges", default=3, show_default=True, help="Parts of the run that get windows of their own.")
+@click.option("--dense", default=0.25, show_default=True, help="Share of first steps with full attention.")
+@click.option("--height", type=int)
+@click.option("--width", type=int)
+@click.option("--frames", "num_frames", type=int)
+@click.option("--steps", "num_inference_steps", type=int)
+@click.option("--guidance", "guidance_scale", type=float)
+@click.option("--seed", type=int, default=1024, show_default=True)
+@click.option("--device", help="Default: cuda where there is one, else cpu.")
+def search_command(
+    model: str,
+    prompt_file: Path,
+    output: Path,
+    max_error: float | None,
+    density: float | None,
+    window_text: str | None,
+    tile: str | None,
+    ranges: int,
+    dense: float,
+    device: str | None,
+    **sampling: Any,
+) -> None:
+    """Measure candidate windows on generated videos and write the cheapest that are good enough.
+
+    What was measured is kept beside OUTPUT until the file is written: an interrupted search goes on from there.
+    """
+    from fv_sta.search import choose, choose_density, measure
+
+    if (max_error is None) == (density is None):
+        raise InputError("give either --max-error or --density")
+    for name, value, low, high in (
+        ("--max-error", max_error, 0, 10),
+        ("--density", density, 0, 1),
+        ("--dense", dense, 0, 1),
+    ):
+        if value is not None and not low <= value <= high:
+            raise InputError(f"{name} is {value}, it must be {low} to {high}")
+    if ranges < 1:
+        raise InputError(f"--ranges is {ranges}, it must be 1 or more")
+    prompts = _read_prompts(prompt_file)
+    if not output.parent.is_dir():
+        raise InputError(f"there is no folder {str(output.parent)!r} to write {output.name} into")
+    if tile:
+        os.environ["FASTVIDEO_STA_TILE"] = tile
+    generator, windows, sampling = _prepare(model, device, sampling, window_text)
+    notes = output.with_name(output.name + ".measured.npz")
+    with generator:
+        measured = measure(generator, prompts, sampling, windows, notes, _progress(len(prompts)))
+    dense_steps = -int(-dense * measured.errors.shape[0] // 1)
+    if max_error is not None:
+        choice = choose(measured, ranges, dense_steps, max_error)
+    else:
+        assert density is not None
+        choice = choose_density(measured, ranges, dense_steps, density)
+    from fv_sta.strategy import write_strategy
+
+    write_strategy(choice.table, output)
+    notes.unlink()
+    click.echo(f"{output}: work {choice.density:.3f} of full attention's, {dense_steps} dense steps included")
+    click.echo(f"relative error expected {choice.error:.4f}, bound {choice.max_error:.4f}, over {len(prompts)} prompts")
+    for number, (share, error) in enumerate(zip(choice.density_of_range, choice.error_of_range, strict=True), start=1):
+        click.echo(f"  range {number}: work {share:.3f}, error {error:.4f}")
+
+
+def _read_prompts(path: Path) -> list[str]:
+    try:
+        prompts = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"the prompts {str(path)!r} cannot be read: {error}") from error
+    if not prompts:
+        raise InputError(f"{str(path)!r} has no prompts, one a line")
+    return prompts
+
+
+def _prepare(
+    model: str, device: str | None, sampling: dict[str, Any], window_text: str | None
+) -> tuple[Any, list[tuple[int, int, int]], dict[str, Any]]:
+    """The generator, the candidate windows on its canvas, and what was given of the sampling parameters."""
+    from fastvideo_core import SamplingParam, VideoGenerator
+    from fv_sta.backend import SlidingTileAttention
+    from fv_sta.search import candidates
+    from fv_sta.strategy import check_windows
+
+    given = {name: value for name, value in sampling.items() if value is not None}
+    params = SamplingParam.from_pretrained(model).with_overrides(**given)
+    generator = VideoGenerator.from_pretrained(model, attention_backend=SlidingTileAttention.name, device=device)
+    params.check(generator.info)
+    tiles = (
+        SlidingTileAttention()
+        .tiling(generator.info.geometry.grid(params.num_frames, params.height, params.width))
+        .tiles
+    )
+    if not window_text:
+        return generator, candidates(tiles), given
+    windows = [_triple(part, "--windows") for part in window_text.split()]
+    check_windows(windows, tiles, "--windows")
+    return generator, windows, given
+
+
+def _progress(total: int) -> Callable[[int, str], None]:
+    def show(number: int, prompt: str) -> None:
+        click.echo(f"[{number + 1}/{total}] {prompt}", err=True)
+
+    return show
