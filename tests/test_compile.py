@@ -74,7 +74,6 @@ def image() -> dict[str, Any]:
     return {"image": Image.new("RGB", (48, 32), "red")}
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # torch's own, when it compiles for a CPU
 def test_generators_that_come_and_go_share_the_graph(wan_folder: Path, graphs: Callable[[], int]) -> None:
     arguments: dict[str, Any] = {**SIZE, "guidance_scale": 3.0, "save_video": False}
     with VideoGenerator.from_pretrained(wan_folder) as eager:

@@ -21,7 +21,7 @@ from fastvideo_core.attention.backend import (
 )
 from fastvideo_core.attention.masks import ReducedMask, reduce_mask
 from fastvideo_core.attention.resolve import Resolution
-from fastvideo_core.errors import AttachError, BackendMismatchError, BackendUnavailableError
+from fastvideo_core.errors import AttachError, BackendMismatchError, BackendUnavailableError, FastVideoError
 
 MaskReader: TypeAlias = Callable[[torch.Tensor, torch.Tensor, "TokenLayout | None"], ReducedMask]
 
@@ -306,6 +306,8 @@ def _load(resolution: Resolution) -> tuple[Resolution, AttentionFunction]:
     name = resolution.backend.name
     try:
         return resolution, resolution.backend.load()
+    except FastVideoError:
+        raise
     except Exception as error:
         problem = f"{name} said that its kernel can be used, but loading it raised {type(error).__name__}: {error}"
         if resolution.fallback is not None:

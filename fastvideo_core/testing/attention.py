@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastvideo_core.attention.backend import AttentionBackend, MaskKind, Need, Probe, Role, ask
 from fastvideo_core.attention.resolve import Resolution, find_backend, resolve
@@ -51,9 +50,9 @@ class AttentionBackendSuite:
         class TestMyKernel(AttentionBackendSuite):
             backend = "MY_KERNEL"
 
-    The output is held to float64 attention: up to rounding for a lossless backend, up to `Capabilities.tolerance` for
-    another. What needs the kernel is skipped, with the probe's reason, where it cannot run. A subclass may add tests;
-    replacing one of these is a TypeError when the class is made.
+    The output is held to float64 attention over the keys that `visible` leaves: up to rounding for a lossless backend,
+    up to `Capabilities.tolerance` for another. What needs the kernel is skipped, with the probe's reason, where it
+    cannot run. A subclass may add tests; replacing one of these is a TypeError when the class is made.
     """
 
     backend: ClassVar[str | AttentionBackend]
@@ -66,6 +65,13 @@ class AttentionBackendSuite:
                 f"{cls.__name__} replaces {', '.join(changed)} of AttentionBackendSuite; its tests cannot be "
                 "overridden: add tests of other names, or declare less in the backend's capabilities"
             )
+
+    def visible(self, case: Case) -> torch.Tensor | None:
+        """What a sparse backend means to attend to: boolean, broadcasts to (batch, heads, queries, keys). None: all.
+
+        For a subclass to replace; tokens are in the model's order, `case.layout` tells their arrangement.
+        """
+        return None
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Make the grid."""
@@ -107,7 +113,7 @@ class AttentionBackendSuite:
         result = kernel.run(case)
         assert result.shape == inputs.query.shape
         assert result.dtype is inputs.query.dtype
-        error = relative_error(result, exact_attention(inputs, case.scale))
+        error = relative_error(result, exact_attention(inputs, case.scale, self.visible(case)))
         assert error <= kernel.tolerance(case), f"relative error {error:.2e}, allowed {kernel.tolerance(case):.2e}"
 
     def test_inputs_are_left_alone(self, role: Role) -> None:
@@ -196,7 +202,8 @@ def _find(named: str | AttentionBackend) -> tuple[AttentionBackend, Plugin, Plug
     if isinstance(named, str):
         return *find_backend(plugins, named, "the suite's `backend`"), plugins
     plugin = Plugin("suite", "the suite's `backend`", "", backends=[named])
-    return named, plugin, Plugins([*plugins.all, plugin])
+    others = [other for other in plugins.all if named.name not in other.provides]
+    return named, plugin, Plugins([*others, plugin])
 
 
 def _installed(named: str | AttentionBackend) -> tuple[AttentionBackend, Plugin]:
@@ -300,23 +307,23 @@ def _stack(layers: list[_Layer], query: torch.Tensor, key: torch.Tensor, value: 
     return query
 
 
-_aten = torch.ops.aten
-_READS = (_aten._local_scalar_dense.default, _aten.equal.default, _aten.nonzero.default)
+_READS = ("item", "tolist", "numpy", "nonzero", "__bool__", "__int__", "__float__", "__index__")
 
 
-class _NoReading(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped
-    """Refuses what reads a tensor's value into Python: nothing waits on a CPU, but the same code would on a GPU."""
+def _read(name: str) -> Any:
+    def refuse(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        raise AssertionError(f"Tensor.{name} reads a tensor's value: on a GPU each call would wait for the device")
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in _READS:
-            raise AssertionError(f"{func} reads a tensor's value: on a GPU each call would wait for the device")
-        return func(*args, **(kwargs or {}))
+    return refuse
 
 
 @contextmanager
 def _no_waiting(device: str) -> Iterator[None]:
+    """Refuse what waits for the GPU; on a CPU, where nothing waits, what would on a GPU."""
     if device != "cuda":
-        with _NoReading():  # type: ignore[no-untyped-call]  # likewise
+        with pytest.MonkeyPatch.context() as patched:
+            for name in _READS:
+                patched.setattr(torch.Tensor, name, _read(name))
             yield
         return
     torch.cuda.set_sync_debug_mode("error")

@@ -155,14 +155,20 @@ def _mask(case: Case, generator: torch.Generator, device: str) -> torch.Tensor |
     return (torch.arange(case.keys) < lengths)[:, None, None].to(device)
 
 
-def exact_attention(inputs: Inputs, scale: float | None) -> torch.Tensor:
-    """softmax(scale q kᵀ) v in float64, written out: (batch, tokens, heads, head_dim)."""
+def exact_attention(inputs: Inputs, scale: float | None, visible: torch.Tensor | None = None) -> torch.Tensor:
+    """softmax(scale q kᵀ) v in float64, written out: (batch, tokens, heads, head_dim).
+
+    Args:
+        visible: what the inputs' mask is combined with; broadcasts to (batch, heads, queries, keys).
+    """
     query, key, value = (x.double().transpose(1, 2) for x in (inputs.query, inputs.key, inputs.value))
     groups = query.shape[1] // key.shape[1]
     key, value = (x.repeat_interleave(groups, dim=1) for x in (key, value))
     scores = query @ key.mT * (query.shape[-1] ** -0.5 if scale is None else scale)
     if inputs.mask is not None:
         scores = scores.masked_fill(~inputs.mask, float("-inf"))
+    if visible is not None:
+        scores = scores.masked_fill(~visible.to(scores.device), float("-inf"))
     return (scores.softmax(dim=-1) @ value).transpose(1, 2)
 
 

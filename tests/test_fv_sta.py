@@ -1,0 +1,323 @@
+"""SLIDING_TILE_ATTN computes what its windows mean, on full and ragged canvases, in any model."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from fv_sta import kernels
+from fv_sta.backend import SlidingTileAttention
+from fv_sta.kernels import Sparse
+from fv_sta.strategy import Table
+from fv_sta.tiles import BLOCK, Tiling, Triple, tiling_for
+from fv_sta.windows import block_lists, dense_mask, effective, visible_on_axis
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastvideo_core import AttentionCall, Capabilities, Role, TokenLayout, attach
+from fastvideo_core.errors import BackendMismatchError, BackendUnavailableError, InputError
+from fastvideo_core.testing import AttentionBackendSuite
+from fastvideo_core.testing.cases import Case, Inputs, exact_attention, relative_error
+from tests.support.models import build_hunyuan_pipeline, build_wan_pipeline, run
+
+LARGE: dict[str, Any] = {"height": 160, "width": 208}
+"""A 3x10x13 grid of tokens."""
+
+
+def configure(monkeypatch: pytest.MonkeyPatch, **values: str) -> None:
+    for name, value in {"TILE": "2,8,8", "WINDOW": "1,1,1", "DENSE": "0", **values}.items():
+        monkeypatch.setenv(f"FASTVIDEO_STA_{name}", value)
+
+
+class OneHeadSize(SlidingTileAttention):
+    """With fewer things to compile for."""
+
+    capabilities = Capabilities(
+        roles=frozenset({Role.SELF, Role.JOINT}),
+        lossless=False,
+        tolerance=0.02,
+        head_dims=frozenset({64}),
+        dtypes=frozenset({"bfloat16"}),
+    )
+
+
+class TestFlex(AttentionBackendSuite):
+    """Windows of one tile, so that nearly everything is sparse; most of the suite's canvases are ragged."""
+
+    backend = OneHeadSize()
+
+    @pytest.fixture(autouse=True)
+    def _small_tiles(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        configure(monkeypatch, TILE="1,8,16", KERNEL="flex")
+
+    def visible(self, case: Case) -> torch.Tensor:
+        text = case.layout.text_after
+        return torch.from_numpy(dense_mask(Tiling(case.grid, (1, 8, 16)), (1, 1, 1), text, text))
+
+
+class TestInstalled(AttentionBackendSuite):
+    """Canvases of a single tile are full attention."""
+
+    backend = "SLIDING_TILE_ATTN"
+
+
+triples = st.tuples(st.integers(1, 7), st.integers(1, 9), st.integers(1, 9))
+tiles = st.sampled_from([(2, 8, 8), (1, 8, 16), (4, 4, 8), (6, 8, 8), (128, 1, 1), (1, 2, 64), (3, 32, 4)])
+
+
+@settings(max_examples=120, deadline=None)
+@given(grid=triples, tile=tiles, window=triples, text=st.sampled_from([(0, 0), (3, 2), (130, 128), (200, 131)]))
+def test_block_lists_equal_the_definition(grid: Triple, tile: Triple, window: Triple, text: tuple[int, int]) -> None:
+    """The definition, token by token, against the lists expanded over the places of tile order."""
+    tiling = Tiling(grid, tile)
+    lists = block_lists(tiling, window, *text)
+    places = [tiling.places + count for count in text]
+    seen = np.zeros([-(-count // BLOCK) * BLOCK for count in places], dtype=bool)
+    real = np.pad(tiling.real, (0, seen.shape[1] - tiling.places), constant_values=True)
+    for row in range(len(lists.full_count)):
+        rows = slice(row * BLOCK, (row + 1) * BLOCK)
+        for block in lists.full[row, : lists.full_count[row]]:
+            seen[rows, block * BLOCK : (block + 1) * BLOCK] = True
+        for block in lists.partial[row, : lists.partial_count[row]]:
+            columns = slice(block * BLOCK, (block + 1) * BLOCK)
+            assert not seen[rows, columns].any(), "a block is listed once"
+            seen[rows, columns] = real[columns]
+    queries, keys = (
+        np.concatenate((tiling.scatter, np.arange(tiling.places, tiling.places + count))) for count in text
+    )
+    assert np.array_equal(seen[np.ix_(queries, keys)], by_definition(grid, tile, window, text))
+    padding = np.setdiff1d(np.arange(tiling.places), tiling.scatter)
+    assert not seen[np.ix_(queries, padding)].any()
+
+
+def by_definition(grid: Triple, tile: Triple, window: Triple, text: tuple[int, int]) -> Any:
+    counts = [-(-size // length) for size, length in zip(grid, tile, strict=True)]
+    tokens = np.indices(grid).reshape(3, -1)
+    seen = np.ones((tokens.shape[1], tokens.shape[1]), dtype=bool)
+    for axis in range(3):
+        position = tokens[axis] // tile[axis]
+        if window[axis] >= counts[axis]:
+            continue
+        reach = window[axis] // 2
+        centre = np.clip(position, reach, counts[axis] - 1 - reach)
+        seen &= np.abs(centre[:, None] - position[None]) <= reach
+    return np.pad(seen, ((0, text[0]), (0, text[1])), constant_values=True)
+
+
+@given(grid=triples, tile=tiles)
+def test_tile_order_is_a_permutation_with_padding_below_a_block_a_tile(grid: Triple, tile: Triple) -> None:
+    tiling = Tiling(grid, tile)
+    assert sorted(tiling.gather[tiling.real].tolist()) == list(range(tiling.tokens))
+    assert np.array_equal(tiling.gather[tiling.scatter], np.arange(tiling.tokens))
+    assert tiling.places - tiling.tokens < BLOCK * math.prod(tiling.tiles)
+
+
+@pytest.mark.parametrize(
+    ("count", "window", "acts"), [(10, 3, 3), (10, 4, 5), (10, 2, 3), (5, 4, 5), (5, 5, 5), (3, 7, 3), (4, 2, 3)]
+)
+def test_an_even_window_acts_as_the_next_odd_one(count: int, window: int, acts: int) -> None:
+    seen = visible_on_axis(count, window)
+    assert set(seen.sum(axis=1)) == {acts}
+    assert effective((window,) * 3, (count,) * 3) == (acts,) * 3
+
+
+def test_auto_pads_least() -> None:
+    for grid in ((21, 30, 52), (13, 17, 30), (9, 8, 8), (5, 5, 5)):
+        best = tiling_for(grid, None)
+        others = [(6, 8, 8), (2, 8, 8), (4, 8, 8), (3, 32, 4), (4, 4, 8)]
+        assert math.prod(best.tile) % BLOCK == 0
+        assert best.places <= min(Tiling(grid, tile).places for tile in others)
+
+
+def qkv(tokens: int, heads: int = 3) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    torch.manual_seed(0)
+    return torch.randn(1, tokens, heads, 16), torch.randn(1, tokens, heads, 16), torch.randn(1, tokens, heads, 16)
+
+
+@pytest.mark.parametrize("grid", [(4, 16, 16), (5, 9, 13)])
+@pytest.mark.parametrize("text", [0, 37])
+def test_each_head_has_its_own_window(grid: Triple, text: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    configure(monkeypatch)
+    windows: list[Triple] = [(1, 1, 1), (2, 2, 2), (1, 2, 1)]
+    backend = SlidingTileAttention()
+    backend._table = Table(np.array([[windows]], dtype=np.int32))
+    inputs = Inputs(*qkv(math.prod(grid) + text), None)
+    layout = TokenLayout(grid, text_after=text, text_real=(text,) if text else None)
+    result = backend.load()(inputs.query, inputs.key, inputs.value, AttentionCall(Role.JOINT, 0, 0, 1, "", layout))
+    tiling = Tiling(grid, (2, 8, 8))
+    visible = torch.from_numpy(np.stack([dense_mask(tiling, window, text, text) for window in windows]))
+    assert relative_error(result, exact_attention(inputs, None, visible)) < 1e-5
+
+
+@pytest.mark.parametrize("build", [build_wan_pipeline, build_hunyuan_pipeline])
+def test_ordering_once_per_forward_pass_changes_nothing(build: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    configure(monkeypatch)
+    pipe = build()
+    names = list(pipe.transformer.state_dict())
+    bare, frames, receipts = run(pipe, **LARGE), {}, {}
+    for order in ("forward", "layer"):
+        monkeypatch.setenv("FASTVIDEO_STA_ORDER", order)
+        with attach(pipe, attention_backend="SLIDING_TILE_ATTN") as fv:
+            frames[order] = run(pipe, **LARGE)
+            receipts[order] = next(iter(fv.receipt.attention.values())).details
+            assert list(pipe.transformer.state_dict()) == names
+    np.testing.assert_allclose(frames["forward"], frames["layer"], atol=1e-6)
+    assert abs(frames["forward"] - bare).max() > 1e-3, "the windows are small enough to matter"
+    assert receipts["forward"]["token_order"] == "once per forward pass"
+    assert np.array_equal(run(pipe, **LARGE), bare)
+
+
+@pytest.mark.parametrize("build", [build_wan_pipeline, build_hunyuan_pipeline])
+def test_dense_steps_and_whole_windows_are_full_attention(build: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe = build()
+    bare = run(pipe, **LARGE)
+    for values in ({"DENSE": "1"}, {"WINDOW": "2,2,2"}):
+        configure(monkeypatch, **values)
+        with attach(pipe, attention_backend="SLIDING_TILE_ATTN") as fv:
+            np.testing.assert_allclose(run(pipe, **LARGE), bare, atol=1e-5)
+        details = next(iter(fv.receipt.attention.values())).details
+        assert (details["work"], list(details["kernels"])) == (1.0, ["dense"])
+
+
+def test_modulation_per_token_is_brought_into_order_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in Wan 2.2 TI2V, whose timestep is one for each token."""
+    configure(monkeypatch)
+    pipe = build_wan_pipeline()
+    torch.manual_seed(1)
+    tokens = 3 * 10 * 13
+    inputs = {
+        "hidden_states": torch.randn(1, 16, 3, 20, 26),
+        "timestep": torch.rand(1, tokens) * 1000,
+        "encoder_hidden_states": torch.randn(1, 7, 16),
+        "return_dict": False,
+    }
+    outputs = {}
+    for order in ("forward", "layer"):
+        monkeypatch.setenv("FASTVIDEO_STA_ORDER", order)
+        with attach(pipe, attention_backend="SLIDING_TILE_ATTN"), torch.no_grad():
+            outputs[order] = pipe.transformer(**inputs)[0]
+    torch.testing.assert_close(outputs["forward"], outputs["layer"])
+
+
+def test_compiled_blocks_see_the_order_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    configure(monkeypatch)
+    pipe = build_wan_pipeline()
+    with attach(pipe, attention_backend="SLIDING_TILE_ATTN"):
+        expected = run(pipe, **LARGE)
+        pipe.transformer.compile_repeated_blocks(fullgraph=True, backend="aot_eager")
+        np.testing.assert_allclose(run(pipe, **LARGE), expected, atol=1e-5)
+
+
+def test_the_receipt_tells_what_was_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    configure(monkeypatch, DENSE="0.3", TILE="1,8,16")
+    pipe = build_wan_pipeline()
+    with attach(pipe, attention_backend="sliding-tile-attn") as fv:
+        run(pipe, **LARGE, guidance_scale=1.0)
+    served = fv.receipt.attention
+    assert (served["SELF"].backend, served["CROSS"].backend) == ("SLIDING_TILE_ATTN", "TORCH_SDPA")
+    details = served["SELF"].details
+    assert (details["tile"], details["tiles"]) == ([1, 8, 16], [3, 2, 1])
+    assert details["padding"] == pytest.approx((3 * (128 + 128)) / 390 - 1)
+    assert details["kernels"] == {"flex": 4, "dense": 2}, "one of three steps is dense, in two layers"
+    assert details["density"] < details["work"] < 1 + details["padding"]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"TILE": "3,3,3"}, "FASTVIDEO_STA_TILE: a tile of 3x3x3 has 27 tokens; it needs a multiple of 128"),
+        ({"TILE": "6,8"}, "FASTVIDEO_STA_TILE is '6,8', it must be three whole numbers"),
+        ({"WINDOW": "nan,1,1"}, "FASTVIDEO_STA_WINDOW is 'nan,1,1'"),
+        ({"WINDOW": "-1,1,1"}, "FASTVIDEO_STA_WINDOW is '-1,1,1'"),
+        ({"DENSE": "2"}, "FASTVIDEO_STA_DENSE is '2', it must be a share of the steps from 0 to 1"),
+        ({"DENSE": "nan"}, "FASTVIDEO_STA_DENSE is 'nan'"),
+        ({"ORDER": "never"}, "FASTVIDEO_STA_ORDER is 'never'"),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused_at_construction(
+    monkeypatch: pytest.MonkeyPatch, wan_pipeline: Any, values: dict[str, str], message: str
+) -> None:
+    configure(monkeypatch, **values)
+    with pytest.raises(InputError, match=message):
+        attach(wan_pipeline, attention_backend="SLIDING_TILE_ATTN")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"WINDOW": "3,1,1"}, "the window 3x1x1 is larger than the canvas of 2x2x2 tiles; the largest window"),
+        ({"TILE": "6,32,32"}, "the canvas of 3x10x13 tokens is not larger than one tile of 6x32x32"),
+    ],
+)
+def test_what_does_not_fit_the_canvas_is_refused_before_a_step(
+    monkeypatch: pytest.MonkeyPatch, wan_pipeline: Any, values: dict[str, str], message: str
+) -> None:
+    configure(monkeypatch, **values)
+    monkeypatch.setattr(SlidingTileAttention, "attend", lambda *_: pytest.fail("a step was run"))
+    with (
+        attach(wan_pipeline, attention_backend="SLIDING_TILE_ATTN"),
+        pytest.raises(InputError, match=message),
+    ):
+        run(wan_pipeline, **LARGE)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "message"),
+    [
+        ("fa4", r"FlashAttention 4 \(block-sparse\) .*; FASTVIDEO_STA_KERNEL asks for it"),
+        ("st_attn", r"st_attn .*; FASTVIDEO_STA_KERNEL asks for it"),
+        ("flax", "FASTVIDEO_STA_KERNEL is 'flax'. Set it to fa4, flex, st_attn, or unset it"),
+    ],
+)
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_kernel_that_was_asked_for_and_is_not_there(
+    monkeypatch: pytest.MonkeyPatch, wan_pipeline: Any, kernel: str, message: str
+) -> None:
+    configure(monkeypatch, KERNEL=kernel)
+    with pytest.raises(BackendUnavailableError, match=message):
+        attach(wan_pipeline, attention_backend="SLIDING_TILE_ATTN")
+
+
+CANVAS = Tiling((30, 48, 80), (6, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("name", "sparse", "head_dim", "dtype", "message"),
+    [
+        ("fa4", Sparse(CANVAS, ((3, 3, 3),), 256, 37, None), 128, "bfloat16", None),
+        ("fa4", Sparse(CANVAS, ((3, 3, 3),), 0, 0, None), 128, "float32", "not float32 on cuda"),
+        ("fa4", Sparse(CANVAS, ((3, 3, 3),), 0, 0, None), 256, "bfloat16", "head sizes from 64 to 128, not 256"),
+        ("fa4", Sparse(Tiling((21, 30, 52), (6, 8, 8)), ((3, 3, 3),), 0, 0, None), 128, "bfloat16", "whole blocks"),
+        ("st_attn", Sparse(CANVAS, ((3, 3, 3), (5, 6, 1)), 256, 37, None), 128, "bfloat16", None),
+        ("st_attn", Sparse(CANVAS, ((3, 3, 3),), 0, 0, None), 128, "bfloat16", "with 1 to 256 tokens of text, not"),
+        ("st_attn", Sparse(CANVAS, ((1, 3, 3),), 256, 9, None), 128, "bfloat16", "does not compute the windows"),
+        ("st_attn", Sparse(CANVAS, ((3, 3, 3),), 256, 9, None), 128, "float16", "takes bfloat16 and head size 128"),
+        ("st_attn", Sparse(Tiling((12, 16, 16), (6, 8, 8)), ((1, 1, 1),), 0, 0, None), 128, "bfloat16", "canvases 30x"),
+        ("st_attn", Sparse(Tiling((18, 48, 80), (6, 8, 8)), ((3, 3, 3),), 9, 9, None), 128, "bfloat16", "without text"),
+        ("flex", Sparse(Tiling((21, 30, 52), (6, 8, 8)), ((3, 3, 3),), 9, 9, None), 24, "float32", None),
+    ],
+)
+def test_what_each_kernel_takes(name: str, sparse: Sparse, head_dim: int, dtype: str, message: str | None) -> None:
+    problem = kernels.misfit(name, sparse, head_dim, dtype, "cuda")
+    assert (problem is None) == (message is None), problem
+    assert message is None or message in str(problem)
+
+
+def test_a_forced_kernel_that_does_not_fit_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    configure(monkeypatch, KERNEL="fa4")
+    monkeypatch.setattr(SlidingTileAttention, "_chosen", (("fa4",), None))
+    backend = SlidingTileAttention()
+    q, k, v = qkv(4 * 16 * 16)
+    with pytest.raises(BackendMismatchError, match=r"SLIDING_TILE_ATTN \(FASTVIDEO_STA_KERNEL=fa4\) cannot .*on cpu"):
+        backend.attend(q, k, v, AttentionCall(Role.SELF, 0, 0, 1, "", TokenLayout((4, 16, 16))))
+
+
+def test_wan_2_2_orders_both_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
+    configure(monkeypatch)
+    pipe = build_wan_pipeline(experts=2)
+    with attach(pipe, attention_backend="SLIDING_TILE_ATTN") as fv:
+        run(pipe, **LARGE)
+        assert fv.receipt.attention["SELF"].details["kernels"] == {"flex": 12}
