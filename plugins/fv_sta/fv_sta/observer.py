@@ -56,11 +56,11 @@ class Observer:
         try:
             exact = self._with_window(FULL, backend, query, key, value, call)
             looked_at = self._looked_at(call.layout.ordered, exact.device, video)
-            norm = exact[:, looked_at].float().norm(dim=(0, 1, 3))
+            norm = _per_head(exact[:, looked_at])
             errors = []
             for window in self.windows:
                 other = self._with_window(window, backend, query, key, value, call)
-                errors.append((other - exact)[:, looked_at].float().norm(dim=(0, 1, 3)) / norm)
+                errors.append(_per_head((other - exact)[:, looked_at]) / norm)
         finally:
             self.busy = False
         self._errors.setdefault((call.step, call.layer), []).append(torch.stack(errors))
@@ -95,3 +95,11 @@ class Observer:
         if ordered and self.tiling is not None and self.tiling.places != self.tiling.tokens:
             return torch.from_numpy(self.tiling.scatter).to(device)
         return slice(0, video)
+
+
+def _per_head(tensor: torch.Tensor) -> torch.Tensor:
+    """The Euclidean norm of each head, from (batch, tokens, heads, head_dim)."""
+    import torch
+
+    norm: torch.Tensor = torch.linalg.vector_norm(tensor.float(), dim=(0, 1, 3))
+    return norm
