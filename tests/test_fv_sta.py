@@ -249,6 +249,7 @@ def test_settings_that_mean_nothing_are_refused_at_construction(
     ("values", "message"),
     [
         ({"WINDOW": "3,1,1"}, "the window 3x1x1 is larger than the canvas of 2x2x2 tiles; the largest window"),
+        ({"WINDOW": ""}, "has 2x2x2 tiles of 2x8x8, which the default window of 3x3x3 covers"),
         ({"TILE": "6,32,32"}, "the canvas of 3x10x13 tokens is not larger than one tile of 6x32x32"),
     ],
 )

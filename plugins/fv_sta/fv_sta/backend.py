@@ -78,6 +78,12 @@ class SlidingTileAttention(AttentionBackend):
                 f"the canvas of {by(tiling.grid)} tokens is not larger than one tile of {by(tiling.tile)}: sliding "
                 f"tiles would be full attention; choose a smaller {TILE}, a larger video, or TORCH_SDPA"
             )
+        if self._table is None and self._window_setting is None and is_full(DEFAULT_WINDOW, tiling.tiles):
+            raise InputError(
+                f"the canvas of {by(tiling.grid)} tokens has {by(tiling.tiles)} tiles of {by(tiling.tile)}, which the "
+                f"default window of {by(DEFAULT_WINDOW)} covers: that would be full attention; set {WINDOW} or a "
+                f"smaller {TILE}, choose a larger video, or TORCH_SDPA"
+            )
         if self._table is not None:
             _check_table(self._table, run, tiling)
             windows = self._table.distinct()
@@ -174,8 +180,10 @@ class SlidingTileAttention(AttentionBackend):
         if usable:
             return usable, probes[usable[0]]
         probe = next(iter(probes.values()))
-        reason = f"{probe.reason}; {KERNEL} asks for it" if asked else probe.reason
-        return (), Probe(False, reason=reason, remedy=probe.remedy, broken=probe.broken)
+        if not asked:
+            return (), probe
+        reason, remedy = f"{probe.reason}; {KERNEL} asks for it", f"{probe.remedy}, or unset {KERNEL}"
+        return (), Probe(False, reason=reason, remedy=remedy, broken=probe.broken)
 
     def tiling(self, grid: Triple) -> Tiling:
         tile = self._table.tile if self._table and self._table.tile else self._tile_setting
