@@ -16,9 +16,9 @@ from typing import Any
 import click
 import torch
 from attention import alternate, describe, environment, ratio
-from fv_sta import kernels
 from fv_sta.backend import SlidingTileAttention
-from fv_sta.kernels import Sparse
+from fv_sta.kernels import KERNELS, dense
+from fv_sta.sparse import Sparse, work_of
 from fv_sta.tiles import BLOCK, Tiling, Triple, by
 from fv_sta.windows import is_full
 
@@ -63,22 +63,22 @@ def windows_of(
     """Milliseconds of each kernel at each window, and how much of the saving in work becomes a saving in time."""
     heads, head_dim = shape
     q, k, v = (torch.randn(1, tiling.places + text, heads, head_dim, dtype=dtype, device=device) for _ in range(3))
-    calls: dict[tuple[str, Triple | None], Any] = {("dense", None): partial(kernels.dense, q, k, v, None)}
+    calls: dict[tuple[str, Triple | None], Any] = {("dense", None): partial(dense, q, k, v, None)}
     calls["SDPA", None] = partial(sdpa, q, k, v)
     for name in usable():
         for window in windows:
             sparse = Sparse(tiling, (window,) * heads, text, text, None)
-            if kernels.misfit(name, sparse, head_dim, str(dtype)[6:], device) is None:
-                calls[name, window] = partial(kernels.load(name), q, k, v, sparse)
+            if KERNELS[name].misfit(sparse, head_dim, str(dtype)[6:], device) is None:
+                calls[name, window] = partial(KERNELS[name].load(), q, k, v, sparse)
                 # The dense run of the same kernel, which the saving is measured against.
-                calls.setdefault((name, tiling.tiles), partial(kernels.load(name), q, k, v, full(sparse)))
+                calls.setdefault((name, tiling.tiles), partial(KERNELS[name].load(), q, k, v, full(sparse)))
     with torch.inference_mode():
         seconds = alternate(calls, device, rounds)
     yield f"\ncanvas {by(tiling.grid)}, {text} tokens of text, {heads} heads of {head_dim}, {dtype}"
     for (name, of), taken in seconds.items():
         line = f"  {name:8} {by(of) if of else '':8} {1e3 * median(taken):9.2f} ms"
         if of is not None and not is_full(of, tiling.tiles):
-            density = kernels.work_of(tiling, of, text, text) * BLOCK**2 / q.shape[1] ** 2
+            density = work_of(tiling, of, text, text) * BLOCK**2 / q.shape[1] ** 2
             faster = ratio(seconds[name, tiling.tiles], taken)
             line += f"  density {density:.3f}, {faster:6.2f} x its dense run: {faster * density:.2f} of 1/density"
         yield line
@@ -94,8 +94,8 @@ def full(sparse: Sparse) -> Sparse:
 def usable() -> list[str]:
     """The kernels that are there."""
     found = []
-    for name in kernels.NAMES:
-        probe = kernels.probe(name)
+    for name, kernel in KERNELS.items():
+        probe = kernel.probe()
         if probe.available:
             found.append(name)
         else:
@@ -114,7 +114,7 @@ def ragged(grid: Triple, shape: tuple[int, int], dtype: torch.dtype, device: str
     heads, head_dim = shape
     tokens = math.prod(grid)
     q, k, v = (torch.randn(1, tokens, heads, head_dim, dtype=dtype, device=device) for _ in range(3))
-    calls: dict[str, Any] = {"dense": partial(kernels.dense, q, k, v, None)}
+    calls: dict[str, Any] = {"dense": partial(dense, q, k, v, None)}
     notes = {"dense": ""}
     for setting in ("6,8,8", "auto"):
         with environment({"FASTVIDEO_STA_TILE": setting, "FASTVIDEO_STA_DENSE": "0"}):

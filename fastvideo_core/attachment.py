@@ -15,15 +15,15 @@ from weakref import WeakSet
 import torch
 
 from fastvideo_core import diffusers_bridge, token_order
-from fastvideo_core.attention.backend import Need, Role, Run, TokenLayout
-from fastvideo_core.attention.resolve import Resolution, resolve
-from fastvideo_core.attention.router import Route, Router
-from fastvideo_core.errors import AttachError, BackendNotUsedError, InputError, UnsupportedModelError
+from fastvideo_core.attention.backend import Run, TokenLayout
+from fastvideo_core.attention.request import configure, settle
+from fastvideo_core.attention.route import Route
+from fastvideo_core.attention.router import Router
+from fastvideo_core.errors import AttachError, BackendNotUsedError, UnsupportedModelError
 from fastvideo_core.models import family_of
 from fastvideo_core.models.family import ModelFamily
-from fastvideo_core.plugins import CORE_DISTRIBUTION, Plugins, load_plugins
+from fastvideo_core.plugins import CORE_DISTRIBUTION, load_plugins
 from fastvideo_core.result import Receipt, RoleReceipt, peak_memory_bytes, versions_of
-from fastvideo_core.settings import normalize_backend_name, read_settings
 
 ProgressListener = Callable[[int, int], None]
 """Called with the steps done and the steps in all: at the start of a run, and after each step."""
@@ -58,40 +58,6 @@ def attach(
         DiffusersVersionError: this diffusers version is not supported.
     """
     return Attachment(pipe, attention_backend, attention_config, on_progress)
-
-
-def settle(plugins: Plugins, argument: str | None, needs: list[Need]) -> tuple[str | None, dict[Role, Resolution]]:
-    """The backend that was asked for, by argument or environment, and what serves each need."""
-    requested, origin = requested_backend(argument)
-    return requested, resolve(plugins, requested, origin, needs, read_settings().attention_fallback)
-
-
-def configure(resolutions: dict[Role, Resolution], requested: str | None, argument: str | Path | None) -> None:
-    """Give the file that argument or environment name to the backend that was asked for.
-
-    Raises:
-        InputError: no backend was asked for, or the one that was cannot use the file.
-    """
-    path = Path(argument).expanduser() if argument else read_settings().attention_config
-    if path is None:
-        return
-    serving = {id(r.backend): r.backend for r in resolutions.values() if r.backend.name == requested}
-    if requested is None:
-        raise InputError(
-            f"the configuration file {str(path)!r} is for an attention backend, and none was asked for: set "
-            "attention_backend= or FASTVIDEO_ATTENTION_BACKEND"
-        )
-    for backend in serving.values():
-        backend.configure(path)
-
-
-def requested_backend(argument: str | None) -> tuple[str | None, str]:
-    """The backend that was asked for and by what: the argument, then the environment, then nothing."""
-    if name := normalize_backend_name(argument):
-        return name, "attention_backend="
-    if name := read_settings().attention_backend:
-        return name, "FASTVIDEO_ATTENTION_BACKEND"
-    return None, "automatic"
 
 
 class Attachment:

@@ -11,7 +11,8 @@ from typing import Any, Self, overload
 import torch
 
 from fastvideo_core import output
-from fastvideo_core.attachment import ProgressListener, attach, configure, settle
+from fastvideo_core.attachment import ProgressListener, attach
+from fastvideo_core.attention.request import configure, settle
 from fastvideo_core.errors import AttachError, InputError, ModelNotFoundError
 from fastvideo_core.models.info import ModelInfo, read_model
 from fastvideo_core.plugins import load_plugins

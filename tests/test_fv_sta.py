@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fv_sta import kernels
 from fv_sta.backend import SlidingTileAttention
-from fv_sta.kernels import Sparse
+from fv_sta.kernels import KERNELS
+from fv_sta.sparse import Sparse
 from fv_sta.strategy import Table
 from fv_sta.tiles import BLOCK, Tiling, Triple, tiling_for
 from fv_sta.windows import block_lists, dense_mask, effective, visible_on_axis
@@ -295,14 +295,20 @@ CANVAS = Tiling((30, 48, 80), (6, 8, 8))
         ("st_attn", Sparse(CANVAS, ((3, 3, 3), (5, 6, 1)), 256, 37, None), 128, "bfloat16", None),
         ("st_attn", Sparse(CANVAS, ((3, 3, 3),), 0, 0, None), 128, "bfloat16", "with 1 to 256 tokens of text, not"),
         ("st_attn", Sparse(CANVAS, ((1, 3, 3),), 256, 9, None), 128, "bfloat16", "does not compute the windows"),
-        ("st_attn", Sparse(CANVAS, ((3, 3, 3),), 256, 9, None), 128, "float16", "takes bfloat16 and head size 128"),
+        (
+            "st_attn",
+            Sparse(CANVAS, ((3, 3, 3),), 256, 9, None),
+            128,
+            "float16",
+            "and head size 128 on cuda, not",
+        ),
         ("st_attn", Sparse(Tiling((12, 16, 16), (6, 8, 8)), ((1, 1, 1),), 0, 0, None), 128, "bfloat16", "canvases 30x"),
         ("st_attn", Sparse(Tiling((18, 48, 80), (6, 8, 8)), ((3, 3, 3),), 9, 9, None), 128, "bfloat16", "without text"),
         ("flex", Sparse(Tiling((21, 30, 52), (6, 8, 8)), ((3, 3, 3),), 9, 9, None), 24, "float32", None),
     ],
 )
 def test_what_each_kernel_takes(name: str, sparse: Sparse, head_dim: int, dtype: str, message: str | None) -> None:
-    problem = kernels.misfit(name, sparse, head_dim, dtype, "cuda")
+    problem = KERNELS[name].misfit(sparse, head_dim, dtype, "cuda")
     assert (problem is None) == (message is None), problem
     assert message is None or message in str(problem)
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from fv_sta import kernels
 from fv_sta.backend import SlidingTileAttention
+from fv_sta.sparse import tensors_for
 from fv_sta.strategy import Table, read_strategy, write_strategy
 from fv_sta.tiles import Tiling
 
@@ -70,7 +70,7 @@ def test_the_published_file_loads_builds_and_converts_in_seconds(tmp_path: Path)
     tiling = Tiling((30, 48, 80), (6, 8, 8))
     import torch
 
-    lists = [kernels.tensors_for(tiling, window, 37, torch.device("cpu")) for window in table.distinct()]
+    lists = [tensors_for(tiling, window, 37, torch.device("cpu")) for window in table.distinct()]
     assert time.perf_counter() - start < 20, "seconds, on a busy machine"
     assert table.table.size == 72_000 * 3
     size = sum(part.numel() * part.element_size() for tensors in lists for part in tensors)

@@ -85,7 +85,7 @@ def _backends(found: Plugins, probes: list[_Probed]) -> Iterator[str]:
 
 
 def _problems(found: Plugins, probes: list[_Probed]) -> Iterator[str]:
-    from fastvideo_core.attachment import requested_backend
+    from fastvideo_core.attention.request import requested_backend
     from fastvideo_core.attention.resolve import find_backend
     from fastvideo_core.diffusers_bridge import check
     from fastvideo_core.errors import FastVideoError

@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import pytest
 import torch
 
-from fastvideo_core.attention.backend import AttentionBackend, MaskKind, Need, Probe, Role, ask
-from fastvideo_core.attention.resolve import Resolution, find_backend, resolve
-from fastvideo_core.attention.router import Router, attend
+from fastvideo_core.attention.backend import AttentionBackend, MaskKind, Probe, Role, ask
+from fastvideo_core.attention.resolve import resolve
+from fastvideo_core.attention.router import attend
 from fastvideo_core.errors import BackendMismatchError
-from fastvideo_core.plugins import Plugin, Plugins, load_plugins
-from fastvideo_core.testing.cases import (
-    ROUNDING,
-    Case,
-    cases_for,
-    exact_attention,
-    make_inputs,
-    relative_error,
-    typical_head_dim,
-)
+from fastvideo_core.testing.cases import Case, cases_for, exact_attention, make_inputs, relative_error
+from fastvideo_core.testing.subject import UsableBackend, find, installed, run_python, undeclared
 
 _LAYERS = 5
 
@@ -75,20 +64,20 @@ class AttentionBackendSuite:
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Make the grid."""
-        capabilities = _find(self.backend)[0].capabilities
+        capabilities = find(self.backend)[0].capabilities
         if "case" in metafunc.fixturenames:
             metafunc.parametrize("case", cases_for(capabilities), ids=str)
         if "role" in metafunc.fixturenames:
             metafunc.parametrize("role", sorted(capabilities.roles))
 
     def test_discovery_imports_neither_torch_nor_the_kernel(self) -> None:
-        backend, _ = _installed(self.backend)
+        backend, _ = installed(self.backend)
         kernel = ask(backend).kernel.partition(".")[0]
         unwanted = sorted({"torch", "triton", "diffusers", "transformers", kernel} - {""})
-        assert not _run(_IMPORTS.format(name=backend.name, unwanted=unwanted)).split()
+        assert not run_python(_IMPORTS.format(name=backend.name, unwanted=unwanted)).split()
 
     def test_the_probe_answers(self) -> None:
-        probe = _find(self.backend)[0].probe()
+        probe = find(self.backend)[0].probe()
         assert isinstance(probe, Probe)
         if probe.available:
             assert probe.kernel, "a probe that is available names its kernel"
@@ -98,17 +87,17 @@ class AttentionBackendSuite:
             assert probe.remedy, "a probe that is not available says what to do"
 
     def test_the_probe_answers_where_there_is_no_gpu(self) -> None:
-        backend, _ = _installed(self.backend)
-        _run(_PROBE.format(name=backend.name), CUDA_VISIBLE_DEVICES="")
+        backend, _ = installed(self.backend)
+        run_python(_PROBE.format(name=backend.name), CUDA_VISIBLE_DEVICES="")
 
     def test_a_lossy_backend_states_its_tolerance(self) -> None:
-        capabilities = _find(self.backend)[0].capabilities
+        capabilities = find(self.backend)[0].capabilities
         assert capabilities.lossless == (capabilities.tolerance is None), (
             "a backend that is not lossless states Capabilities.tolerance, one that is does not"
         )
 
     def test_output_is_attention(self, case: Case) -> None:
-        kernel = _Kernel.ready(self.backend)
+        kernel = UsableBackend.ready(self.backend)
         inputs = make_inputs(case, kernel.device)
         result = kernel.run(case)
         assert result.shape == inputs.query.shape
@@ -117,7 +106,7 @@ class AttentionBackendSuite:
         assert error <= kernel.tolerance(case), f"relative error {error:.2e}, allowed {kernel.tolerance(case):.2e}"
 
     def test_inputs_are_left_alone(self, role: Role) -> None:
-        kernel = _Kernel.ready(self.backend)
+        kernel = UsableBackend.ready(self.backend)
         inputs = make_inputs(kernel.plain(role), kernel.device)
         tensors = (inputs.query, inputs.key, inputs.value)
         before = [(tensor.clone(), tensor._version) for tensor in tensors]
@@ -127,14 +116,14 @@ class AttentionBackendSuite:
             assert torch.equal(tensor, copy), "an input was changed"
 
     def test_the_same_call_gives_the_same_bits(self, role: Role) -> None:
-        kernel = _Kernel.ready(self.backend)
+        kernel = UsableBackend.ready(self.backend)
         case = replace(kernel.plain(role), batch=2, grid=(5, 9, 13))
         first = kernel.run(case)
         for _ in range(3):
             assert torch.equal(kernel.run(case), first)
 
     def test_no_call_waits_for_the_device(self, role: Role) -> None:
-        kernel = _Kernel.ready(self.backend)
+        kernel = UsableBackend.ready(self.backend)
         case = kernel.plain(role)
         inputs = make_inputs(case, kernel.device)
         with kernel.forward(case) as router:
@@ -144,7 +133,7 @@ class AttentionBackendSuite:
                 router.routes[role](inputs.query, inputs.key, inputs.value)
 
     def test_layers_share_one_whole_graph(self, role: Role) -> None:
-        kernel = _Kernel.ready(self.backend)
+        kernel = UsableBackend.ready(self.backend)
         case = kernel.plain(role)
         inputs = make_inputs(case, kernel.device)
         graphs = []
@@ -169,8 +158,8 @@ class AttentionBackendSuite:
 
     @pytest.mark.parametrize("what", ["role", "head_dim", "dtype", "device"])
     def test_a_model_that_it_does_not_declare_is_refused(self, what: str) -> None:
-        kernel = _Kernel.ready(self.backend)
-        need = _undeclared(kernel, what)
+        kernel = UsableBackend.ready(self.backend)
+        need = undeclared(kernel, what)
         if need is None:
             pytest.skip(f"it declares every {what}")
         with pytest.raises(BackendMismatchError, match=kernel.backend.name):
@@ -178,7 +167,7 @@ class AttentionBackendSuite:
 
     @pytest.mark.parametrize("what", ["arbitrary mask", "grouped heads"])
     def test_a_call_that_it_does_not_declare_is_refused(self, what: str, role: Role) -> None:
-        kernel = _Kernel.ready(self.backend)
+        kernel = UsableBackend.ready(self.backend)
         can = kernel.backend.capabilities
         if (MaskKind.ARBITRARY in can.masks) if what == "arbitrary mask" else can.grouped_heads:
             pytest.skip(f"it declares {what}")
@@ -194,99 +183,6 @@ def _own(name: str) -> Any:
 
 def _is_fixed(name: str) -> bool:
     return name.startswith(("test_", "pytest_"))
-
-
-def _find(named: str | AttentionBackend) -> tuple[AttentionBackend, Plugin, Plugins]:
-    """The backend, its plugin and all plugins, whether it is installed or given as an object."""
-    plugins = load_plugins()
-    if isinstance(named, str):
-        return *find_backend(plugins, named, "the suite's `backend`"), plugins
-    plugin = Plugin("suite", "the suite's `backend`", "", backends=[named])
-    others = [other for other in plugins.all if named.name not in other.provides]
-    return named, plugin, Plugins([*others, plugin])
-
-
-def _installed(named: str | AttentionBackend) -> tuple[AttentionBackend, Plugin]:
-    if not isinstance(named, str):
-        pytest.skip("the backend is an object, not an installed plugin")
-    return _find(named)[:2]
-
-
-def _run(code: str, **variables: str) -> str:
-    """What a fresh Python prints."""
-    done = subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, **variables}, capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-@dataclass(frozen=True)
-class _Kernel:
-    """A backend whose kernel can run, and where."""
-
-    backend: AttentionBackend
-    plugin: Plugin
-    plugins: Plugins
-    probe: Probe
-    device: str
-
-    @classmethod
-    def ready(cls, named: str | AttentionBackend) -> _Kernel:
-        backend, plugin, plugins = _find(named)
-        probe = ask(backend)
-        if not probe.available:
-            pytest.skip(f"{backend.name} cannot run here: {probe.reason}")
-        here = ["cuda", "cpu"] if torch.cuda.is_available() else ["cpu"]
-        devices = [
-            device for device in here if backend.capabilities.devices is None or device in backend.capabilities.devices
-        ]
-        if not devices:
-            pytest.skip(f"{backend.name} runs on {', '.join(sorted(backend.capabilities.devices or ()))}; here: cpu")
-        return cls(backend, plugin, plugins, probe, devices[0])
-
-    def plain(self, role: Role) -> Case:
-        """A simple case that it declares."""
-        can = self.backend.capabilities
-        dtypes = sorted(can.dtypes or ROUNDING)
-        return Case(role, typical_head_dim(can), "bfloat16" if "bfloat16" in dtypes else dtypes[0])
-
-    def tolerance(self, case: Case) -> float:
-        claimed = self.backend.capabilities.tolerance
-        return ROUNDING[case.dtype] if claimed is None else claimed
-
-    @contextmanager
-    def forward(self, case: Case) -> Iterator[Router]:
-        """A forward pass of a model that has attention of this case's role."""
-        router = Router({case.role: Resolution(case.role, self.backend, self.plugin, self.probe, "its suite")})
-        router.start_run(num_steps=1)
-        router.start_forward("cond", case.layout)
-        try:
-            yield router
-        finally:
-            router.end_forward()
-
-    def run(self, case: Case, tensors: tuple[torch.Tensor, ...] | None = None) -> torch.Tensor:
-        """The backend's output for a case, with all that the core does around it."""
-        inputs = make_inputs(case, self.device)
-        query, key, value = tensors or (inputs.query, inputs.key, inputs.value)
-        with self.forward(case) as router, torch.no_grad():
-            return router.routes[case.role](query, key, value, inputs.mask, case.scale)
-
-
-def _undeclared(kernel: _Kernel, what: str) -> Need | None:
-    """A need that differs from what is declared in one point; None if all is declared there."""
-    can = kernel.backend.capabilities
-    plain = kernel.plain(min(can.roles))
-    need = Need(plain.role, plain.head_dim, plain.dtype, kernel.device)
-    if what == "role":
-        others = set(Role) - can.roles
-        return replace(need, role=min(others)) if others else None
-    if what == "head_dim":
-        return None if can.head_dims is None else replace(need, head_dim=min(set(range(1, 2048)) - can.head_dims))
-    if what == "dtype":
-        return None if can.dtypes is None else replace(need, dtype="float64")
-    return None if can.devices is None else replace(need, device="meta")
 
 
 class _Layer(torch.nn.Module):

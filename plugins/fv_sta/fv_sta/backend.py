@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
+from collections.abc import Callable
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,15 +22,17 @@ from fastvideo_core import (
     TokenOrder,
 )
 from fastvideo_core.errors import BackendMismatchError, InputError
-from fv_sta import kernels
-from fv_sta.kernels import Sparse, SparseFunction
+from fv_sta.kernels import KERNELS, dense
 from fv_sta.observer import OBSERVER
+from fv_sta.sparse import Sparse, real_places, work_of
 from fv_sta.strategy import Strategy, Table, Uniform, check_windows, read_strategy
 from fv_sta.tiles import BLOCK, DEFAULT_TILE, Tiling, Triple, by, check_tile, tiling_for
 from fv_sta.windows import describe, is_full
 
 if TYPE_CHECKING:
     import torch
+
+SparseFunction = Callable[..., "torch.Tensor"]
 
 KERNEL, TILE, WINDOW, DENSE, ORDER = (
     f"FASTVIDEO_STA_{name}" for name in ("KERNEL", "TILE", "WINDOW", "DENSE", "ORDER")
@@ -78,6 +81,8 @@ class SlidingTileAttention(AttentionBackend):
                 f"the canvas of {by(tiling.grid)} tokens is not larger than one tile of {by(tiling.tile)}: sliding "
                 f"tiles would be full attention; choose a smaller {TILE}, a larger video, or TORCH_SDPA"
             )
+        if OBSERVER.get() is not None:
+            return
         if self._table is None and self._window_setting is None and is_full(DEFAULT_WINDOW, tiling.tiles):
             raise InputError(
                 f"the canvas of {by(tiling.grid)} tokens has {by(tiling.tiles)} tiles of {by(tiling.tile)}, which the "
@@ -106,7 +111,7 @@ class SlidingTileAttention(AttentionBackend):
             "windows": dict(self._windows_used.most_common(12)),
             "density": tallies["sparse work"] / tallies["sparse whole"] if tallies["sparse whole"] else 1.0,
             "work": tallies["work"] / tallies["whole"],
-            "kernels": {name: tallies[name] for name in (*kernels.NAMES, "dense") if tallies[name]},
+            "kernels": {name: tallies[name] for name in (*KERNELS, "dense") if tallies[name]},
             "token_order": "once per forward pass" if self._orders_once else "at each call",
             "config": self._table.source if self._table else None,
         }
@@ -127,7 +132,7 @@ class SlidingTileAttention(AttentionBackend):
             self._count(tiling, "dense", (tiling.tiles,) * query.shape[2], text)
             if layout.ordered:
                 key, value = (_without_padding(x, tiling, text[1]) for x in (key, value))
-            return kernels.dense(query, key, value, call.scale)
+            return dense(query, key, value, call.scale)
         sparse = Sparse(tiling, windows, *text, call.scale)
         name, function = self._kernel_for(sparse, query.shape[-1], str(query.dtype)[6:], query.device.type)
         self._count(tiling, name, windows, text)
@@ -143,13 +148,15 @@ class SlidingTileAttention(AttentionBackend):
         whole = (tiling.tokens + text[0]) * (tiling.tokens + text[1]) * len(windows)
         work = whole
         if name != "dense":
-            work = sum(kernels.work_of(tiling, window, *text) for window in windows) * BLOCK**2
+            work = sum(work_of(tiling, window, *text) for window in windows) * BLOCK**2
             self._tallies.update({"sparse work": work, "sparse whole": whole})
         self._tallies.update({"calls": 1, name: 1, "work": work, "whole": whole})
         for window in dict.fromkeys(windows):
             self._windows_used[describe(window, tiling.tiles)] += windows.count(window)
 
-    def _kernel_for(self, sparse: Sparse, head_dim: int, dtype: str, device: str) -> tuple[str, SparseFunction]:
+    def _kernel_for(
+        self, sparse: Sparse, head_dim: int, dtype: str, device: str
+    ) -> tuple[str, Callable[..., torch.Tensor]]:
         """The first kernel that is there and fits.
 
         Raises:
@@ -157,7 +164,7 @@ class SlidingTileAttention(AttentionBackend):
         """
         problems = []
         for name in self._chosen[0]:
-            problem = kernels.misfit(name, sparse, head_dim, dtype, device)
+            problem = KERNELS[name].misfit(sparse, head_dim, dtype, device)
             if problem is None:
                 return name, _loaded(name)
             problems.append(problem)
@@ -172,10 +179,10 @@ class SlidingTileAttention(AttentionBackend):
     def _chosen(self) -> tuple[tuple[str, ...], Probe]:
         """The kernels that can be used here, best first, and the answer to a probe."""
         asked = self._asked_kernel
-        if asked and asked not in kernels.NAMES:
-            remedy = f"Set it to {', '.join(kernels.NAMES)}, or unset it"
+        if asked and asked not in KERNELS:
+            remedy = f"Set it to {', '.join(KERNELS)}, or unset it"
             return (), Probe(False, reason=f"{KERNEL} is {asked!r}", remedy=remedy, broken=True)
-        probes = {name: kernels.probe(name) for name in ((asked,) if asked else kernels.NAMES)}
+        probes = {name: KERNELS[name].probe() for name in ((asked,) if asked else KERNELS)}
         usable = tuple(name for name, probe in probes.items() if probe.available)
         if usable:
             return usable, probes[usable[0]]
@@ -231,7 +238,8 @@ class SlidingTileAttention(AttentionBackend):
 
 @lru_cache(maxsize=8)
 def _loaded(name: str) -> SparseFunction:
-    return kernels.load(name)
+    function: SparseFunction = KERNELS[name].load()
+    return function
 
 
 @lru_cache(maxsize=16)
@@ -243,7 +251,7 @@ def _order(tiling: Tiling, device: torch.device) -> TokenOrder:
 
 @lru_cache(maxsize=16)
 def _real_keys(tiling: Tiling, text: int, device: torch.device) -> torch.Tensor:
-    return kernels.real_places(tiling, text, device).nonzero()[:, 0]
+    return real_places(tiling, text, device).nonzero()[:, 0]
 
 
 def _without_padding(tensor: torch.Tensor, tiling: Tiling, text: int) -> torch.Tensor:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fv_sta.kernels import work_of
+from fv_sta.sparse import work_of
 from fv_sta.strategy import Table
 from fv_sta.tiles import BLOCK, Tiling, Triple
 from fv_sta.windows import is_full

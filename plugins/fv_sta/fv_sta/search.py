@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from fastvideo_core import VideoGenerator
 from fastvideo_core.errors import InputError
-from fv_sta.kernels import work_of
 from fv_sta.observer import OBSERVER, Observer
+from fv_sta.sparse import work_of
 from fv_sta.strategy import Table
 from fv_sta.tiles import BLOCK, Tiling, Triple
 from fv_sta.windows import is_full

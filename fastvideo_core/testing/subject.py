@@ -1,0 +1,112 @@
+"""What a suite is run on: a backend that is installed or given as an object, and where it can run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+
+from fastvideo_core.attention.backend import AttentionBackend, Need, Probe, Role, ask
+from fastvideo_core.attention.resolve import Resolution, find_backend
+from fastvideo_core.attention.router import Router
+from fastvideo_core.plugins import Plugin, Plugins, load_plugins
+from fastvideo_core.testing.cases import ROUNDING, Case, make_inputs, typical_head_dim
+
+
+def find(named: str | AttentionBackend) -> tuple[AttentionBackend, Plugin, Plugins]:
+    """The backend, its plugin and all plugins, whether it is installed or given as an object."""
+    plugins = load_plugins()
+    if isinstance(named, str):
+        return *find_backend(plugins, named, "the suite's `backend`"), plugins
+    plugin = Plugin("suite", "the suite's `backend`", "", backends=[named])
+    others = [other for other in plugins.all if named.name not in other.provides]
+    return named, plugin, Plugins([*others, plugin])
+
+
+def installed(named: str | AttentionBackend) -> tuple[AttentionBackend, Plugin]:
+    if not isinstance(named, str):
+        pytest.skip("the backend is an object, not an installed plugin")
+    return find(named)[:2]
+
+
+def run_python(code: str, **variables: str) -> str:
+    """What a fresh Python prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **variables}, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@dataclass(frozen=True)
+class UsableBackend:
+    """A backend whose kernel can run, and where."""
+
+    backend: AttentionBackend
+    plugin: Plugin
+    plugins: Plugins
+    probe: Probe
+    device: str
+
+    @classmethod
+    def ready(cls, named: str | AttentionBackend) -> UsableBackend:
+        backend, plugin, plugins = find(named)
+        probe = ask(backend)
+        if not probe.available:
+            pytest.skip(f"{backend.name} cannot run here: {probe.reason}")
+        here = ["cuda", "cpu"] if torch.cuda.is_available() else ["cpu"]
+        devices = [
+            device for device in here if backend.capabilities.devices is None or device in backend.capabilities.devices
+        ]
+        if not devices:
+            pytest.skip(f"{backend.name} runs on {', '.join(sorted(backend.capabilities.devices or ()))}; here: cpu")
+        return cls(backend, plugin, plugins, probe, devices[0])
+
+    def plain(self, role: Role) -> Case:
+        """A simple case that it declares."""
+        can = self.backend.capabilities
+        dtypes = sorted(can.dtypes or ROUNDING)
+        return Case(role, typical_head_dim(can), "bfloat16" if "bfloat16" in dtypes else dtypes[0])
+
+    def tolerance(self, case: Case) -> float:
+        claimed = self.backend.capabilities.tolerance
+        return ROUNDING[case.dtype] if claimed is None else claimed
+
+    @contextmanager
+    def forward(self, case: Case) -> Iterator[Router]:
+        """A forward pass of a model that has attention of this case's role."""
+        router = Router({case.role: Resolution(case.role, self.backend, self.plugin, self.probe, "its suite")})
+        router.start_run(num_steps=1)
+        router.start_forward("cond", case.layout)
+        try:
+            yield router
+        finally:
+            router.end_forward()
+
+    def run(self, case: Case, tensors: tuple[torch.Tensor, ...] | None = None) -> torch.Tensor:
+        """The backend's output for a case, with all that the core does around it."""
+        inputs = make_inputs(case, self.device)
+        query, key, value = tensors or (inputs.query, inputs.key, inputs.value)
+        with self.forward(case) as router, torch.no_grad():
+            return router.routes[case.role](query, key, value, inputs.mask, case.scale)
+
+
+def undeclared(kernel: UsableBackend, what: str) -> Need | None:
+    """A need that differs from what is declared in one point; None if all is declared there."""
+    can = kernel.backend.capabilities
+    plain = kernel.plain(min(can.roles))
+    need = Need(plain.role, plain.head_dim, plain.dtype, kernel.device)
+    if what == "role":
+        others = set(Role) - can.roles
+        return replace(need, role=min(others)) if others else None
+    if what == "head_dim":
+        return None if can.head_dims is None else replace(need, head_dim=min(set(range(1, 2048)) - can.head_dims))
+    if what == "dtype":
+        return None if can.dtypes is None else replace(need, dtype="float64")
+    return None if can.devices is None else replace(need, device="meta")

@@ -1,0 +1,67 @@
+"""FlashAttention 4's block-sparse forward (Dao et al., package flash-attn-4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from fastvideo_core import Probe
+from fastvideo_core.kernels import Kernel, with_plain_strides
+from fv_sta.sparse import Sparse, lists_per_head
+from fv_sta.tiles import BLOCK
+
+if TYPE_CHECKING:
+    import torch
+
+KERNEL = Kernel(
+    "FlashAttention 4 (block-sparse)",
+    distributions=("flash-attn-4",),
+    modules=("flash_attn.cute",),
+    function="flash_attn_func",
+    generations=frozenset({9, 10, 11}),
+    install="pip install --pre flash-attn-4",
+)
+
+
+def probe() -> Probe:
+    """Whether it can be used here."""
+    return KERNEL.probe()
+
+
+def misfit(sparse: Sparse, head_dim: int, dtype: str, device: str) -> str | None:
+    """Why it cannot compute a call, or None."""
+    if device != "cuda" or dtype not in ("bfloat16", "float16"):
+        return f"fa4 takes bfloat16 and float16 on cuda, not {dtype} on {device}"
+    if head_dim % 8 or not 64 <= head_dim <= 128:
+        return f"fa4 takes head sizes from 64 to 128, not {head_dim}"
+    return "fa4 takes canvases whose tiles are whole blocks of 128 tokens" if sparse.ragged else None
+
+
+def load() -> Callable[..., torch.Tensor]:
+    """The function to call with query, key, value and a Sparse."""
+    from flash_attn.cute.block_sparsity import BlockSparseTensorsTorch
+
+    function = KERNEL.load()
+
+    def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, sparse: Sparse) -> torch.Tensor:
+        full_count, full, partial_count, partial = lists_per_head(sparse, query.device)
+        query, key, value = map(with_plain_strides, (query, key, value))
+        lists = BlockSparseTensorsTorch(
+            mask_block_cnt=partial_count,
+            mask_block_idx=partial,
+            full_block_cnt=full_count,
+            full_block_idx=full,
+            block_size=(BLOCK, BLOCK),
+        )
+        out = function(query, key, value, softmax_scale=sparse.scale, causal=False, block_sparse_tensors=lists)
+        result: torch.Tensor = out[0] if isinstance(out, tuple) else out
+        return result
+
+    return attend
+
+
+@cache
+def dense() -> Callable[..., Any] | None:
+    """Its function for full attention, where it can be used."""
+    return KERNEL.load() if KERNEL.probe().available else None
