@@ -28,6 +28,7 @@ def _imported(code: str) -> set[str]:
         "from fastvideo_core.plugins import load_plugins; load_plugins()",
         "from fastvideo_core.cli import fv; fv.main(['--help'], standalone_mode=False)",
         "from fastvideo_core.cli import fv; fv.main(['plugins', '--json'], standalone_mode=False)",
+        "import fastvideo_core.testing.pytest_plugin",
         "from fastvideo_core import SamplingParam; SamplingParam.from_pretrained('shapes')",
     ],
 )

@@ -49,9 +49,55 @@ from torch.nn.functional import scaled_dot_product_attention as sdpa
 def sageattn3_blackwell(q, k, v, attn_mask=None, is_causal=False, per_block_mean=True, single_level_p_quant=True):
     return sdpa(q, k, v)
 """
+FLASH_4_SPARSE = """
+import torch
+from torch.nn.functional import scaled_dot_product_attention as sdpa
+
+def flash_attn_func(q, k, v, qv=None, gather_kv_indices=None, softmax_scale=None, causal=False,
+                    block_sparse_tensors=None, return_lse=False):
+    heads_first = [x.transpose(1, 2) for x in (q, k, v)]
+    if block_sparse_tensors is None:
+        return sdpa(*heads_first, scale=softmax_scale).transpose(1, 2), None
+    lists = block_sparse_tensors
+    assert lists.block_size == (128, 128) and lists.full_block_idx.dtype == torch.int32
+    assert not lists.mask_block_cnt.any(), "without a mask_mod such blocks would count as whole"
+    blocks = [-(-x.shape[1] // 128) for x in (q, k)]
+    count, index = lists.full_block_cnt, lists.full_block_idx
+    assert index.shape[2:] == tuple(blocks) and count.shape == index.shape[:3]
+    rows = (torch.arange(blocks[1]) < count[..., None])
+    seen = torch.zeros(index.shape, dtype=torch.int32).scatter_add_(3, index.long(), rows.int()) > 0
+    seen = seen.repeat_interleave(128, 2).repeat_interleave(128, 3)[:, :, : q.shape[1], : k.shape[1]]
+    return sdpa(*heads_first, attn_mask=seen, scale=softmax_scale).transpose(1, 2), None
+"""
+BLOCK_SPARSITY = """
+from typing import NamedTuple
+import torch
+
+class BlockSparseTensorsTorch(NamedTuple):
+    mask_block_cnt: torch.Tensor
+    mask_block_idx: torch.Tensor
+    full_block_cnt: torch.Tensor = None
+    full_block_idx: torch.Tensor = None
+    cu_total_m_blocks: torch.Tensor = None
+    cu_block_idx_offsets: torch.Tensor = None
+    block_size: tuple = None
+"""
+ST_ATTN = """
+import torch
+from torch.nn.functional import scaled_dot_product_attention as sdpa
+
+calls = []
+sta_fwd = object()
+
+def sliding_tile_attention(q_all, k_all, v_all, window_size, text_length, has_text=True, dit_seq_shape='30x48x80'):
+    assert q_all.shape == k_all.shape == v_all.shape and q_all.is_contiguous()
+    assert q_all.shape[1] == len(window_size)
+    calls.append((window_size, text_length, has_text, dit_seq_shape))
+    return sdpa(q_all, k_all, v_all)
+"""
 BROKEN = "raise ImportError('flash_attn_2_cuda.so: undefined symbol: _ZN3c104cuda29c10_cuda_check_implementation')"
 
-_PACKAGES = ("flash_attn", "flash_attn_3", "flash_attn_interface", "sageattention", "sageattn3")
+_PACKAGES = ("flash_attn", "flash_attn_3", "flash_attn_interface", "sageattention", "sageattn3", "st_attn")
 
 
 class Site:

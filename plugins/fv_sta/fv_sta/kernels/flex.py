@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 from collections.abc import Callable
 from functools import cache
@@ -47,6 +48,10 @@ def _compiled_flex() -> Callable[..., torch.Tensor]:
     import torch
     from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
+    # Only backward needs the lists the other way round; older versions of torch always make them.
+    parameters = inspect.signature(BlockMask.from_kv_blocks).parameters
+    options: dict[str, Any] = {"compute_q_blocks": False} if "compute_q_blocks" in parameters else {}
+
     def attention(
         query: torch.Tensor,
         key: torch.Tensor,
@@ -69,7 +74,7 @@ def _compiled_flex() -> Callable[..., torch.Tensor]:
             BLOCK_SIZE=BLOCK,
             mask_mod=is_token,
             seq_lengths=(query.shape[2], key.shape[2]),
-            compute_q_blocks=False,
+            **options,
         )
         result = flex_attention(query, key, value, block_mask=mask, scale=scale)
         assert isinstance(result, torch.Tensor)

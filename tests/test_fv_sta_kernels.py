@@ -1,0 +1,102 @@
+"""How SLIDING_TILE_ATTN calls the CUDA kernels, on stand-ins that have their signatures."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from fv_sta.backend import SlidingTileAttention
+from fv_sta.kernels import KERNELS, fa4
+from fv_sta.sparse import Sparse
+from fv_sta.tiles import Tiling, Triple
+from fv_sta.windows import dense_mask
+
+from fastvideo_core.testing.cases import Inputs, exact_attention, relative_error
+from tests.support.kernels import BLOCK_SPARSITY, FLASH_4_SPARSE, ST_ATTN, Site, kernel_site, pretend_gpu
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    pretend_gpu(monkeypatch, (9, 0))
+    fa4.dense.cache_clear()
+    with kernel_site(tmp_path / "site", monkeypatch) as site:
+        yield site
+    fa4.dense.cache_clear()
+
+
+def install_fa4(site: Site) -> None:
+    site.install("flash-attn-4", "4.0.0b36", "flash_attn.cute", FLASH_4_SPARSE)
+    (site.folder / "flash_attn" / "cute" / "block_sparsity.py").write_text(BLOCK_SPARSITY)
+
+
+def tensors(queries: int, keys: int, heads: int = 3, head_dim: int = 64) -> Inputs:
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(1, count, heads, head_dim) for count in (queries, keys, keys))
+    return Inputs(query, key, value, None)
+
+
+@pytest.mark.parametrize("windows", [((1, 1, 1),) * 3, ((1, 1, 1), (2, 2, 2), (1, 2, 1))])
+@pytest.mark.parametrize("text", [(0, 0), (40, 17), (256, 200)])
+def test_fa4_gets_lists_that_mean_the_windows(site: Site, windows: tuple[Triple, ...], text: tuple[int, int]) -> None:
+    """In tile order; the last block of text is not whole, and counts as whole, as the kernel ends where the keys do."""
+    install_fa4(site)
+    tiling = Tiling((4, 16, 16), (2, 8, 8))
+    inputs = tensors(tiling.places + text[0], tiling.places + text[1])
+    result = KERNELS["fa4"].load()(inputs.query, inputs.key, inputs.value, Sparse(tiling, windows, *text, 0.2))
+    model_order = torch.cat((torch.from_numpy(tiling.scatter), torch.arange(tiling.places, inputs.query.shape[1])))
+    keys = torch.cat((torch.from_numpy(tiling.scatter), torch.arange(tiling.places, inputs.key.shape[1])))
+    again = Inputs(inputs.query[:, model_order], inputs.key[:, keys], inputs.value[:, keys], None)
+    visible = torch.stack([torch.from_numpy(dense_mask(tiling, window, *text)) for window in windows])
+    assert relative_error(result[:, model_order], exact_attention(again, 0.2, visible)) < 1e-5
+
+
+def test_kernels_are_chosen_in_order(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert SlidingTileAttention().probe().kernel.endswith("flex_attention")
+    site.install("st_attn", "0.0.6", "st_attn", ST_ATTN)
+    assert SlidingTileAttention().probe().kernel.endswith("flex_attention")
+    monkeypatch.setenv("FASTVIDEO_STA_KERNEL", "st_attn")
+    assert SlidingTileAttention().probe().kernel == "st_attn.sliding_tile_attention"
+    monkeypatch.delenv("FASTVIDEO_STA_KERNEL")
+    install_fa4(site)
+    assert SlidingTileAttention().probe().kernel == "flash_attn.cute.flash_attn_func"
+
+
+def test_st_attn_gets_the_canvas_and_real_text_only(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.install("st_attn", "0.0.6", "st_attn", ST_ATTN)
+    tiling, text = Tiling((30, 48, 80), (6, 8, 8)), (9, 4)
+    monkeypatch.setattr("torch.nn.functional.scaled_dot_product_attention", lambda q, k, v: q + v)
+    inputs = tensors(tiling.places + text[0], tiling.places + text[1], heads=2, head_dim=8)
+    windows: tuple[Triple, ...] = ((3, 3, 3), (5, 6, 1))
+    result = KERNELS["st_attn"].load()(inputs.query, inputs.key, inputs.value, Sparse(tiling, windows, *text, None))
+    module: Any = sys.modules["st_attn"]
+    assert module.calls == [([[3, 3, 3], [5, 6, 1]], 4, True, "30x48x80")]
+    assert result.shape == inputs.query.shape
+    torch.testing.assert_close(result[:, :-5], inputs.query[:, :-5] + inputs.value)
+    assert not result[:, -5:].any(), "text that is not real gets zeros"
+    scaled = KERNELS["st_attn"].load()(inputs.query, inputs.key, inputs.value, Sparse(tiling, windows, *text, 0.7))
+    torch.testing.assert_close(scaled[:, :-5], inputs.query[:, :-5] * 0.7 * math.sqrt(8) + inputs.value)
+
+
+@pytest.mark.parametrize(
+    ("version", "source", "broken", "message"),
+    [
+        ("0.0.4", ST_ATTN, False, "st_attn 0.0.4 is installed; 0.0.6 is the version whose faults are known"),
+        ("0.0.6", ST_ATTN.replace("object()", "None"), True, "but its CUDA extension did not load"),
+        (
+            "0.0.7",
+            "raise ImportError('undefined symbol: _ZN2at')",
+            True,
+            "undefined symbol: _ZN2at. It was compiled for",
+        ),
+    ],
+)
+def test_known_faults_of_st_attn(site: Site, version: str, source: str, broken: bool, message: str) -> None:
+    site.install("st_attn", version, "st_attn", source)
+    probe = KERNELS["st_attn"].probe()
+    assert (probe.available, probe.broken) == (False, broken)
+    assert message in probe.reason
