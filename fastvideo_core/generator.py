@@ -14,6 +14,7 @@ from fastvideo_core import output
 from fastvideo_core.attachment import ProgressListener, attach
 from fastvideo_core.attention.request import configure, settle
 from fastvideo_core.errors import AttachError, InputError, ModelNotFoundError
+from fastvideo_core.kernels import cpp_compiler
 from fastvideo_core.models.info import ModelInfo, read_model
 from fastvideo_core.plugins import load_plugins
 from fastvideo_core.progress import denoising_bar
@@ -91,6 +92,11 @@ class VideoGenerator:
         wanted = {"transformer": dit_cpu_offload, "vae": vae_cpu_offload, "text_encoder": text_encoder_cpu_offload}
         offload = [name for name, chosen in wanted.items() if chosen]
         _check_offload(offload, pin_cpu_memory, device)
+        if compile and not device.startswith("cuda") and cpp_compiler() is None:
+            raise InputError(
+                f"compile was asked for on {device!r}, for which torch needs a C++ compiler, and there is none: "
+                "install g++, or name one in CXX"
+            )
         if compile and dit_cpu_offload:
             raise InputError("compile and dit_cpu_offload exclude each other: offloading hooks are not traceable")
         needs = info.family.needs(info.head_dim, dtype, torch.device(device))

@@ -5,6 +5,9 @@ For plugins: what a kernel is, is data; the checks, their order and their messag
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import import_module
@@ -126,6 +129,13 @@ def gpu_generation() -> int | None:
     import torch
 
     return torch.cuda.get_device_capability()[0] if torch.cuda.is_available() else None
+
+
+def cpp_compiler() -> str | None:
+    """The C++ compiler that torch.compile would use for a CPU; None if there is none."""
+    named = os.environ.get("CXX", "").split()[:1]
+    usual = ["cl"] if sys.platform == "win32" else ["g++", "clang++"]
+    return next(filter(None, map(shutil.which, named or usual)), None)
 
 
 def with_plain_strides(tensor: torch.Tensor) -> torch.Tensor:

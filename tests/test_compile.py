@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from fastvideo_core import VideoGenerator, attach
-from fastvideo_core.errors import InputError
+from fastvideo_core.errors import BackendUnavailableError, InputError
 from tests.support.backends import Recorder, plugins_with
 from tests.support.models import SIZE, build_hunyuan_pipeline, build_wan_image_pipeline, build_wan_pipeline, run
 
@@ -84,6 +84,15 @@ def test_generators_that_come_and_go_share_the_graph(wan_folder: Path, graphs: C
                 np.testing.assert_allclose(result.frames, expected, atol=1e-4)
                 assert result.receipt.compiled
     assert graphs() == 1
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_machine_without_a_compiler_is_told_so(wan_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(InputError, match=r"on 'cpu', for which torch needs a C\+\+ compiler, and there is none"):
+        VideoGenerator.from_pretrained(wan_folder, compile=True)
+    with pytest.raises(BackendUnavailableError, match=r"needs a C\+\+ compiler on a CPU, and there is none"):
+        VideoGenerator.from_pretrained(wan_folder, attention_backend="SLIDING_TILE_ATTN")
 
 
 def test_compile_and_offloading_exclude_each_other(wan_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

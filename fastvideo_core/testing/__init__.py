@@ -1,7 +1,7 @@
 """Suites of tests that a plugin's author subclasses, and that `pytest --fv-backend NAME` runs on any installed backend.
 
-They need pytest, which fastvideo-core does not depend on. The suites are imported when they are asked for: pytest imports
-this package at every start, for its option.
+They need pytest, which fastvideo-core does not depend on. The suites are imported when they are asked for: pytest
+imports this package at every start, for its option.
 """
 
 from __future__ import annotations

@@ -186,9 +186,9 @@ class SlidingTileAttention(AttentionBackend):
         usable = tuple(name for name, probe in probes.items() if probe.available)
         if usable:
             return usable, probes[usable[0]]
-        probe = next(iter(probes.values()))
         if not asked:
-            return (), probe
+            return (), probes["flex"]  # the one that should run anywhere
+        probe = probes[asked]
         reason, remedy = f"{probe.reason}; {KERNEL} asks for it", f"{probe.remedy}, or unset {KERNEL}"
         return (), Probe(False, reason=reason, remedy=remedy, broken=probe.broken)
 

@@ -9,6 +9,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from fastvideo_core import Probe
+from fastvideo_core.kernels import cpp_compiler
 from fv_sta.sparse import Sparse, lists_per_head, real_places
 from fv_sta.tiles import BLOCK
 
@@ -23,6 +24,9 @@ def probe() -> Probe:
         from torch.nn.attention import flex_attention
     except ImportError as error:
         return Probe(False, reason=f"torch {torch.__version__} has no FlexAttention: {error}", remedy="Upgrade torch")
+    if not torch.cuda.is_available() and cpp_compiler() is None:
+        reason = "FlexAttention is compiled, for which torch needs a C++ compiler on a CPU, and there is none"
+        return Probe(False, reason=reason, remedy="Install g++, or name a compiler in CXX")
     return Probe(True, kernel=f"{flex_attention.__name__}.flex_attention", version=str(torch.__version__))
 
 
