@@ -164,7 +164,9 @@ class VideoGenerator:
         device = self._attachment.device
         if device.startswith("cuda"):
             torch.cuda.reset_peak_memory_stats(device)
-        image = {"image": _open_image(params.image_path)} if params.image_path else {}
+        more: dict[str, Any] = {"image": _open_image(params.image_path)} if params.image_path else {}
+        if self.info.family.frame_rate_argument:
+            more[self.info.family.frame_rate_argument] = params.fps
         start = time.perf_counter()
         with denoising_bar(self.progress) as self._listener:
             frames = self._pipe(
@@ -177,7 +179,7 @@ class VideoGenerator:
                 guidance_scale=float(params.guidance_scale),
                 generator=torch.Generator("cpu").manual_seed(params.seed),
                 output_type="np",
-                **image,
+                **more,
             ).frames[0]
         end = time.perf_counter()
         receipt = self._attachment.receipt

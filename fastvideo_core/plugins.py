@@ -126,9 +126,9 @@ def _only(kind: str, name: str, found: list[tuple[Any, Plugin]]) -> tuple[Any, P
 def load_plugins() -> Plugins:
     """Discover and load every plugin that is installed now and not switched off."""
     from fastvideo_core.attention import sdpa
-    from fastvideo_core.models import hunyuan_video, wan
+    from fastvideo_core.models import hunyuan_video, ltx_video, wan
 
-    modules = {"torch-sdpa": sdpa, "wan": wan, "hunyuan-video": hunyuan_video}
+    modules = {"torch-sdpa": sdpa, "wan": wan, "hunyuan-video": hunyuan_video, "ltx-video": ltx_video}
     own = [Plugin(name, CORE_DISTRIBUTION, own_version()) for name in modules]
     for plugin in own:
         _register(plugin, modules[plugin.name])

@@ -13,7 +13,14 @@ import torch
 from fastvideo_core import VideoGenerator, attach
 from fastvideo_core.errors import BackendUnavailableError, InputError
 from tests.support.backends import Recorder, plugins_with
-from tests.support.models import SIZE, build_hunyuan_pipeline, build_wan_image_pipeline, build_wan_pipeline, run
+from tests.support.models import (
+    SIZE,
+    build_hunyuan_pipeline,
+    build_ltx_pipeline,
+    build_wan_image_pipeline,
+    build_wan_pipeline,
+    run,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +49,8 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
 
 
 @pytest.mark.parametrize(
-    ("build", "most"), [(build_wan_pipeline, 1), (build_wan_image_pipeline, 1), (build_hunyuan_pipeline, 5)]
+    ("build", "most"),
+    [(build_wan_pipeline, 1), (build_wan_image_pipeline, 1), (build_hunyuan_pipeline, 5), (build_ltx_pipeline, 1)],
 )
 @pytest.mark.parametrize("backend", ["TORCH_SDPA", "RECORDER"])
 def test_no_more_graphs_than_the_bare_model_has(
@@ -50,6 +58,8 @@ def test_no_more_graphs_than_the_bare_model_has(
 ) -> None:
     pipe = build()
     more = image() if "image_encoder" in pipe.components else {}
+    if build is build_ltx_pipeline:
+        more = {"height": 64, "width": 96, "num_frames": 17, "negative_prompt": "dog"}
     bare = run(pipe, **more)
     pipe.transformer.compile_repeated_blocks(fullgraph=True, backend="aot_eager")
     run(pipe, **more)

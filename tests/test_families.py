@@ -12,7 +12,7 @@ import torch
 from fastvideo_core import Role, TokenLayout, VideoGenerator, attach
 from fastvideo_core.errors import InputError
 from tests.support.backends import Recorder, plugins_with
-from tests.support.models import SIZE, build_hunyuan_pipeline, build_wan_image_pipeline, run
+from tests.support.models import SIZE, build_hunyuan_pipeline, build_ltx_pipeline, build_wan_image_pipeline, run
 
 STEPS = SIZE["num_inference_steps"]
 
@@ -113,6 +113,54 @@ def test_hunyuan_from_a_folder(hunyuan: Any, tmp_path: Path) -> None:
             generator.generate_video("cat", negative_prompt="blurred", **arguments)
         with pytest.raises(InputError, match="height 40 is not a multiple of 16"):
             generator.generate_video("cat", **{**arguments, "height": 40})
+
+
+LTX_SIZE: dict[str, Any] = {"height": 64, "width": 96, "num_frames": 17, "negative_prompt": "dog"}
+"""A 3x2x3 grid of tokens; the tests' tokenizer makes nothing of an empty prompt."""
+
+
+def test_ltx_reads_its_text_mask_once_a_generation(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fastvideo_core.attention import masks, router
+
+    reads = []
+
+    def counted(*arguments: Any) -> Any:
+        reads.append(arguments)
+        return masks.reduce_mask(*arguments)
+
+    monkeypatch.setattr(router, "reduce_mask", counted)
+    pipe = build_ltx_pipeline()
+    bare = run(pipe, prompt="cat dog cat", **LTX_SIZE)
+    with attach(pipe, attention_backend="TORCH_SDPA") as fv:
+        assert np.array_equal(run(pipe, prompt="cat dog cat", **LTX_SIZE), bare)
+        assert (fv.receipt.token_grid, fv.receipt.steps_computed) == ((3, 2, 3), {"cond_uncond": STEPS})
+    assert len(reads) == 1
+    with attach(pipe, attention_backend="RECORDER"):
+        np.testing.assert_allclose(run(pipe, prompt="cat dog cat", **LTX_SIZE), bare, atol=1e-5)
+    cross = [keys for (role, *_), (keys, _, _) in zip(recorder.seen, recorder.masks, strict=True) if role is Role.CROSS]
+    assert cross == [1, 3] * 2 * STEPS
+
+
+def test_ltx_from_a_folder_is_told_the_frame_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from diffusers import LTXPipeline
+
+    build_ltx_pipeline().save_pretrained(tmp_path / "model")
+    rates = []
+    call = LTXPipeline.__call__
+
+    def noted(self: Any, *args: Any, **kwargs: Any) -> Any:
+        rates.append(kwargs["frame_rate"])
+        return call(self, *args, **kwargs)
+
+    monkeypatch.setattr(LTXPipeline, "__call__", noted)
+    arguments: dict[str, Any] = {**SIZE, **LTX_SIZE, "guidance_scale": 3.0, "save_video": False}
+    with VideoGenerator.from_pretrained(tmp_path / "model") as generator:
+        assert generator.generate_video("cat", fps=30, **arguments).frames.shape == (17, 64, 96, 3)
+        with pytest.raises(InputError, match="height 80 is not a multiple of 32"):
+            generator.generate_video("cat", **{**arguments, "height": 80})
+        with pytest.raises(InputError, match="num_frames 12 is not one more than a multiple of 8"):
+            generator.generate_video("cat", **{**arguments, "num_frames": 12})
+    assert rates == [30]
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from fastvideo_core import AttentionCall, Capabilities, Role, TokenLayout, attac
 from fastvideo_core.errors import BackendMismatchError, BackendUnavailableError, InputError
 from fastvideo_core.testing import AttentionBackendSuite
 from fastvideo_core.testing.cases import Case, Inputs, exact_attention, relative_error
-from tests.support.models import build_hunyuan_pipeline, build_wan_pipeline, run
+from tests.support.models import build_hunyuan_pipeline, build_ltx_pipeline, build_wan_pipeline, run
 
 LARGE: dict[str, Any] = {"height": 160, "width": 208}
 """A 3x10x13 grid of tokens."""
@@ -152,22 +152,26 @@ def test_each_head_has_its_own_window(grid: Triple, text: int, monkeypatch: pyte
     assert relative_error(result, exact_attention(inputs, None, visible)) < 1e-5
 
 
-@pytest.mark.parametrize("build", [build_wan_pipeline, build_hunyuan_pipeline])
-def test_ordering_once_per_forward_pass_changes_nothing(build: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+BUILDERS = {"wan": build_wan_pipeline, "hunyuan": build_hunyuan_pipeline, "ltx": build_ltx_pipeline}
+
+
+@pytest.mark.parametrize("family", BUILDERS)
+def test_ordering_once_per_forward_pass_changes_nothing(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     configure(monkeypatch)
-    pipe = build()
+    pipe = BUILDERS[family]()
+    size = {"height": 320, "width": 416, "num_frames": 17} if family == "ltx" else LARGE
     names = list(pipe.transformer.state_dict())
-    bare, frames, receipts = run(pipe, **LARGE), {}, {}
+    bare, frames, receipts = run(pipe, **size), {}, {}
     for order in ("forward", "layer"):
         monkeypatch.setenv("FASTVIDEO_STA_ORDER", order)
         with attach(pipe, attention_backend="SLIDING_TILE_ATTN") as fv:
-            frames[order] = run(pipe, **LARGE)
+            frames[order] = run(pipe, **size)
             receipts[order] = next(iter(fv.receipt.attention.values())).details
             assert list(pipe.transformer.state_dict()) == names
     np.testing.assert_allclose(frames["forward"], frames["layer"], atol=1e-6)
     assert abs(frames["forward"] - bare).max() > 1e-3, "the windows are small enough to matter"
     assert receipts["forward"]["token_order"] == "once per forward pass"
-    assert np.array_equal(run(pipe, **LARGE), bare)
+    assert np.array_equal(run(pipe, **size), bare)
 
 
 @pytest.mark.parametrize("build", [build_wan_pipeline, build_hunyuan_pipeline])

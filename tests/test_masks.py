@@ -39,6 +39,8 @@ HOLES = torch.tensor([[True, False, True, True, False, True]]).expand(2, KEYS)
         (lengths(4, 2)[:, None, None].expand(2, 3, 5, KEYS), MaskKind.KEY_LENGTH, (4, 2)),
         (additive(lengths(4, 2)), MaskKind.KEY_LENGTH, (4, 2)),
         (additive(lengths(4, 2)).clamp(min=torch.finfo(torch.float32).min), MaskKind.KEY_LENGTH, (4, 2)),
+        (additive(lengths(4, 2)).clamp(min=-10_000).bfloat16(), MaskKind.KEY_LENGTH, (4, 2)),
+        (torch.full((2, KEYS), -100.0), MaskKind.ARBITRARY, None),
         (HOLES, MaskKind.ARBITRARY, None),
         (lengths(4, 0), MaskKind.ARBITRARY, None),
         (torch.ones(5, KEYS, dtype=torch.bool).tril(), MaskKind.ARBITRARY, None),

@@ -103,7 +103,8 @@ class TokenLayout:
         grid: video tokens along time, height and width; tokens run with width fastest.
         text_before: text tokens in front of the video tokens.
         text_after: text tokens behind them.
-        text_real: how many of the text tokens are not padding, per batch entry; None if all are.
+        text_real: how many text tokens are not padding, per batch entry, also where text is seen by cross attention
+            only; None if all are.
         ordered: whether the video tokens are in the order, and with the padding, that the backend asked for.
     """
 

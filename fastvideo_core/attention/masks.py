@@ -8,6 +8,9 @@ import torch
 
 from fastvideo_core.attention.backend import MaskKind
 
+HIDDEN = -9e3
+"""Additive masks hide by minus infinity, the dtype's least number or, in diffusers, -10000 (-9984 in bfloat16)."""
+
 
 @dataclass(frozen=True)
 class ReducedMask:
@@ -53,6 +56,6 @@ def _seen(mask: torch.Tensor) -> torch.Tensor | None:
     """Which keys are seen at all, or None if the mask weighs them rather than hiding them."""
     if mask.dtype == torch.bool:
         return mask
-    hidden = mask <= torch.finfo(mask.dtype).min / 2
+    hidden = mask <= HIDDEN
     seen = mask == 0
     return seen if bool((hidden | seen).all()) else None

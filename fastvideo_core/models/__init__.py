@@ -5,9 +5,10 @@ from __future__ import annotations
 from fastvideo_core.errors import UnsupportedModelError
 from fastvideo_core.models.family import ModelFamily
 from fastvideo_core.models.hunyuan_video import HUNYUAN_VIDEO
+from fastvideo_core.models.ltx_video import LTX_VIDEO
 from fastvideo_core.models.wan import WAN
 
-FAMILIES: tuple[ModelFamily, ...] = (WAN, HUNYUAN_VIDEO)
+FAMILIES: tuple[ModelFamily, ...] = (WAN, HUNYUAN_VIDEO, LTX_VIDEO)
 
 
 def family_of(pipeline_classes: list[str], what: str) -> ModelFamily:

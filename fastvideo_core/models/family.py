@@ -75,8 +75,9 @@ class ModelFamily:
         roles: the roles that its attention has.
         image_pipelines: those of them that also need an image to start from.
         guidance_is_built_in: whether the model takes the guidance scale as an input, and no negative prompt.
+        frame_rate_argument: the pipeline's argument for the frame rate, if it has one.
         text_mask: the argument of the transformer's forward that tells real text tokens from padding, (batch, tokens),
-            where attention covers text; the attention masks follow from it.
+            where attention to text is masked; the attention masks follow from it.
     """
 
     name: str
@@ -89,6 +90,7 @@ class ModelFamily:
     roles: tuple[Role, ...]
     image_pipelines: frozenset[str] = frozenset()
     guidance_is_built_in: bool = False
+    frame_rate_argument: str | None = None
     text_mask: str | None = None
 
     def needs(self, head_dim: int, dtype: torch.dtype, device: torch.device) -> list[Need]:

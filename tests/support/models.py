@@ -107,6 +107,43 @@ def build_hunyuan_pipeline(seed: int = 0) -> Any:
     )
 
 
+def build_ltx_pipeline(seed: int = 0) -> Any:
+    """An LTXPipeline with random weights: two layers, two heads of 16."""
+    from diffusers import (
+        AutoencoderKLLTXVideo,
+        FlowMatchEulerDiscreteScheduler,
+        LTXPipeline,
+        LTXVideoTransformer3DModel,
+    )
+    from transformers import T5Config, T5EncoderModel
+
+    torch.manual_seed(seed)
+    text = T5Config(
+        vocab_size=8, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2, pad_token_id=0, eos_token_id=1
+    )
+    return LTXPipeline(
+        tokenizer=build_tokenizer(),
+        text_encoder=T5EncoderModel(text).eval(),
+        vae=AutoencoderKLLTXVideo(
+            latent_channels=8,
+            block_out_channels=(8, 8, 8, 8),
+            decoder_block_out_channels=(8, 8, 8, 8),
+            layers_per_block=(1, 1, 1, 1, 1),
+            decoder_layers_per_block=(1, 1, 1, 1, 1),
+        ).eval(),
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+        transformer=LTXVideoTransformer3DModel(
+            in_channels=8,
+            out_channels=8,
+            num_attention_heads=2,
+            attention_head_dim=16,
+            cross_attention_dim=32,
+            num_layers=2,
+            caption_channels=16,
+        ).eval(),
+    )
+
+
 def build_tokenizer() -> Any:
     """One word, one token; two words are known."""
     from tokenizers import Tokenizer, models, pre_tokenizers

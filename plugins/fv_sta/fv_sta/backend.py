@@ -95,7 +95,7 @@ class SlidingTileAttention(AttentionBackend):
         else:
             windows = [self._uniform(tiling).window]
             check_windows(windows, tiling.tiles, WINDOW)
-        text = run.layout.text_real[0] if run.layout.text_real else run.layout.text_after
+        text = min(run.layout.text_after, *(run.layout.text_real or (run.layout.text_after,)))
         sparse = Sparse(tiling, tuple(windows), run.layout.text_after, text, None)
         if not all(is_full(window, tiling.tiles) for window in windows):
             self._kernel_for(sparse, run.head_dim, run.dtype, run.device)

@@ -1,0 +1,68 @@
+"""LTX-Video: self attention over the video, cross attention to the text with a mask over its padding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+from fastvideo_core.attention.backend import Role, TokenLayout
+from fastvideo_core.hookspecs import API_VERSION, hookimpl
+from fastvideo_core.models.family import AttentionSite, BlockStack, Geometry, ModelFamily
+from fastvideo_core.models.preset import ModelPreset
+
+if TYPE_CHECKING:
+    import torch
+
+api_version = API_VERSION
+
+
+def _attentions(transformer: torch.nn.Module) -> Iterator[AttentionSite]:
+    for block in cast("torch.nn.ModuleList", transformer.transformer_blocks):
+        yield AttentionSite(cast("torch.nn.Module", block.attn1), Role.SELF)
+        yield AttentionSite(cast("torch.nn.Module", block.attn2), Role.CROSS)
+
+
+def _token_layout(config: Mapping[str, Any], arguments: Mapping[str, Any]) -> TokenLayout:
+    """The pipeline packs latents into tokens itself and tells the grid beside them."""
+    return TokenLayout((arguments["num_frames"], arguments["height"], arguments["width"]))
+
+
+def _geometry(transformer: Mapping[str, Any], vae: Mapping[str, Any]) -> Geometry:
+    halvings = sum(vae.get("spatio_temporal_scaling", (True, True, True, False)))
+    pixels = vae.get("patch_size", 4) * 2**halvings * transformer.get("patch_size", 1)
+    frames = vae.get("patch_size_t", 1) * 2**halvings * transformer.get("patch_size_t", 1)
+    return Geometry((pixels, pixels), frames, None)
+
+
+LTX_VIDEO = ModelFamily(
+    name="LTX-Video",
+    transformer="LTXVideoTransformer3DModel",
+    pipelines=frozenset({"LTXPipeline"}),
+    attentions=_attentions,
+    token_layout=_token_layout,
+    geometry=_geometry,
+    stack=BlockStack(lists=("transformer_blocks",), modulation=2, rotary=3, rotary_axis=1),
+    roles=(Role.SELF, Role.CROSS),
+    frame_rate_argument="frame_rate",
+    text_mask="encoder_attention_mask",
+)
+
+
+@hookimpl
+def fastvideo_model_presets() -> list[ModelPreset]:
+    """Size, steps and guidance as diffusers' example for the checkpoint uses them."""
+    return [
+        ModelPreset(
+            "Lightricks/LTX-Video",
+            "Lightricks/LTX-Video",
+            {
+                "height": 480,
+                "width": 704,
+                "num_frames": 161,
+                "fps": 24,
+                "num_inference_steps": 50,
+                "guidance_scale": 3.0,
+            },
+            "LTX-Video text-to-video, 2 billion parameters",
+        ),
+    ]
