@@ -26,6 +26,6 @@ def fastvideo_model_presets() -> list[ModelPreset]:
                 "guidance_scale": 4.0,
                 "fps": 16,
             },
-            "a simple shape moving on a plain background; made for 33 frames of 128x128",
+            "a simple shape moving on a plain background; 17 to 45 frames of 128x128 to 256x256",
         )
     ]
