@@ -44,7 +44,9 @@ def save_pipeline(
 
 
 def _portable(text: str) -> str:
-    """Without the folder that a model was trained in, and with a name that transformers 4 and 5 both know."""
+    """Without the folder of the training and the padding of its last batch, by names that transformers 4 and 5 know."""
     content = json.loads(text.replace('"TokenizersBackend"', '"PreTrainedTokenizerFast"'))
     content.pop("_name_or_path", None)
+    if "padding" in content:
+        content["padding"] = None
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
