@@ -7,7 +7,6 @@ whether the video still shows what the prompt says, by `fv_shapes.score`.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from random import Random
 from statistics import median
 from typing import Any
@@ -57,11 +56,8 @@ def generate_all(
 
 def share_right(texts: list[str], results: list[Any]) -> float:
     """How many videos show shape, colour, motion and background of their prompt."""
-    right: dict[str, int] = defaultdict(int)
-    for text, result in zip(texts, results, strict=True):
-        hits = score(result.frames, text)
-        right["all"] += all(hits.values())
-    return right["all"] / len(texts)
+    right = sum(all(score(result.frames, text).values()) for text, result in zip(texts, results, strict=True))
+    return right / len(texts)
 
 
 def psnr(frames: Any, reference: Any) -> float:

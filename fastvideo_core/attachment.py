@@ -74,7 +74,7 @@ class Attachment:
             raise AttachError(f"this {type(pipe).__name__} is attached already; detach it first")
         self.pipe = pipe
         self.family = family_of([cls.__name__ for cls in type(pipe).__mro__], "the pipeline")
-        self._transformers = transformers = list(_transformers(pipe, self.family))
+        self._transformers = transformers = list(transformers_of(pipe, self.family))
         device = diffusers_bridge.execution_device(pipe)
         first = transformers[0]
         needs = self.family.needs(int(first.config.attention_head_dim), first.dtype, device)
@@ -253,8 +253,12 @@ def _role_receipt(route: Route, reason: str | None = None) -> RoleReceipt:
     )
 
 
-def _transformers(pipe: Any, family: ModelFamily) -> Iterator[Any]:
-    """The pipeline's transformers: two in Wan 2.2, one elsewhere."""
+def transformers_of(pipe: Any, family: ModelFamily) -> Iterator[Any]:
+    """The pipeline's transformers: two in Wan 2.2, one elsewhere.
+
+    Raises:
+        UnsupportedModelError: there is none, or one of another class.
+    """
     found = False
     for name, component in pipe.components.items():
         if any(cls.__name__ == family.transformer for cls in type(component).__mro__):

@@ -11,7 +11,7 @@ from typing import Any, Self, overload
 import torch
 
 from fastvideo_core import output
-from fastvideo_core.attachment import ProgressListener, attach
+from fastvideo_core.attachment import ProgressListener, attach, transformers_of
 from fastvideo_core.attention.request import configure, settle
 from fastvideo_core.errors import AttachError, InputError, ModelNotFoundError
 from fastvideo_core.kernels import cpp_compiler
@@ -262,9 +262,8 @@ def _load(info: ModelInfo, dtype: torch.dtype) -> Any:
 
 
 def _compile(pipe: Any, info: ModelInfo) -> None:
-    for component in pipe.components.values():
-        if type(component).__name__ == info.family.transformer:
-            component.compile_repeated_blocks(fullgraph=True)
+    for transformer in transformers_of(pipe, info.family):
+        transformer.compile_repeated_blocks(fullgraph=True)
 
 
 def _place(pipe: Any, device: str, offload: list[str], pin_cpu_memory: bool) -> None:

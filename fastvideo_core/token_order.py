@@ -25,26 +25,19 @@ def install(transformer: torch.nn.Module, stack: BlockStack, current: CurrentOrd
     for name in stack.lists:
         blocks = transformer.get_submodule(name)
         assert isinstance(blocks, torch.nn.ModuleList)
-        places = _Places(first=name == stack.lists[0], last=name == stack.lists[-1])
         undo.callback(transformer._modules.__setitem__, name, blocks)
-        transformer._modules[name] = _OrderedList(blocks, stack, places, current, rotary)
-
-
-class _Places:
-    """Whether a list is the first and the last of its stack."""
-
-    def __init__(self, first: bool, last: bool) -> None:
-        self.first, self.last = first, last
+        transformer._modules[name] = _OrderedList(blocks, name, stack, current, rotary)
 
 
 class _OrderedList(torch.nn.ModuleList):
     """The same blocks; iterating during an ordered forward pass yields them with the change of order around them."""
 
     def __init__(
-        self, blocks: Iterable[torch.nn.Module], stack: BlockStack, places: _Places, current: CurrentOrder, rotary: Any
+        self, blocks: Iterable[torch.nn.Module], name: str, stack: BlockStack, current: CurrentOrder, rotary: Any
     ) -> None:
         super().__init__(blocks)
-        self._stack, self._places, self._current, self._rotary = stack, places, current, rotary
+        self._is_first, self._is_last = name == stack.lists[0], name == stack.lists[-1]
+        self._stack, self._current, self._rotary = stack, current, rotary
 
     def __iter__(self) -> Iterator[Any]:
         order = self._current()
@@ -53,8 +46,8 @@ class _OrderedList(torch.nn.ModuleList):
             yield from blocks
             return
         for number, block in enumerate(blocks):
-            enters = self._places.first and number == 0
-            leaves = self._places.last and number == len(blocks) - 1
+            enters = self._is_first and number == 0
+            leaves = self._is_last and number == len(blocks) - 1
             yield _ordered(block, self._stack, order, self._rotary, enters, leaves)
 
 

@@ -26,13 +26,12 @@ def configure(resolutions: dict[Role, Resolution], requested: str | None, argume
     path = Path(argument).expanduser() if argument else read_settings().attention_config
     if path is None:
         return
-    serving = {id(r.backend): r.backend for r in resolutions.values() if r.backend.name == requested}
     if requested is None:
         raise InputError(
             f"the configuration file {str(path)!r} is for an attention backend, and none was asked for: set "
             "attention_backend= or FASTVIDEO_ATTENTION_BACKEND"
         )
-    for backend in serving.values():
+    for backend in {id(r.backend): r.backend for r in resolutions.values() if r.backend.name == requested}.values():
         backend.configure(path)
 
 

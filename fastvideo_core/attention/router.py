@@ -145,8 +145,8 @@ class Router:
         seen_as = (tuple(mask.shape), tuple(key.shape[:2]), layout) if derived else id(mask)
         known = self._masks.get(seen_as)
         if known is None:
-            among_keys = self.order is not None and layout is not None and layout.text_before + layout.text_after > 0
-            padding = self.order.padding if self.order is not None and among_keys else 0
+            joint = layout is not None and layout.text_before + layout.text_after > 0
+            padding = self.order.padding if self.order is not None and joint else 0
             reduced = reduce_mask(mask, key.shape[0], key.shape[1] - padding)
             known = self._masks[seen_as] = (mask, _behind_padding(reduced, padding))
         return known[1]

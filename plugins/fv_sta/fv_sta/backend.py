@@ -26,7 +26,7 @@ from fv_sta.kernels import KERNELS, dense
 from fv_sta.observer import OBSERVER
 from fv_sta.sparse import Sparse, real_places, work_of
 from fv_sta.strategy import Strategy, Table, Uniform, check_windows, read_strategy
-from fv_sta.tiles import BLOCK, DEFAULT_TILE, Tiling, Triple, by, check_tile, tiling_for
+from fv_sta.tiles import BLOCK, DEFAULT_TILE, Tiling, Triple, by, check_tile, parse_triple, tiling_for
 from fv_sta.windows import describe, is_full
 
 if TYPE_CHECKING:
@@ -66,8 +66,8 @@ class SlidingTileAttention(AttentionBackend):
         self._table = read_strategy(path)
 
     def load(self) -> AttentionFunction:
-        for variable in (self._tile_setting, self._window_setting, self._dense_share, self._orders_once):
-            del variable  # a wrong one is an error now, not in the middle of a run
+        # Read now: a wrong one is an error at construction, not in the middle of a run.
+        _ = self._tile_setting, self._window_setting, self._dense_share, self._orders_once
         return self.attend
 
     def token_order(self, layout: TokenLayout, device: torch.device) -> TokenOrder | None:
@@ -210,12 +210,12 @@ class SlidingTileAttention(AttentionBackend):
         text = os.environ.get(TILE, "").strip().lower()
         if text == "auto":
             return None
-        return check_tile(_numbers(text, TILE), TILE) if text else DEFAULT_TILE
+        return check_tile(_setting(text, TILE), TILE) if text else DEFAULT_TILE
 
     @cached_property
     def _window_setting(self) -> Triple | None:
         text = os.environ.get(WINDOW, "").strip()
-        return _numbers(text, WINDOW) if text else None
+        return _setting(text, WINDOW) if text else None
 
     @cached_property
     def _dense_share(self) -> float:
@@ -268,12 +268,8 @@ def _reorder(tensor: torch.Tensor, index: torch.Tensor, video: int) -> torch.Ten
     return ordered if tensor.shape[1] == video else torch.cat((ordered, tensor[:, video:]), dim=1)
 
 
-def _numbers(text: str, name: str) -> Triple:
-    parts = text.split(",")
-    if len(parts) != 3 or not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
-        raise InputError(f"{name} is {text!r}, it must be three whole numbers: time,height,width")
-    time, height, width = map(int, parts)
-    return time, height, width
+def _setting(text: str, name: str) -> Triple:
+    return parse_triple(text, name, ": time,height,width")
 
 
 def _check_table(table: Table, run: Run, tiling: Tiling) -> None:

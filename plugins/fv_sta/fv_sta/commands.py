@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from fastvideo_core.errors import InputError
+
+if TYPE_CHECKING:
+    from fv_sta.tiles import Triple
 
 
 @click.group("sta")
@@ -18,12 +22,10 @@ def sta() -> None:
     """Windows of Sliding Tile Attention."""
 
 
-def _triple(text: str, name: str) -> tuple[int, int, int]:
-    parts = text.lower().replace("x", ",").split(",")
-    if len(parts) != 3 or not all(part.strip().isdecimal() and int(part) for part in parts):
-        raise InputError(f"{name} is {text!r}, it must be three whole numbers, such as 30x48x80")
-    time, height, width = map(int, parts)
-    return time, height, width
+def _triple(text: str, name: str) -> Triple:
+    from fv_sta.tiles import parse_triple
+
+    return parse_triple(text, name, ", such as 30x48x80", separators=",xX")
 
 
 @sta.command("convert")
@@ -121,6 +123,7 @@ def search_command(
     What was measured is kept beside OUTPUT until the file is written: an interrupted search goes on from there.
     """
     from fv_sta.search import choose, choose_density, measure
+    from fv_sta.strategy import write_strategy
 
     if (max_error is None) == (density is None):
         raise InputError("give either --max-error or --density")
@@ -142,14 +145,12 @@ def search_command(
     notes = output.with_name(output.name + ".measured.npz")
     with generator:
         measured = measure(generator, prompts, sampling, windows, notes, _progress(len(prompts)))
-    dense_steps = -int(-dense * measured.errors.shape[0] // 1)
+    dense_steps = math.ceil(dense * measured.errors.shape[0])
     if max_error is not None:
         choice = choose(measured, ranges, dense_steps, max_error)
     else:
         assert density is not None
         choice = choose_density(measured, ranges, dense_steps, density)
-    from fv_sta.strategy import write_strategy
-
     write_strategy(choice.table, output)
     notes.unlink()
     click.echo(f"{output}: work {choice.density:.3f} of full attention's, {dense_steps} dense steps included")
@@ -170,7 +171,7 @@ def _read_prompts(path: Path) -> list[str]:
 
 def _prepare(
     model: str, device: str | None, sampling: dict[str, Any], window_text: str | None
-) -> tuple[Any, list[tuple[int, int, int]], dict[str, Any]]:
+) -> tuple[Any, list[Triple], dict[str, Any]]:
     """The generator, the candidate windows on its canvas, and what was given of the sampling parameters."""
     from fastvideo_core import SamplingParam, VideoGenerator
     from fv_sta.backend import SlidingTileAttention

@@ -49,18 +49,21 @@ class Observer:
         import torch
 
         assert call.layout is not None
+
+        def with_window(window: Triple) -> torch.Tensor:
+            self.strategy = Uniform(window, 0.0)
+            return backend.attend(query, key, value, call)
+
         self.tiling = backend.tiling(call.layout.grid)
         video = self.tiling.places if call.layout.ordered else self.tiling.tokens
         self.text = (query.shape[1] - video, key.shape[1] - video)
+        order = backend.token_order(call.layout, query.device) if call.layout.ordered else None
+        tokens = slice(0, video) if order is None else order.scatter
         self.busy = True
         try:
-            exact = self._with_window(FULL, backend, query, key, value, call)
-            looked_at = self._looked_at(call.layout.ordered, exact.device, video)
-            norm = _per_head(exact[:, looked_at])
-            errors = []
-            for window in self.windows:
-                other = self._with_window(window, backend, query, key, value, call)
-                errors.append(_per_head((other - exact)[:, looked_at]) / norm)
+            exact = with_window(FULL)
+            norm = _per_head(exact[:, tokens])
+            errors = [_per_head((with_window(window) - exact)[:, tokens]) / norm for window in self.windows]
         finally:
             self.busy = False
         self._errors.setdefault((call.step, call.layer), []).append(torch.stack(errors))
@@ -75,26 +78,6 @@ class Observer:
         ]
         self._errors = {}
         return np.array(rows)
-
-    def _with_window(
-        self,
-        window: Triple,
-        backend: SlidingTileAttention,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        call: AttentionCall,
-    ) -> torch.Tensor:
-        self.strategy = Uniform(window, 0.0)
-        return backend.attend(query, key, value, call)
-
-    def _looked_at(self, ordered: bool, device: torch.device, video: int) -> torch.Tensor | slice:
-        """The places of video tokens, without padding."""
-        import torch
-
-        if ordered and self.tiling is not None and self.tiling.places != self.tiling.tokens:
-            return torch.from_numpy(self.tiling.scatter).to(device)
-        return slice(0, video)
 
 
 def _per_head(tensor: torch.Tensor) -> torch.Tensor:

@@ -7,20 +7,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fv_sta.sparse import work_of
+from fv_sta.files import written_whole
+from fv_sta.sparse import cost_of
 from fv_sta.strategy import Table
-from fv_sta.tiles import BLOCK, Tiling, Triple
-from fv_sta.windows import is_full
+from fv_sta.tiles import Tiling
 
 _CELL = 12
 
 
 def share_of_work(table: Table, tiling: Tiling) -> NDArray[np.float64]:
     """What each step and layer computes of full attention's work, (steps, layers)."""
-    costs: dict[Triple, float] = {}
-    for window in table.distinct():
-        part = work_of(tiling, window, 0, 0) * BLOCK**2 / tiling.tokens**2
-        costs[window] = 1.0 if is_full(window, tiling.tiles) else min(1.0, part)
+    costs = {window: cost_of(tiling, window) for window in table.distinct()}
     work = np.ones((table.steps, table.layers))
     for step in range(table.dense_steps, table.steps):
         for layer in range(table.layers):
@@ -38,6 +35,5 @@ def draw_heat_map(work: NDArray[np.float64], path: Path) -> None:
     low, high = dark + (middle - dark) * 2 * share, middle + (bright - middle) * (2 * share - 1)
     pixels = np.where(share < 0.5, low, high).round().astype(np.uint8)
     image = Image.fromarray(pixels.repeat(_CELL, axis=0).repeat(_CELL, axis=1))
-    temporary = path.with_name(f".{path.name}.part")
-    image.save(temporary, format="PNG")
-    temporary.replace(path)
+    with written_whole(path) as temporary:
+        image.save(temporary, format="PNG")

@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 
 from fastvideo_core import VideoGenerator
 from fastvideo_core.errors import InputError
+from fv_sta.files import written_whole
 from fv_sta.observer import OBSERVER, Observer
-from fv_sta.sparse import work_of
+from fv_sta.sparse import cost_of
 from fv_sta.strategy import Table
-from fv_sta.tiles import BLOCK, Tiling, Triple
+from fv_sta.tiles import Tiling, Triple
 from fv_sta.windows import is_full
 
 
@@ -92,8 +93,7 @@ def measure(
         done.append(observer.take())
         _write_notes(notes, key, done, observer)
     tiling, text = _canvas(notes)
-    whole = (tiling.tokens + text[0]) * (tiling.tokens + text[1])
-    costs = np.array([min(1.0, work_of(tiling, window, *text) * BLOCK**2 / whole) for window in windows])
+    costs = np.array([cost_of(tiling, window, *text) for window in windows])
     return Measured(np.mean(done, axis=0), tuple(windows), costs, tiling, generator.info.family.name)
 
 
@@ -110,10 +110,9 @@ def _read_notes(notes: Path, key: str) -> list[NDArray[np.float64]]:
 
 def _write_notes(notes: Path, key: str, done: list[NDArray[np.float64]], observer: Observer) -> None:
     assert observer.tiling is not None
-    temporary = notes.with_name(f".{notes.name}.part.npz")
     canvas = np.array([observer.tiling.grid, observer.tiling.tile])
-    np.savez(temporary, key=key, errors=np.array(done), canvas=canvas, text=np.array(observer.text))
-    temporary.replace(notes)
+    with written_whole(notes) as temporary, temporary.open("wb") as file:
+        np.savez(file, key=key, errors=np.array(done), canvas=canvas, text=np.array(observer.text))
 
 
 def _canvas(notes: Path) -> tuple[Tiling, tuple[int, int]]:

@@ -50,6 +50,12 @@ def work_of(tiling: Tiling, window: Triple, text_queries: int, text_keys: int) -
     return block_lists(tiling, window, text_queries, text_keys).work
 
 
+def cost_of(tiling: Tiling, window: Triple, text_queries: int = 0, text_keys: int = 0) -> float:
+    """The share of full attention's work that a window computes, padding included; at most 1."""
+    whole = (tiling.tokens + text_queries) * (tiling.tokens + text_keys)
+    return min(1.0, work_of(tiling, window, text_queries, text_keys) * BLOCK**2 / whole)
+
+
 def lists_per_head(sparse: Sparse, device: torch.device) -> tuple[torch.Tensor, ...]:
     """Lists for all heads at once, as wide as there are blocks of keys: (1, 1 or heads, …)."""
     import torch

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastvideo_core.errors import InputError
+from fv_sta.files import written_whole
 from fv_sta.tiles import Triple, by, check_tile
 
 SCHEMA = "fv-sta/1"
@@ -204,9 +205,8 @@ def write_strategy(table: Table, path: Path) -> None:
         "dense_steps": table.dense_steps,
         "windows": _rules(table),
     }
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    with written_whole(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def _rules(table: Table) -> list[dict[str, Any]]:

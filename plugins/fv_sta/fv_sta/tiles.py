@@ -7,6 +7,7 @@ multiple of a block of 128, no further, so that no block of queries or keys belo
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import product
@@ -28,6 +29,19 @@ Triple = tuple[int, int, int]
 def by(triple: Triple) -> str:
     """As messages show it: 6x8x8."""
     return "x".join(map(str, triple))
+
+
+def parse_triple(text: str, name: str, form: str, separators: str = ",") -> Triple:
+    """Three positive whole numbers from text.
+
+    Raises:
+        InputError: it is something else; the message ends in `form`.
+    """
+    parts = re.split(f"[{separators}]", text)
+    if len(parts) != 3 or not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+        raise InputError(f"{name} is {text!r}, it must be three whole numbers{form}")
+    time, height, width = map(int, parts)
+    return time, height, width
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fastvideo_core.kernels import with_plain_strides
 from fv_sta.kernels import fa4, flex, st_attn
 
 if TYPE_CHECKING:
@@ -20,8 +19,6 @@ def dense(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: fl
 
     fits = query.device.type == "cuda" and query.element_size() == 2 and query.shape[-1] in range(8, 129, 8)
     if fits and (flash := fa4.dense()) is not None:
-        out = flash(*map(with_plain_strides, (query, key, value)), softmax_scale=scale)
-        result: torch.Tensor = out[0] if isinstance(out, tuple) else out
-        return result
+        return flash(query, key, value, scale)
     query, key, value = (x.transpose(1, 2) for x in (query, key, value))
     return scaled_dot_product_attention(query, key, value, scale=scale).transpose(1, 2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from fastvideo_core import Probe
@@ -46,7 +46,6 @@ def load() -> Callable[..., torch.Tensor]:
 
     def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, sparse: Sparse) -> torch.Tensor:
         full_count, full, partial_count, partial = lists_per_head(sparse, query.device)
-        query, key, value = map(with_plain_strides, (query, key, value))
         lists = BlockSparseTensorsTorch(
             mask_block_cnt=partial_count,
             mask_block_idx=partial,
@@ -54,14 +53,26 @@ def load() -> Callable[..., torch.Tensor]:
             full_block_idx=full,
             block_size=(BLOCK, BLOCK),
         )
-        out = function(query, key, value, softmax_scale=sparse.scale, causal=False, block_sparse_tensors=lists)
-        result: torch.Tensor = out[0] if isinstance(out, tuple) else out
-        return result
+        return _forward(function, query, key, value, sparse.scale, block_sparse_tensors=lists)
 
     return attend
 
 
 @cache
-def dense() -> Callable[..., Any] | None:
-    """Its function for full attention, where it can be used."""
-    return KERNEL.load() if KERNEL.probe().available else None
+def dense() -> Callable[..., torch.Tensor] | None:
+    """Its full attention, called with query, key, value and scale, where it can be used."""
+    return partial(_forward, KERNEL.load()) if KERNEL.probe().available else None
+
+
+def _forward(
+    function: Callable[..., Any],
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    scale: float | None,
+    **options: Any,
+) -> torch.Tensor:
+    query, key, value = map(with_plain_strides, (query, key, value))
+    out = function(query, key, value, softmax_scale=scale, causal=False, **options)
+    result: torch.Tensor = out[0] if isinstance(out, tuple) else out
+    return result

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 
 def probe() -> Probe:
+    """Whether it can be used here."""
     import torch
 
     try:
