@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.backends import Recorder, plugins_with
 from tests.support.environment import Environment, build_environment
 from tests.support.models import build_wan_pipeline
 
@@ -38,6 +39,29 @@ def _one_thread() -> Iterator[None]:
 def wan_pipeline() -> Any:
     """A stock WanPipeline with small random weights."""
     return build_wan_pipeline()
+
+
+@pytest.fixture
+def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
+    """A backend that attach finds as if it was installed; torch could not trace it: it keeps what it sees in lists."""
+    backend = Recorder()
+    monkeypatch.setattr("fastvideo_core.attachment.load_plugins", lambda: plugins_with(backend))
+    return backend
+
+
+@pytest.fixture
+def mask_reads(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Grows by one whenever a mask is read, which on a GPU is a wait for the device."""
+    from fastvideo_core.attention import masks, router
+
+    reads: list[Any] = []
+
+    def counted(*arguments: Any) -> Any:
+        reads.append(arguments)
+        return masks.reduce_mask(*arguments)
+
+    monkeypatch.setattr(router, "reduce_mask", counted)
+    return reads
 
 
 @pytest.fixture(scope="session")

@@ -56,13 +56,6 @@ def snapshot(pipe: Any) -> dict[str, Any]:
     }
 
 
-@pytest.fixture
-def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
-    backend = Recorder()
-    monkeypatch.setattr("fastvideo_core.attachment.load_plugins", lambda: plugins_with(backend))
-    return backend
-
-
 def test_torch_sdpa_gives_the_bare_pipeline_s_frames_bit_for_bit(wan_pipeline: Any) -> None:
     bare = run(wan_pipeline)
     with attach(wan_pipeline, attention_backend="TORCH_SDPA") as fv:

@@ -12,7 +12,7 @@ import torch
 
 from fastvideo_core import VideoGenerator, attach
 from fastvideo_core.errors import BackendUnavailableError, InputError
-from tests.support.backends import Recorder, plugins_with
+from tests.support.backends import Recorder
 from tests.support.models import (
     SIZE,
     build_hunyuan_pipeline,
@@ -38,14 +38,6 @@ def reset() -> None:
 
     torch.compiler.reset()
     counters.clear()
-
-
-@pytest.fixture
-def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
-    """A backend that torch could not trace: it keeps what it sees in a list."""
-    backend = Recorder()
-    monkeypatch.setattr("fastvideo_core.attachment.load_plugins", lambda: plugins_with(backend))
-    return backend
 
 
 @pytest.mark.parametrize(

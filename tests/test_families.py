@@ -11,17 +11,10 @@ import torch
 
 from fastvideo_core import Role, TokenLayout, VideoGenerator, attach
 from fastvideo_core.errors import InputError
-from tests.support.backends import Recorder, plugins_with
+from tests.support.backends import Recorder
 from tests.support.models import SIZE, build_hunyuan_pipeline, build_ltx_pipeline, build_wan_image_pipeline, run
 
 STEPS = SIZE["num_inference_steps"]
-
-
-@pytest.fixture
-def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
-    backend = Recorder()
-    monkeypatch.setattr("fastvideo_core.attachment.load_plugins", lambda: plugins_with(backend))
-    return backend
 
 
 @pytest.fixture
@@ -69,23 +62,14 @@ def frames_of_both(pipe: Any) -> Any:
     return pipe(generator=generators, output_type="np", guidance_scale=6.0, **SIZE, **text((4, 2))).frames
 
 
-def test_masks_are_read_once_a_generation(hunyuan: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_masks_are_read_once_a_generation(hunyuan: Any, mask_reads: list[Any]) -> None:
     """A read of the mask is a wait for the device; diffusers makes the mask anew at each step."""
-    from fastvideo_core.attention import masks, router
-
-    reads = []
-
-    def counted(*arguments: Any) -> Any:
-        reads.append(arguments)
-        return masks.reduce_mask(*arguments)
-
-    monkeypatch.setattr(router, "reduce_mask", counted)
     with attach(hunyuan):
         for runs in (1, 2):
             run(hunyuan, **text((4,)))
-            assert len(reads) == runs
+            assert len(mask_reads) == runs
             run(hunyuan, **text((4,)), num_inference_steps=5, height=48)
-            reads.pop()
+            mask_reads.pop()
 
 
 def test_the_text_refiner_stays_with_diffusers(hunyuan: Any) -> None:
@@ -119,22 +103,13 @@ LTX_SIZE: dict[str, Any] = {"height": 64, "width": 96, "num_frames": 17, "negati
 """A 3x2x3 grid of tokens; the tests' tokenizer makes nothing of an empty prompt."""
 
 
-def test_ltx_reads_its_text_mask_once_a_generation(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fastvideo_core.attention import masks, router
-
-    reads = []
-
-    def counted(*arguments: Any) -> Any:
-        reads.append(arguments)
-        return masks.reduce_mask(*arguments)
-
-    monkeypatch.setattr(router, "reduce_mask", counted)
+def test_ltx_reads_its_text_mask_once_a_generation(recorder: Recorder, mask_reads: list[Any]) -> None:
     pipe = build_ltx_pipeline()
     bare = run(pipe, prompt="cat dog cat", **LTX_SIZE)
     with attach(pipe, attention_backend="TORCH_SDPA") as fv:
         assert np.array_equal(run(pipe, prompt="cat dog cat", **LTX_SIZE), bare)
         assert (fv.receipt.token_grid, fv.receipt.steps_computed) == ((3, 2, 3), {"cond_uncond": STEPS})
-    assert len(reads) == 1
+    assert len(mask_reads) == 1
     with attach(pipe, attention_backend="RECORDER"):
         np.testing.assert_allclose(run(pipe, prompt="cat dog cat", **LTX_SIZE), bare, atol=1e-5)
     cross = [keys for (role, *_), (keys, _, _) in zip(recorder.seen, recorder.masks, strict=True) if role is Role.CROSS]
