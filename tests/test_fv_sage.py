@@ -18,7 +18,7 @@ from fastvideo_core.plugins import load_plugins
 from fastvideo_core.testing import AttentionBackendSuite
 from fastvideo_core.testing.cases import Inputs, exact_attention
 from tests.support.backends import Recorder, plugins_with
-from tests.support.kernels import BROKEN, SAGE, SAGE_3, Site, kernel_site, pretend_gpu
+from tests.support.kernels import BROKEN, SAGE, SAGE_1, SAGE_3, Site, kernel_site, pretend_gpu
 from tests.support.models import run
 
 NEEDS = [Need(role, 128, "bfloat16", "cuda") for role in (Role.SELF, Role.CROSS)]
@@ -78,13 +78,16 @@ def test_the_newest_version_that_runs_here(
     )
 
 
-@pytest.mark.parametrize("package", ["sageattention", "sageattn3"])
+@pytest.mark.parametrize(
+    ("package", "version", "source"),
+    [("sageattention", "1.0.6", SAGE_1), ("sageattention", "2.2.0", SAGE), ("sageattn3", "1.0.0", SAGE_3)],
+)
 @pytest.mark.parametrize("scale", [None, 0.3])
 def test_the_scale_reaches_the_kernel(
-    site: Site, monkeypatch: pytest.MonkeyPatch, package: str, scale: float | None
+    site: Site, monkeypatch: pytest.MonkeyPatch, package: str, version: str, source: str, scale: float | None
 ) -> None:
     pretend_gpu(monkeypatch, (12, 0))
-    site.install(package, "1.0.6", package, SAGE if package == "sageattention" else SAGE_3)
+    site.install(package, version, package, source)
     attend = SageAttention().load()
     torch.manual_seed(0)
     q, k, v = (torch.randn(2, tokens, 4, 64) for tokens in (5, 7, 7))
@@ -92,6 +95,18 @@ def test_the_scale_reaches_the_kernel(
     torch.testing.assert_close(attend(q, k, v, AttentionCall(Role.SELF, scale=scale)), expected)
     strided = torch.stack((q, q), dim=-1)[..., 0]
     torch.testing.assert_close(attend(strided, k, v, AttentionCall(Role.SELF, scale=scale)), expected)
+
+
+@pytest.mark.parametrize("keys", [1, 63, 64, 100, 8192])
+def test_what_version_1_does_wrong_is_made_good(site: Site, keys: int) -> None:
+    site.install("sageattention", "1.0.6", "sageattention", SAGE_1)
+    attend = SageAttention().load()
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(1, tokens, 2, 64) for tokens in (5, keys, keys))
+    before = k.clone()
+    expected = exact_attention(Inputs(q, k, v, None), None).float()
+    torch.testing.assert_close(attend(q, k, v, AttentionCall(Role.SELF)), expected)
+    assert torch.equal(k, before)
 
 
 @pytest.mark.parametrize(

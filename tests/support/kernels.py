@@ -43,6 +43,20 @@ def sageattn(q, k, v, tensor_layout="HND", is_causal=False, sm_scale=None, smoot
     heads_first = (x.transpose(1, 2) for x in (q, k, v))
     return sdpa(*heads_first, scale=sm_scale).transpose(1, 2)
 """
+SAGE_1 = """
+from torch.nn.functional import pad, scaled_dot_product_attention as sdpa
+
+def sageattn(q, k, v, tensor_layout="HND", is_causal=False, sm_scale=None, smooth_k=True, **kwargs):
+    assert not kwargs, "they would be swallowed"
+    assert tensor_layout == "NHD" and q.stride(-1) == 1
+    if smooth_k:
+        k -= k.mean(dim=1, keepdim=True)
+    missing = -k.shape[1] % 64
+    k, v = (pad(x, (0, 0, 0, 0, 0, missing)) for x in (k, v))
+    return sdpa(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), scale=sm_scale).transpose(1, 2)
+"""
+"""With the faults of 1.0.6: it writes to the keys, and padding of its last block has weight."""
+
 SAGE_3 = """
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 

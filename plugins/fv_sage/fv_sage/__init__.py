@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from fastvideo_core import (
@@ -56,6 +56,10 @@ SAGE_3 = Kernel(
     rebuild=f"{SOURCE}, folder sageattention3_blackwell",
 )
 
+_KEYS_IN_A_BLOCK = 64
+_MANY_KEYS = 8192
+"""Of SageAttention 1; above that many keys its padding has less than 0.8 % of the weight."""
+
 _HEAD_DIMS = {SAGE_1: {64, 96, 128}, SAGE_2: set(range(8, 129, 8)), SAGE_3: {64, 128}}
 
 
@@ -84,7 +88,7 @@ class SageAttention(AttentionBackend):
     def load(self) -> AttentionFunction:
         kernel = self._chosen[0]
         function = kernel.load()
-        attend = _heads_first(function) if kernel is SAGE_3 else _tokens_first(function)
+        attend = _CALLS[kernel](function)
         return self._guard.watch(attend) if self._guard else attend
 
     def finish_run(self) -> None:
@@ -102,8 +106,30 @@ class SageAttention(AttentionBackend):
         return first_that_runs((SAGE_3, SAGE_2, SAGE_1) if blackwell else (SAGE_2, SAGE_1))
 
 
+def _without_padding(sageattn: Callable[..., torch.Tensor]) -> AttentionFunction:
+    """Version 1 (1.0.6), which subtracts the keys' mean from the caller's own keys, and in its last block of keys gives
+    the places beyond the end the weight of a score of 0.
+
+    So the mean is subtracted here; and attention to ones is the share of the weight that the real keys have got. That
+    share is 1 up to 63 / keys: where there are many keys it is not worth a second call.
+    """
+
+    def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, call: AttentionCall) -> torch.Tensor:
+        query, key, value = map(with_plain_strides, (query, key, value))
+        centred = key - key.mean(dim=1, keepdim=True)
+        call_kernel = partial(
+            sageattn, query, centred, tensor_layout="NHD", is_causal=False, sm_scale=call.scale, smooth_k=False
+        )
+        result: torch.Tensor = call_kernel(value)
+        if key.shape[1] % _KEYS_IN_A_BLOCK == 0 or key.shape[1] >= _MANY_KEYS:
+            return result
+        return result / call_kernel(value.new_ones(value.shape))
+
+    return attend
+
+
 def _tokens_first(sageattn: Callable[..., torch.Tensor]) -> AttentionFunction:
-    """Versions 1 and 2. They swallow keywords that they do not know: the scale is `sm_scale`, and there is no mask."""
+    """Version 2. It swallows keywords that it does not know: the scale is `sm_scale`, and there is no mask."""
 
     def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, call: AttentionCall) -> torch.Tensor:
         query, key, value = map(with_plain_strides, (query, key, value))
@@ -122,6 +148,9 @@ def _heads_first(sageattn3_blackwell: Callable[..., torch.Tensor]) -> AttentionF
         return sageattn3_blackwell(*heads_first).transpose(1, 2)
 
     return attend
+
+
+_CALLS = {SAGE_1: _without_padding, SAGE_2: _tokens_first, SAGE_3: _heads_first}
 
 
 def _switch(name: str, default: bool) -> bool:
