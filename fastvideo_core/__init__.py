@@ -1,4 +1,4 @@
-"""Attention kernels for video diffusion, as plugins of unmodified diffusers pipelines.
+"""Attention kernels and caching policies for video diffusion, as plugins of unmodified diffusers pipelines.
 
 Importing this package imports neither torch nor diffusers; the names below load what they need at first use.
 """
@@ -23,19 +23,34 @@ if TYPE_CHECKING:
         TokenLayout,
         TokenOrder,
     )
+    from fastvideo_core.caching.policy import (
+        Action,
+        CachedModel,
+        CachePolicy,
+        Computed,
+        Signal,
+        Step,
+        Stream,
+        relative_change,
+    )
     from fastvideo_core.generator import VideoGenerator
     from fastvideo_core.hookspecs import API_VERSION, hookimpl
     from fastvideo_core.models.preset import ModelPreset
-    from fastvideo_core.result import Receipt, RoleReceipt, VideoResult
-    from fastvideo_core.sampling import SamplingParam
+    from fastvideo_core.result import CacheReceipt, Receipt, RoleReceipt, VideoResult
+    from fastvideo_core.sampling import SamplingParam, TeaCacheParams
 
 _HOMES = {
     "API_VERSION": "hookspecs",
+    "Action": "caching.policy",
     "Attachment": "attachment",
     "AttentionBackend": "attention.backend",
     "AttentionCall": "attention.backend",
     "AttentionFunction": "attention.backend",
+    "CachePolicy": "caching.policy",
+    "CacheReceipt": "result",
+    "CachedModel": "caching.policy",
     "Capabilities": "attention.backend",
+    "Computed": "caching.policy",
     "MaskKind": "attention.backend",
     "ModelPreset": "models.preset",
     "Need": "attention.backend",
@@ -45,21 +60,31 @@ _HOMES = {
     "RoleReceipt": "result",
     "Run": "attention.backend",
     "SamplingParam": "sampling",
+    "Signal": "caching.policy",
+    "Step": "caching.policy",
+    "Stream": "caching.policy",
+    "TeaCacheParams": "sampling",
     "TokenLayout": "attention.backend",
     "TokenOrder": "attention.backend",
     "VideoGenerator": "generator",
     "VideoResult": "result",
     "attach": "attachment",
     "hookimpl": "hookspecs",
+    "relative_change": "caching.policy",
 }
 
 __all__ = [
     "API_VERSION",
+    "Action",
     "Attachment",
     "AttentionBackend",
     "AttentionCall",
     "AttentionFunction",
+    "CachePolicy",
+    "CacheReceipt",
+    "CachedModel",
     "Capabilities",
+    "Computed",
     "MaskKind",
     "ModelPreset",
     "Need",
@@ -69,12 +94,17 @@ __all__ = [
     "RoleReceipt",
     "Run",
     "SamplingParam",
+    "Signal",
+    "Step",
+    "Stream",
+    "TeaCacheParams",
     "TokenLayout",
     "TokenOrder",
     "VideoGenerator",
     "VideoResult",
     "attach",
     "hookimpl",
+    "relative_change",
 ]
 
 

@@ -1,4 +1,4 @@
-"""Put an attention backend on a pipeline, and take it off again without a trace."""
+"""Put an attention backend and a caching policy on a pipeline, and take them off again without a trace."""
 
 from __future__ import annotations
 
@@ -14,11 +14,15 @@ from weakref import WeakSet
 
 import torch
 
-from fastvideo_core import diffusers_bridge, token_order
-from fastvideo_core.attention.backend import Run, TokenLayout
+from fastvideo_core import block_stack, diffusers_bridge
+from fastvideo_core.attention.backend import Run, TokenLayout, TokenOrder
 from fastvideo_core.attention.request import configure, settle
 from fastvideo_core.attention.route import Route
 from fastvideo_core.attention.router import Router
+from fastvideo_core.caching.gate import Passage
+from fastvideo_core.caching.policy import CachePolicy
+from fastvideo_core.caching.request import choose_policy, model_of
+from fastvideo_core.caching.run import Caching
 from fastvideo_core.errors import AttachError, BackendNotUsedError, UnsupportedModelError
 from fastvideo_core.models import family_of
 from fastvideo_core.models.family import ModelFamily
@@ -36,14 +40,17 @@ def attach(
     *,
     attention_backend: str | None = None,
     attention_config: str | Path | None = None,
+    cache: str | CachePolicy | None = None,
     on_progress: ProgressListener | None = None,
 ) -> Attachment:
-    """Put an attention backend on a diffusers pipeline.
+    """Put an attention backend, and a caching policy if one is asked for, on a diffusers pipeline.
 
     Args:
         pipe: a supported pipeline, loaded and on the device and in the dtype it will run with.
         attention_backend: a name; default: FASTVIDEO_ATTENTION_BACKEND, else the fastest lossless one that fits.
         attention_config: a file for the backend; default: FASTVIDEO_ATTENTION_CONFIG, else none.
+        cache: a caching policy: NAME, NAME@VALUE, NAME@VALUE:SETTING=VALUE, "none", or an object; default:
+            FASTVIDEO_CACHE_POLICY, else none.
         on_progress: told of every denoising step.
 
     Returns:
@@ -53,11 +60,12 @@ def attach(
         UnsupportedModelError: the pipeline's class is not supported.
         AttachError: the pipeline is attached already, or its attention processors bypass diffusers' dispatch.
         BackendError: the backend is unknown, cannot run here or does not fit the model.
-        InputError: the configuration file cannot be used.
-        PluginError: two plugins provide the backend.
+        CacheError: the caching policy is unknown or does not serve the model.
+        InputError: the configuration file cannot be used, or a setting of the policy does not fit.
+        PluginError: two plugins provide the backend or the policy.
         DiffusersVersionError: this diffusers version is not supported.
     """
-    return Attachment(pipe, attention_backend, attention_config, on_progress)
+    return Attachment(pipe, attention_backend, attention_config, cache, on_progress)
 
 
 class Attachment:
@@ -68,6 +76,7 @@ class Attachment:
         pipe: Any,
         attention_backend: str | None,
         attention_config: str | Path | None,
+        cache: str | CachePolicy | None,
         on_progress: ProgressListener | None,
     ) -> None:
         if pipe in _attached:
@@ -79,9 +88,13 @@ class Attachment:
         first = transformers[0]
         needs = self.family.needs(int(first.config.attention_head_dim), first.dtype, device)
         sites = [site for transformer in transformers for site in self.family.attentions(transformer)]
-        self.requested, resolutions = settle(load_plugins(), attention_backend, needs)
+        plugins = load_plugins()
+        self.requested, resolutions = settle(plugins, attention_backend, needs)
         configure(resolutions, self.requested, attention_config)
         self.router = Router(resolutions, {site.role: site.calls for site in sites})
+        model = model_of(self.family, str(pipe.name_or_path or type(pipe).__name__), type(pipe).__name__)
+        self._caching = Caching(pipe, self.family, transformers, model)
+        self._caching.use(choose_policy(plugins, cache))
         self._needs = needs
         self._layers = Counter(site.role for site in self.family.attentions(first))
         self.run_started = self.run_ended = 0.0
@@ -93,13 +106,13 @@ class Attachment:
         with ExitStack() as undo:
             diffusers_bridge.install(sites, undo)
             for transformer in transformers:
-                token_order.install(transformer, self.family.stack, lambda: self.router.order, undo)
+                block_stack.install(transformer, self.family.stack, _Around(self.router, self._caching), undo)
             diffusers_bridge.watch(
                 pipe,
                 transformers,
                 lambda bar: _Run(self, bar),
                 self._before_forward,
-                self.router.end_forward,
+                self._after_forward,
                 undo,
             )
             _attached.add(pipe)
@@ -117,6 +130,18 @@ class Attachment:
             raise AttachError("there is no receipt yet: the pipeline has not finished a run since it was attached")
         return self._receipt
 
+    def use_cache(self, cache: str | CachePolicy | None, settings: dict[str, dict[str, Any]] | None = None) -> None:
+        """Change the caching policy from the next run on.
+
+        Args:
+            cache: as for `attach`.
+            settings: per policy name, settings that count where `cache` does not give them.
+
+        Raises:
+            CacheError, InputError, PluginError: as `attach` does; the policy stays what it was.
+        """
+        self._caching.use(choose_policy(load_plugins(), cache, settings))
+
     def detach(self) -> None:
         """Leave the pipeline as it was; doing it twice is harmless."""
         self._undo.close()
@@ -133,10 +158,12 @@ class Attachment:
         self._receipt = None
         self._run_announced, self._num_steps = False, num_steps
         self.router.start_run(num_steps)
+        self._caching.start_run(num_steps)
         self._tell(0, num_steps)
         self.run_started = time.perf_counter()
 
     def step_done(self, done: int, num_steps: int) -> None:
+        self._caching.step_done(done)
         self._tell(done, num_steps)
 
     def end_run(self, num_steps: int, failed: bool) -> None:
@@ -144,6 +171,7 @@ class Attachment:
             torch.cuda.synchronize()
         self.run_ended = time.perf_counter()
         self.router.end_run()
+        self._caching.end_run()
         if not failed:
             self._check_used()
             for backend in {id(b): b for b in self.router.serving()}.values():
@@ -163,7 +191,12 @@ class Attachment:
         if not self._run_announced:
             self._announce_run(layout)
         order = self.router.wanted_order(layout, arguments["hidden_states"].device)
+        self._caching.start_forward(module, branch, arguments)
         self.router.start_forward(branch, layout, order)
+
+    def _after_forward(self) -> None:
+        self.router.end_forward()
+        self._caching.end_forward()
 
     def _announce_run(self, layout: TokenLayout) -> None:
         """Let each backend refuse what it cannot serve before anything is computed."""
@@ -193,12 +226,14 @@ class Attachment:
             )
 
     def _write_receipt(self, num_steps: int) -> Receipt:
-        routes = self.router.routes
+        routes, skipped = self.router.routes, self._caching.skipped()
         return Receipt(
             requested_backend=self.requested,
             attention={role.value: _role_receipt(route) for role, route in routes.items()},
             num_inference_steps=num_steps,
-            steps_computed=dict(self.router.steps),
+            steps_computed={branch: passes - skipped.get(branch, 0) for branch, passes in self.router.steps.items()},
+            steps_skipped=skipped,
+            cache=self._caching.receipt(),
             token_grid=self.router.layout.grid if self.router.layout else None,
             device=self.device,
             dtype=self._dtype,
@@ -210,6 +245,21 @@ class Attachment:
                 {CORE_DISTRIBUTION} | {route.resolution.plugin.distribution for route in routes.values()}
             ),
         )
+
+
+class _Around:
+    """What is to happen around the blocks of the forward pass that is under way."""
+
+    def __init__(self, router: Router, caching: Caching) -> None:
+        self._router, self._caching = router, caching
+
+    @property
+    def order(self) -> TokenOrder | None:
+        return self._router.order
+
+    @property
+    def passage(self) -> Passage | None:
+        return self._caching.passage
 
 
 class _Run:

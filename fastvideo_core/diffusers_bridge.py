@@ -12,6 +12,7 @@ from importlib.metadata import version
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from fastvideo_core.attention.backend import Role
 from fastvideo_core.attention.router import attend
@@ -21,6 +22,9 @@ from fastvideo_core.models.family import AttentionSite
 WORKING_VERSIONS = "0.40 to 0.42"
 
 _SLOT = "_attention_backend"
+_CALL_TORCH = frozenset({"CogVideoXAttnProcessor2_0", "MochiAttnProcessor2_0"})
+"""Processors that call torch's attention themselves."""
+
 _lock = threading.Lock()
 _users = 0
 """How many attachments share the entries in diffusers' registry."""
@@ -37,6 +41,9 @@ def install(sites: Iterable[AttentionSite], undo: ExitStack) -> None:
     roles: dict[int, Role] = {}
     for site in sites:
         processor: Any = site.module.processor
+        if type(processor).__name__ in _CALL_TORCH:
+            _set_processor(site.module, _routed(processor.__class__, site.role)(), undo)
+            continue
         if not hasattr(processor, _SLOT):
             raise AttachError(
                 f"the attention processor {type(processor).__name__} does not go through diffusers' attention "
@@ -100,6 +107,41 @@ def _dispatched(role: Role) -> Callable[..., torch.Tensor]:
         return attend(role, query, key, value, attn_mask, scale)
 
     return call
+
+
+class _Intercept(TorchFunctionMode):
+    """Brings calls of torch's attention to the router, heads first as torch has them."""
+
+    def __init__(self, role: Role) -> None:
+        super().__init__()
+        self._attend = _dispatched(role)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is not torch.nn.functional.scaled_dot_product_attention:
+            return func(*args, **kwargs)
+        query, key, value = (tensor.transpose(1, 2) for tensor in args)
+        return self._attend(query, key, value, **kwargs).transpose(1, 2)
+
+
+@functools.cache
+def _routed(processor: Any, role: Role) -> Any:
+    """A processor of that class whose calls of torch's attention are intercepted."""
+    function: Any = vars(processor)["__call__"]
+    intercept = _Intercept(role)
+
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        with intercept:
+            return function(self, *args, **kwargs)
+
+    # diffusers looks at the parameters to see what the processor takes.
+    call.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
+    return type(processor.__name__, (processor,), {"__call__": call})
+
+
+def _set_processor(module: Any, processor: Any, undo: ExitStack) -> None:
+    undo.callback(setattr, module, "processor", module.processor)
+    module.processor = processor
 
 
 def check() -> None:
@@ -191,9 +233,17 @@ def watch(
         undo.callback(transformer.register_forward_hook(after, always_call=True).remove)
 
 
+def blocks_can_be_compiled(transformer: str) -> bool:
+    """Whether diffusers knows the repeated blocks of a class of transformers."""
+    import diffusers
+
+    return bool(getattr(getattr(diffusers, transformer), "_repeated_blocks", None))
+
+
 def blocks_are_compiled(transformer: Any) -> bool:
     """Whether every repeated block of the transformer runs compiled."""
-    blocks = [module for module in transformer.modules() if type(module).__name__ in transformer._repeated_blocks]
+    kinds = getattr(transformer, "_repeated_blocks", None) or ()
+    blocks = [module for module in transformer.modules() if type(module).__name__ in kinds]
     return bool(blocks) and all(block._compiled_call_impl is not None for block in blocks)
 
 

@@ -9,6 +9,9 @@
     │   ├── BackendMismatchError    it does not serve this model, dtype, device or mask
     │   ├── BackendNotUsedError     a run finished without calling it
     │   └── BackendOutputError      what it computed cannot be used
+    ├── CacheError                  the caching policy that was asked for cannot run, or broke its contract
+    │   ├── UnknownPolicyError      no installed plugin provides it
+    │   └── PolicyMismatchError     it does not serve this model
     ├── ModelError
     │   ├── ModelNotFoundError      neither a preset, nor a model folder, nor a reachable hub id
     │   └── UnsupportedModelError   a model or pipeline that the core cannot read
@@ -57,6 +60,18 @@ class BackendNotUsedError(BackendError):
 
 class BackendOutputError(BackendError):
     """What the backend computed cannot be used, such as NaN."""
+
+
+class CacheError(FastVideoError):
+    """The caching policy that was asked for cannot run, or broke its contract."""
+
+
+class UnknownPolicyError(CacheError):
+    """No installed plugin provides the caching policy."""
+
+
+class PolicyMismatchError(CacheError):
+    """The caching policy does not serve this model: it lacks the signal, or something that the policy must know."""
 
 
 class ModelError(FastVideoError):

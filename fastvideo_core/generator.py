@@ -13,6 +13,9 @@ import torch
 from fastvideo_core import output
 from fastvideo_core.attachment import ProgressListener, attach, transformers_of
 from fastvideo_core.attention.request import configure, settle
+from fastvideo_core.caching.policy import CachePolicy
+from fastvideo_core.caching.request import choose_policy, fit, model_of
+from fastvideo_core.diffusers_bridge import blocks_can_be_compiled
 from fastvideo_core.errors import AttachError, InputError, ModelNotFoundError
 from fastvideo_core.kernels import cpp_compiler
 from fastvideo_core.models.info import ModelInfo, read_model
@@ -20,6 +23,8 @@ from fastvideo_core.plugins import load_plugins
 from fastvideo_core.progress import denoising_bar
 from fastvideo_core.result import VideoResult, peak_memory_bytes
 from fastvideo_core.sampling import SamplingParam, check_prompt
+
+TEACACHE = "TEACACHE"
 
 
 class VideoGenerator:
@@ -97,11 +102,18 @@ class VideoGenerator:
                 f"compile was asked for on {device!r}, for which torch needs a C++ compiler, and there is none: "
                 "install g++, or name one in CXX"
             )
+        if compile and not blocks_can_be_compiled(info.family.transformer):
+            raise InputError(
+                f"compile was asked for, but diffusers does not say which blocks a {info.family.transformer} repeats, so "
+                f"{info.name} runs eager only"
+            )
         if compile and dit_cpu_offload:
             raise InputError("compile and dit_cpu_offload exclude each other: offloading hooks are not traceable")
         needs = info.family.needs(info.head_dim, dtype, torch.device(device))
         requested, resolutions = settle(plugins, attention_backend, needs)
         configure(resolutions, requested, attention_config)
+        if chosen := choose_policy(plugins, None):
+            fit(chosen.policy, model_of(info.family, info.location, info.pipeline))
         start = time.perf_counter()
         pipe = _load(info, dtype)
         _place(pipe, device, offload, pin_cpu_memory)
@@ -111,28 +123,50 @@ class VideoGenerator:
 
     @overload
     def generate_video(
-        self, prompt: str, sampling_param: SamplingParam | None = None, **overrides: Any
+        self,
+        prompt: str,
+        sampling_param: SamplingParam | None = None,
+        *,
+        enable_teacache: bool = False,
+        cache: str | CachePolicy | None = None,
+        **overrides: Any,
     ) -> VideoResult: ...
 
     @overload
     def generate_video(
-        self, prompt: Sequence[str], sampling_param: SamplingParam | None = None, **overrides: Any
+        self,
+        prompt: Sequence[str],
+        sampling_param: SamplingParam | None = None,
+        *,
+        enable_teacache: bool = False,
+        cache: str | CachePolicy | None = None,
+        **overrides: Any,
     ) -> list[VideoResult]: ...
 
     def generate_video(
-        self, prompt: str | Sequence[str], sampling_param: SamplingParam | None = None, **overrides: Any
+        self,
+        prompt: str | Sequence[str],
+        sampling_param: SamplingParam | None = None,
+        *,
+        enable_teacache: bool = False,
+        cache: str | CachePolicy | None = None,
+        **overrides: Any,
     ) -> VideoResult | list[VideoResult]:
         """Generate a video, or one after the other for a list of prompts, each as if it was asked for alone.
 
         Args:
             prompt: what the video should show.
             sampling_param: default: the model's preset.
+            enable_teacache: short for cache="TEACACHE", with `teacache_params` of the sampling parameters.
+            cache: a caching policy: NAME, NAME@VALUE, NAME@VALUE:SETTING=VALUE, "none", or an object; default:
+                FASTVIDEO_CACHE_POLICY, else none.
             overrides: any field of `SamplingParam`.
 
         Raises:
             InputError: a prompt, parameter or combination that the model cannot do; before any step is run.
             OutputError: the video cannot be written where it should go.
             BackendError: the model passes a mask that the backend does not take.
+            CacheError: the caching policy is unknown, does not serve the model, or breaks its contract.
             AttachError: the generator is closed.
         """
         if self._pipe is None:
@@ -142,6 +176,8 @@ class VideoGenerator:
         if not prompts:
             raise InputError("the list of prompts is empty")
         params.check(self.info)
+        settings = {TEACACHE: params.teacache_params.settings()}
+        self._attachment.use_cache(_cache_of(enable_teacache, cache), settings)
         target = output.prepare_folder(params.output_path) if params.save_video else None
         results = [self._generate(one, params, target) for one in prompts]
         return results[0] if isinstance(prompt, str) else results
@@ -212,6 +248,18 @@ def _save(result: VideoResult, folder: Path, stem: str | None, params: SamplingP
             files[".png"] = output.contact_sheet(result.frames)
         names = output.save(folder, stem or output.name_for(result.prompt), {**files, ".mp4": video})
     result.video_path, result.receipt_path, result.sheet_path = names[".mp4"], names[".json"], names.get(".png")
+
+
+def _cache_of(enable_teacache: bool, cache: str | CachePolicy | None) -> str | CachePolicy | None:
+    """What the two arguments ask for together."""
+    if not enable_teacache:
+        return cache
+    name = cache.partition("@")[0].strip().upper() if isinstance(cache, str) else getattr(cache, "name", TEACACHE)
+    if name != TEACACHE:
+        raise InputError(
+            f"enable_teacache=True asks for {TEACACHE}, cache={cache!r} for something else; give one of them"
+        )
+    return cache or TEACACHE
 
 
 def _open_image(path: str | Path) -> Any:

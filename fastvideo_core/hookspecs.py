@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     import click
 
     from fastvideo_core.attention.backend import AttentionBackend
+    from fastvideo_core.caching.policy import CachePolicy
     from fastvideo_core.models.preset import ModelPreset
 
 PROJECT = "fastvideo"
@@ -24,6 +25,11 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 @hookspec
 def fastvideo_attention_backends() -> list[AttentionBackend]:  # type: ignore[empty-body]  # a spec has no body
     """Return the attention backends that the plugin provides; must import neither torch nor a kernel."""
+
+
+@hookspec
+def fastvideo_cache_policies() -> list[type[CachePolicy]]:  # type: ignore[empty-body]  # a spec has no body
+    """Return the classes of the caching policies that the plugin provides; must not import torch."""
 
 
 @hookspec

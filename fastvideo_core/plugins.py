@@ -13,6 +13,7 @@ import pluggy
 
 from fastvideo_core import hookspecs
 from fastvideo_core.attention.backend import AttentionBackend
+from fastvideo_core.caching.policy import CachePolicy
 from fastvideo_core.errors import DuplicateProviderError, PluginError
 from fastvideo_core.models.preset import ModelPreset
 from fastvideo_core.settings import normalize_plugin_name, read_settings
@@ -32,6 +33,7 @@ class Plugin:
         distribution: the package that brings it, and its `version`.
         status: "loaded", "disabled" or "broken".
         backends: the attention backends that it provides.
+        policies: the classes of the caching policies that it provides.
         presets: the model presets that it provides.
         error: if broken, why.
     """
@@ -41,6 +43,7 @@ class Plugin:
     version: str
     status: Literal["loaded", "disabled", "broken"] = "loaded"
     backends: list[AttentionBackend] = field(default_factory=list)
+    policies: list[type[CachePolicy]] = field(default_factory=list)
     presets: list[ModelPreset] = field(default_factory=list)
     error: Exception | None = None
     manager: pluggy.PluginManager | None = field(default=None, repr=False)
@@ -53,7 +56,7 @@ class Plugin:
     @property
     def provides(self) -> list[str]:
         """Names of everything that the plugin brings."""
-        return [backend.name for backend in self.backends] + [preset.name for preset in self.presets]
+        return [thing.name for things in (self.backends, self.policies, self.presets) for thing in things]
 
     @property
     def cause(self) -> str | None:
@@ -92,6 +95,16 @@ class Plugins:
             [(b, plugin) for plugin in self.loaded for b in plugin.backends if b.name == name],
         )
 
+    def policy_names(self) -> list[str]:
+        """Names of all installed caching policies, sorted."""
+        return sorted({policy.name for plugin in self.loaded for policy in plugin.policies})
+
+    def policy(self, name: str) -> tuple[type[CachePolicy], Plugin]:
+        """The class of the caching policy of that name and its plugin; raises as `backend` does."""
+        return _only(
+            "caching policy", name, [(p, plugin) for plugin in self.loaded for p in plugin.policies if p.name == name]
+        )
+
     def preset_names(self) -> list[str]:
         """Names of all installed model presets, sorted."""
         return sorted({preset.name for plugin in self.loaded for preset in plugin.presets})
@@ -126,9 +139,16 @@ def _only(kind: str, name: str, found: list[tuple[Any, Plugin]]) -> tuple[Any, P
 def load_plugins() -> Plugins:
     """Discover and load every plugin that is installed now and not switched off."""
     from fastvideo_core.attention import sdpa
-    from fastvideo_core.models import hunyuan_video, ltx_video, wan
+    from fastvideo_core.models import cogvideox, hunyuan_video, ltx_video, mochi, wan
 
-    modules = {"torch-sdpa": sdpa, "wan": wan, "hunyuan-video": hunyuan_video, "ltx-video": ltx_video}
+    modules = {
+        "torch-sdpa": sdpa,
+        "wan": wan,
+        "hunyuan-video": hunyuan_video,
+        "ltx-video": ltx_video,
+        "cogvideox": cogvideox,
+        "mochi": mochi,
+    }
     own = [Plugin(name, CORE_DISTRIBUTION, own_version()) for name in modules]
     for plugin in own:
         _register(plugin, modules[plugin.name])
@@ -165,7 +185,7 @@ def _load(entry_point: EntryPoint) -> Plugin:
     except (Exception, SystemExit) as error:
         plugin.status = "broken"
         plugin.error = error if isinstance(error, Exception) else PluginError(f"the import ended in {error!r}")
-        plugin.backends, plugin.presets = [], []
+        plugin.backends, plugin.policies, plugin.presets = [], [], []
     return plugin
 
 
@@ -185,17 +205,28 @@ def _register(plugin: Plugin, module: ModuleType) -> None:
     if not plugin.manager.get_hookcallers(module):
         raise PluginError(f"{module.__name__} implements no hook; mark its functions with fastvideo_core.hookimpl")
     plugin.backends = _collect(plugin, "fastvideo_attention_backends", AttentionBackend)
+    plugin.policies = _collect(plugin, "fastvideo_cache_policies", CachePolicy, classes=True)
     plugin.presets = _collect(plugin, "fastvideo_model_presets", ModelPreset)
-    for backend in plugin.backends:
-        if not re.fullmatch(r"[A-Z][A-Z0-9_]*", backend.name):
-            raise PluginError(f"the backend name {backend.name!r} is not upper case with digits and underscores")
+    for kind, names in (
+        ("backend", [backend.name for backend in plugin.backends]),
+        ("caching policy's", [policy.name for policy in plugin.policies]),
+    ):
+        for name in names:
+            if not re.fullmatch(r"[A-Z][A-Z0-9_]*", name):
+                raise PluginError(f"the {kind} name {name!r} is not upper case with digits and underscores")
 
 
-def _collect(plugin: Plugin, hook: str, kind: type[Any]) -> list[Any]:
+def _collect(plugin: Plugin, hook: str, kind: type[Any], classes: bool = False) -> list[Any]:
+    """What the hook returns: a list of instances of `kind`, or of its subclasses."""
+
+    def fits(item: object) -> bool:
+        return isinstance(item, type) and issubclass(item, kind) if classes else isinstance(item, kind)
+
     results: list[Any] = []
     for result in getattr(_hook(plugin), hook)():
-        if not isinstance(result, list) or not all(isinstance(item, kind) for item in result):
-            raise PluginError(f"{hook} must return a list of {kind.__name__} instances, not {result!r}")
+        if not isinstance(result, list) or not all(map(fits, result)):
+            what = f"subclasses of {kind.__name__}" if classes else f"{kind.__name__} instances"
+            raise PluginError(f"{hook} must return a list of {what}, not {result!r}")
         results += result
     return results
 

@@ -41,6 +41,25 @@ class RoleReceipt:
 
 
 @dataclass
+class CacheReceipt:
+    """What a caching policy did.
+
+    Attributes:
+        policy: its name; `distribution` the package that brought it, with its version.
+        reason: what asked for it.
+        settings: what it ran with.
+        schedule: for each guidance branch a letter a step: C computed, R the residual reused, F forecast. A model of
+            two experts has entries for each.
+    """
+
+    policy: str
+    distribution: str
+    reason: str
+    settings: dict[str, Any]
+    schedule: dict[str, str]
+
+
+@dataclass
 class Receipt:
     """What ran for one video. What a pipeline of one's own does not tell (prompt, seed, …) is None under `attach`.
 
@@ -49,7 +68,8 @@ class Receipt:
         attention: per role, what served it.
         compiled: whether the transformer's blocks were compiled.
         token_grid: video tokens along time, height and width.
-        steps_computed: forward passes per guidance branch.
+        steps_computed: forward passes per guidance branch in which the blocks ran; `steps_skipped` the others.
+        cache: what the caching policy did; None if there was none.
         seconds: load, text, denoise, decode and encode, as far as known.
         peak_memory_bytes: of the CUDA device since the generation began, else of the process since it started.
         versions: of Python, torch, diffusers, the core and the plugins that served.
@@ -63,6 +83,8 @@ class Receipt:
     device: str
     dtype: str
     pipeline: str
+    steps_skipped: dict[str, int] = field(default_factory=dict)
+    cache: CacheReceipt | None = None
     compiled: bool = False
     model: str | None = None
     prompt: str | None = None
@@ -80,13 +102,22 @@ class Receipt:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as written to the JSON file."""
-        return asdict(self)
+        return {name: _plain(value) for name, value in asdict(self).items()}
 
     def to_json(self) -> str:
         """The receipt as indented JSON."""
         return json.dumps(self.as_dict(), indent=2, ensure_ascii=False) + "\n"
 
     __str__ = to_json
+
+
+def _plain(value: Any) -> Any:
+    """The value with anything that JSON does not know as text, such as paths in a policy's settings."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value if value is None or isinstance(value, str | int | float | bool) else str(value)
 
 
 @dataclass(repr=False)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,6 +16,31 @@ from fastvideo_core.models.preset import ModelPreset
 from fastvideo_core.plugins import load_plugins
 
 MAX_STEPS = 1000
+
+
+@dataclass
+class TeaCacheParams:
+    """Settings of the caching policy TEACACHE, as FastVideo names them; for any other policy they mean nothing.
+
+    Attributes:
+        teacache_thresh: the higher, the more steps are skipped; None for the policy's default for the model.
+        use_ret_steps: the other published variant for Wan 2.1; None for the policy's default.
+        coefficients: of the polynomial, highest power first; or a file that `fv teacache calibrate` wrote; or the name
+            of a model whose published ones to use; None for those of the model itself.
+    """
+
+    teacache_thresh: float | None = None
+    use_ret_steps: bool | None = None
+    coefficients: Sequence[float] | str | Path | None = None
+
+    def settings(self) -> dict[str, Any]:
+        """Those that are given, under the policy's own names."""
+        named = {
+            "threshold": self.teacache_thresh,
+            "use_ret_steps": self.use_ret_steps,
+            "coefficients": self.coefficients,
+        }
+        return {name: value for name, value in named.items() if value is not None}
 
 
 @dataclass
@@ -31,6 +56,7 @@ class SamplingParam:
         negative_prompt: what the guidance leads away from.
         image_path: the image that an image-to-video model starts from; scaled to height and width.
         seed: same seed, same video.
+        teacache_params: settings of TEACACHE, where that is asked for.
         output_path: a folder, or a file ending in .mp4; nothing is ever overwritten.
         save_video: whether to write files at all.
         sheet: whether to write a PNG contact sheet beside the video.
@@ -45,6 +71,7 @@ class SamplingParam:
     negative_prompt: str = ""
     image_path: str | Path | None = None
     seed: int = 1024
+    teacache_params: TeaCacheParams = field(default_factory=TeaCacheParams)
     output_path: str | Path = "outputs/"
     save_video: bool = True
     sheet: bool = False
@@ -65,7 +92,7 @@ class SamplingParam:
         Raises:
             InputError: a name is not a field.
         """
-        names = [field.name for field in fields(self)]
+        names = [known.name for known in fields(self)]
         for name in overrides:
             if name not in names:
                 close = difflib.get_close_matches(name, names, n=1)
@@ -96,6 +123,8 @@ class SamplingParam:
             yield f"negative_prompt must be text, not {self.negative_prompt!r}"
         if self.image_path is not None and not isinstance(self.image_path, str | Path):
             yield f"image_path must be a path, not {self.image_path!r}"
+        if not isinstance(self.teacache_params, TeaCacheParams):
+            yield f"teacache_params must be TeaCacheParams, not {self.teacache_params!r}"
         if not isinstance(self.output_path, str | Path):
             yield f"output_path must be a path, not {self.output_path!r}"
 

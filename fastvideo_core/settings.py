@@ -11,6 +11,7 @@ VARIABLES: dict[str, str] = {
     "FASTVIDEO_ATTENTION_BACKEND": "Attention backend, for example SAGE_ATTN; unset or empty: automatic.",
     "FASTVIDEO_ATTENTION_CONFIG": "A file for the chosen backend, such as windows for SLIDING_TILE_ATTN.",
     "FASTVIDEO_ATTENTION_FALLBACK": "Backend to use where the chosen one cannot run; unset or empty: that is an error.",
+    "FASTVIDEO_CACHE_POLICY": "Caching policy, for example TEACACHE or TEACACHE@0.08; unset, empty or none: none.",
     "FASTVIDEO_DISABLE_PLUGINS": "Plugins to leave out: distribution or plugin names, separated by commas; * for all.",
 }
 
@@ -22,6 +23,7 @@ class Settings:
     attention_backend: str | None
     attention_config: Path | None
     attention_fallback: str | None
+    cache_policy: str | None
     disabled_plugins: frozenset[str]
 
 
@@ -34,6 +36,7 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         attention_backend=normalize_backend_name(environment.get("FASTVIDEO_ATTENTION_BACKEND")),
         attention_config=Path(config).expanduser() if config else None,
         attention_fallback=normalize_backend_name(environment.get("FASTVIDEO_ATTENTION_FALLBACK")),
+        cache_policy=environment.get("FASTVIDEO_CACHE_POLICY", "").strip() or None,
         disabled_plugins=frozenset(normalize_plugin_name(name) for name in disabled if name.strip()),
     )
 

@@ -257,7 +257,9 @@ def test_a_transformer_put_in_later_is_noticed(wan_pipeline: Any) -> None:
 
 
 def test_a_pipeline_that_is_not_supported_is_named() -> None:
-    with pytest.raises(UnsupportedModelError, match="the pipeline is a dict; supported pipelines: Hunyuan"):
+    with pytest.raises(
+        UnsupportedModelError, match="the pipeline is a dict; supported pipelines: CogVideoXPipeline, Hunyuan"
+    ):
         attach({})
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from fastvideo_core import VideoGenerator, attach
+from fastvideo_core import Attachment, Signal, VideoGenerator, attach
 from fastvideo_core.errors import BackendUnavailableError, InputError
 from tests.support.backends import Recorder
 from tests.support.models import (
@@ -21,6 +21,7 @@ from tests.support.models import (
     build_wan_pipeline,
     run,
 )
+from tests.support.policies import PIPELINES, Scripted
 
 
 @pytest.fixture(autouse=True)
@@ -101,3 +102,26 @@ def test_compile_and_offloading_exclude_each_other(wan_folder: Path, monkeypatch
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     with pytest.raises(InputError, match="compile and dit_cpu_offload exclude each other"):
         VideoGenerator.from_pretrained(wan_folder, compile=True, dit_cpu_offload=True)
+
+
+@pytest.mark.parametrize("kind", ["Wan 2.1", "Wan 2.2", "HunyuanVideo", "LTX-Video"])
+def test_caching_makes_no_graphs_and_changes_nothing_else(kind: str, graphs: Callable[[], int]) -> None:
+    build, options = PIPELINES[kind]
+    pipe = build()
+    scripts = [Scripted("CRF"), Scripted("CFR", Signal.FIRST_BLOCK_OUTPUT), Scripted("CRC", Signal.MODULATED_INPUT)]
+    with attach(pipe) as fv:
+        eager = [run_with(fv, script, options) for script in scripts]
+    for transformer in (pipe.transformer, getattr(pipe, "transformer_2", None)):
+        if transformer is not None:
+            transformer.compile_repeated_blocks(fullgraph=True, backend="aot_eager")
+    with attach(pipe) as fv:
+        run(pipe, **options)
+        without = graphs()
+        for script, expected in zip(scripts, eager, strict=True):
+            np.testing.assert_allclose(run_with(fv, script, options), expected, atol=1e-5)
+    assert graphs() == without
+
+
+def run_with(fv: Attachment, policy: Scripted, options: dict[str, Any]) -> Any:
+    fv.use_cache(policy)
+    return run(fv.pipe, **options)

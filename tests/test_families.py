@@ -10,9 +10,17 @@ import pytest
 import torch
 
 from fastvideo_core import Role, TokenLayout, VideoGenerator, attach
-from fastvideo_core.errors import InputError
+from fastvideo_core.errors import AttachError, InputError
 from tests.support.backends import Recorder
-from tests.support.models import SIZE, build_hunyuan_pipeline, build_ltx_pipeline, build_wan_image_pipeline, run
+from tests.support.models import (
+    SIZE,
+    build_cogvideox_pipeline,
+    build_hunyuan_pipeline,
+    build_ltx_pipeline,
+    build_mochi_pipeline,
+    build_wan_image_pipeline,
+    run,
+)
 
 STEPS = SIZE["num_inference_steps"]
 
@@ -189,3 +197,76 @@ def test_a_text_to_video_model_takes_no_image(wan_folder: Path, image: Path) -> 
         pytest.raises(InputError, match="makes videos from text alone; it takes no image_path"),
     ):
         generator.generate_video("cat", image_path=image)
+
+
+COGVIDEOX: dict[str, Any] = {"max_sequence_length": 16}
+MOCHI: dict[str, Any] = {"num_frames": 13, "max_sequence_length": 16, "negative_prompt": "dog cat dog"}
+
+
+@pytest.mark.parametrize("rotary", [True, False])
+def test_cogvideox_s_text_stands_before_its_video(recorder: Recorder, rotary: bool) -> None:
+    pipe = build_cogvideox_pipeline(use_rotary_positional_embeddings=rotary)
+    processors = dict(pipe.transformer.attn_processors)
+    bare = run(pipe, **COGVIDEOX)
+    with attach(pipe, attention_backend="TORCH_SDPA"):
+        assert np.array_equal(run(pipe, **COGVIDEOX), bare)
+    with attach(pipe, attention_backend="RECORDER") as fv:
+        np.testing.assert_allclose(run(pipe, **COGVIDEOX), bare, atol=1e-5)
+    assert fv.receipt.attention["JOINT"].calls == 2 * STEPS
+    layout = TokenLayout((3, 2, 3), text_before=16)
+    assert recorder.seen == [
+        (Role.JOINT, "cond_uncond", step, STEPS, layer, layout) for step in range(STEPS) for layer in range(2)
+    ]
+    assert pipe.transformer.attn_processors == processors
+
+
+def test_cogvideox_1_5_pads_its_frames() -> None:
+    pipe = build_cogvideox_pipeline(patch_size_t=2, patch_bias=False)
+    bare = run(pipe, **COGVIDEOX)
+    with attach(pipe) as fv:
+        assert np.array_equal(run(pipe, **COGVIDEOX), bare)
+    assert fv.receipt.token_grid == (2, 2, 3)
+
+
+def test_mochi_s_batch_entries_come_one_by_one(recorder: Recorder, mask_reads: list[Any]) -> None:
+    pipe = build_mochi_pipeline()
+    bare = run(pipe, **MOCHI)
+    with attach(pipe, attention_backend="TORCH_SDPA"):
+        assert np.array_equal(run(pipe, **MOCHI), bare)
+    with attach(pipe, attention_backend="RECORDER") as fv:
+        np.testing.assert_allclose(run(pipe, **MOCHI), bare, atol=1e-5)
+    assert fv.receipt.attention["JOINT"].calls == 2 * 2 * STEPS
+    layouts = [TokenLayout((3, 2, 3), text_after=words) for words in (3, 1)]
+    assert recorder.seen == [
+        (Role.JOINT, "cond_uncond", step, STEPS, layer, layout)
+        for step in range(STEPS)
+        for layer in range(2)
+        for layout in layouts
+    ]
+    assert [keys for keys, _, _ in recorder.masks] == [18 + 3, 18 + 1] * 2 * STEPS
+    assert not mask_reads
+
+
+@pytest.mark.parametrize("build", [build_cogvideox_pipeline, build_mochi_pipeline])
+def test_a_processor_of_another_kind_is_refused(build: Any) -> None:
+    pipe = build()
+    kind = type(pipe.transformer.transformer_blocks[0].attn1.processor)
+    pipe.transformer.transformer_blocks[0].attn1.processor = type("Mine", (kind,), {})()
+    with pytest.raises(AttachError, match="the attention processor Mine does not go through diffusers'"):
+        attach(pipe)
+
+
+@pytest.mark.parametrize(
+    ("build", "options"),
+    [(build_cogvideox_pipeline, {"height": 32, "width": 48}), (build_mochi_pipeline, {"num_frames": 13})],
+)
+def test_cogvideox_and_mochi_from_a_folder(build: Any, options: dict[str, Any], tmp_path: Path) -> None:
+    build().save_pretrained(tmp_path / "model")
+    arguments = {**SIZE, "guidance_scale": 3.0, "save_video": False, "negative_prompt": "dog", **options}
+    with VideoGenerator.from_pretrained(tmp_path / "model") as generator:
+        result = generator.generate_video("cat", **arguments)
+        assert result.frames.shape == (arguments["num_frames"], 32, 48, 3)
+        with pytest.raises(InputError, match="height 40 is not a multiple of 16"):
+            generator.generate_video("cat", **{**arguments, "height": 40})
+    with pytest.raises(InputError, match="diffusers does not say which blocks"):
+        VideoGenerator.from_pretrained(tmp_path / "model", compile=True)

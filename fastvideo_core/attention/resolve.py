@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Self
 
 from fastvideo_core.attention.backend import AttentionBackend, Need, Probe, Role, ask
 from fastvideo_core.errors import BackendError, BackendMismatchError, BackendUnavailableError, UnknownBackendError
+from fastvideo_core.lookup import unknown_name
 from fastvideo_core.plugins import Plugin, Plugins
 
 FIRST_PARTY = {
@@ -100,23 +100,8 @@ def find_backend(plugins: Plugins, name: str, origin: str) -> tuple[AttentionBac
     try:
         return plugins.backend(name)
     except KeyError:
-        installed = plugins.backend_names()
-    package = FIRST_PARTY.get(name)
-    of_package = [plugin for plugin in plugins.all if plugin.distribution == package]
-    broken = [plugin for plugin in of_package if plugin.status == "broken"] or plugins.broken
-    parts = [f"unknown attention backend {name!r} (from {origin}); installed: {', '.join(installed)}"]
-    if any(plugin.status == "disabled" for plugin in of_package):
-        parts.append(f"{package} is installed but switched off by FASTVIDEO_DISABLE_PLUGINS")
-    elif package and not of_package:
-        parts.append(f"to get {name}: pip install {package}")
-    elif not package and (close := difflib.get_close_matches(name, {*installed, *FIRST_PARTY}, n=1)):
-        parts.append(_suggestion(close[0], installed))
-    parts += [f"{plugin.label} provides nothing because it is broken ({plugin.cause})" for plugin in broken]
-    raise UnknownBackendError("; ".join(parts)) from (broken[0].error if broken else None)
-
-
-def _suggestion(name: str, installed: list[str]) -> str:
-    return f"did you mean {name}?" + ("" if name in installed else f" (pip install {FIRST_PARTY[name]})")
+        message, cause = unknown_name(plugins, "attention backend", name, origin, plugins.backend_names(), FIRST_PARTY)
+        raise UnknownBackendError(message) from cause
 
 
 def misfit(backend: AttentionBackend, need: Need) -> str | None:

@@ -19,7 +19,7 @@ MaskReader: TypeAlias = Callable[[torch.Tensor, torch.Tensor, "TokenLayout | Non
 class Route:
     """Carries the calls of one role to its backend; all that a call needs is bound here."""
 
-    def __init__(self, resolution: Resolution, calls_per_layer: int, read_mask: MaskReader) -> None:
+    def __init__(self, resolution: Resolution, calls_per_layer: int | None, read_mask: MaskReader) -> None:
         self.resolution, self._attend = _load(resolution)
         self.state = AttentionCall(resolution.role)
         """What the backend is told, the same object at every call."""
@@ -33,6 +33,7 @@ class Route:
         self._masks = self.resolution.backend.capabilities.masks
         self._calls_per_layer = calls_per_layer
         self._calls_in_forward = 0
+        self._layouts: tuple[TokenLayout, ...] = ()
         self._read_mask = read_mask
 
     def start_run(self, num_steps: int) -> None:
@@ -44,6 +45,8 @@ class Route:
     def start_forward(self, step: int, branch: str, layout: TokenLayout) -> None:
         self._calls_in_forward = 0
         self.state.step, self.state.branch, self.state.layout = step, branch, layout
+        if self._calls_per_layer is None:
+            self._layouts = _by_entry(layout)
         if self.fallback:
             self.fallback.start_forward(step, branch, layout)
 
@@ -56,8 +59,13 @@ class Route:
         scale: float | None = None,
     ) -> torch.Tensor:
         """Attention of (batch, tokens, heads, head_dim) tensors with a mask as diffusers passes it."""
-        layer = self._calls_in_forward // self._calls_per_layer
+        number = self._calls_in_forward
         self._calls_in_forward += 1
+        if self._calls_per_layer is None:
+            layer, entry = divmod(number, len(self._layouts))
+            self.state.layout = self._layouts[entry]
+        else:
+            layer = number // self._calls_per_layer
         return self._serve(query, key, value, mask, scale, layer)
 
     def _serve(
@@ -139,6 +147,12 @@ class Route:
         finally:
             state.layout = layout
         return torch.cat(parts)
+
+
+def _by_entry(layout: TokenLayout) -> tuple[TokenLayout, ...]:
+    """The layout of each batch entry, for a model that calls attention for one after the other, without padding."""
+    real = layout.text_real or (layout.text_after,)
+    return tuple(replace(layout, text_after=tokens, text_real=None) for tokens in real)
 
 
 def _load(resolution: Resolution) -> tuple[Resolution, AttentionFunction]:

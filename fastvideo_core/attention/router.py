@@ -68,7 +68,7 @@ class Router:
     """Carries the attention of one pipeline to its backends."""
 
     def __init__(
-        self, resolutions: Mapping[Role, Resolution], calls_per_layer: Mapping[Role, int] | None = None
+        self, resolutions: Mapping[Role, Resolution], calls_per_layer: Mapping[Role, int | None] | None = None
     ) -> None:
         per_layer = calls_per_layer or {}
         self.routes = {

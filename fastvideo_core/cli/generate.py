@@ -14,6 +14,7 @@ DEFAULT_MODEL = "shapes"
 @click.option("--model", default=DEFAULT_MODEL, show_default=True, help="Preset, local folder or hub id.")
 @click.option("--attention-backend", metavar="NAME", help="Default: FASTVIDEO_ATTENTION_BACKEND, else automatic.")
 @click.option("--attention-config", metavar="FILE", help="For the backend. Default: FASTVIDEO_ATTENTION_CONFIG.")
+@click.option("--cache", metavar="POLICY", help="Such as TEACACHE@0.08. Default: FASTVIDEO_CACHE_POLICY, else none.")
 @click.option("--negative-prompt", help="What the guidance leads away from.")
 @click.option("--image", "image_path", metavar="PATH", help="What an image-to-video model starts from.")
 @click.option("--height", type=int, help="Pixels.")
@@ -34,6 +35,7 @@ def generate_command(
     model: str,
     attention_backend: str | None,
     attention_config: str | None,
+    cache: str | None,
     device: str | None,
     dtype: str | None,
     compile: bool,  # noqa: A002  # the option's name
@@ -63,7 +65,7 @@ def generate_command(
         dtype=dtype,
         compile=compile,
     ) as generator:
-        result = generator.generate_video(prompt, params)
+        result = generator.generate_video(prompt, params, cache=cache)
     if as_json:
         files = {"video_path": result.video_path, "receipt_path": result.receipt_path, "sheet_path": result.sheet_path}
         click.echo(_json({**{name: path and str(path) for name, path in files.items()}, **result.receipt.as_dict()}))
@@ -74,6 +76,9 @@ def generate_command(
         click.echo(f"sheet    {result.sheet_path}")
     for role, served in result.receipt.attention.items():
         click.echo(f"{role.lower():8} {served.backend} ({served.version}), {served.calls} calls; {served.reason}")
+    if used := result.receipt.cache:
+        skipped, computed = (sum(n.values()) for n in (result.receipt.steps_skipped, result.receipt.steps_computed))
+        click.echo(f"cache    {used.policy} ({used.distribution}), {skipped} of {skipped + computed} steps skipped")
     click.echo("seconds  " + ", ".join(f"{name} {value:.2f}" for name, value in result.receipt.seconds.items()))
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from fastvideo_core.errors import UnsupportedModelError
+from fastvideo_core.models.cogvideox import COGVIDEOX
 from fastvideo_core.models.family import ModelFamily
 from fastvideo_core.models.hunyuan_video import HUNYUAN_VIDEO
 from fastvideo_core.models.ltx_video import LTX_VIDEO
+from fastvideo_core.models.mochi import MOCHI
 from fastvideo_core.models.wan import WAN
 
-FAMILIES: tuple[ModelFamily, ...] = (WAN, HUNYUAN_VIDEO, LTX_VIDEO)
+FAMILIES: tuple[ModelFamily, ...] = (WAN, HUNYUAN_VIDEO, LTX_VIDEO, COGVIDEOX, MOCHI)
 
 
 def family_of(pipeline_classes: list[str], what: str) -> ModelFamily:

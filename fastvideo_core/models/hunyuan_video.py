@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from fastvideo_core.attention.backend import Role, TokenLayout
+from fastvideo_core.caching.policy import Signal
 from fastvideo_core.hookspecs import API_VERSION, hookimpl
 from fastvideo_core.models.family import AttentionSite, BlockStack, Geometry, ModelFamily
 from fastvideo_core.models.preset import ModelPreset
@@ -43,10 +44,20 @@ HUNYUAN_VIDEO = ModelFamily(
     attentions=_attentions,
     token_layout=_token_layout,
     geometry=_geometry,
-    stack=BlockStack(lists=("transformer_blocks", "single_transformer_blocks"), modulation=2, rotary=4, rotary_axis=0),
+    stack=BlockStack(
+        lists=("transformer_blocks", "single_transformer_blocks"),
+        modulation=2,
+        rotary=4,
+        rotary_axis=0,
+        returns_text=True,
+    ),
     roles=(Role.JOINT,),
     guidance_is_built_in=True,
     text_mask="encoder_attention_mask",
+    signals={
+        Signal.TIME_EMBEDDING: lambda block, args: args[2],
+        Signal.MODULATED_INPUT: lambda block, args: block.norm1(args[0], emb=args[2])[0],
+    },
 )
 
 

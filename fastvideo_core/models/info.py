@@ -24,6 +24,7 @@ class ModelInfo:
         name: as the user gave it.
         location: a local folder or a hub id.
         preset: the preset of that name, if there is one.
+        pipeline: the class name of its pipeline.
         head_dim: head size of its attention.
         takes_image: whether it needs an image to start from.
     """
@@ -33,6 +34,7 @@ class ModelInfo:
     preset: ModelPreset | None
     family: ModelFamily
     geometry: Geometry
+    pipeline: str
     head_dim: int
     takes_image: bool
 
@@ -65,7 +67,8 @@ def read_model(plugins: Plugins, model_path: str | Path) -> ModelInfo:
         head_dim = int(transformer["attention_head_dim"])
     except (KeyError, TypeError, ValueError) as error:
         raise UnsupportedModelError(f"the configuration of {name} lacks or garbles {error}") from error
-    return ModelInfo(name, location, preset, family, geometry, head_dim, pipeline in family.image_pipelines)
+    takes_image = pipeline in family.image_pipelines
+    return ModelInfo(name, location, preset, family, geometry, pipeline, head_dim, takes_image)
 
 
 def _reader(plugins: Plugins, location: str) -> Callable[[str], dict[str, Any]]:

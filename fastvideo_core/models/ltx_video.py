@@ -6,9 +6,11 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from fastvideo_core.attention.backend import Role, TokenLayout
+from fastvideo_core.caching.policy import Signal
 from fastvideo_core.hookspecs import API_VERSION, hookimpl
 from fastvideo_core.models.family import AttentionSite, BlockStack, Geometry, ModelFamily
 from fastvideo_core.models.preset import ModelPreset
+from fastvideo_core.models.time_embedding import embed, linear
 
 if TYPE_CHECKING:
     import torch
@@ -34,6 +36,23 @@ def _geometry(transformer: Mapping[str, Any], vae: Mapping[str, Any]) -> Geometr
     return Geometry((pixels, pixels), frames, None)
 
 
+def _time_embedding(transformer: Any, timesteps: torch.Tensor) -> torch.Tensor:
+    embedder = transformer.time_embed.emb
+    return embed(embedder.time_proj, embedder.timestep_embedder, timesteps)
+
+
+def _time_projection(transformer: Any, timesteps: torch.Tensor) -> torch.Tensor:
+    return linear(transformer.time_embed.linear, transformer.time_embed.silu(_time_embedding(transformer, timesteps)))
+
+
+def _modulated_input(block: Any, args: tuple[Any, ...]) -> torch.Tensor:
+    """`temb` is (batch, 1 or tokens, 6 * channels)."""
+    hidden, _, temb = args[:3]
+    shift, scale = (block.scale_shift_table + temb.unflatten(-1, (6, -1))).unbind(-2)[:2]
+    modulated: torch.Tensor = block.norm1(hidden) * (1 + scale) + shift
+    return modulated
+
+
 LTX_VIDEO = ModelFamily(
     name="LTX-Video",
     transformer="LTXVideoTransformer3DModel",
@@ -45,6 +64,9 @@ LTX_VIDEO = ModelFamily(
     roles=(Role.SELF, Role.CROSS),
     frame_rate_argument="frame_rate",
     text_mask="encoder_attention_mask",
+    signals={Signal.MODULATED_INPUT: _modulated_input},
+    time_signals={Signal.TIME_EMBEDDING: _time_embedding, Signal.TIME_PROJECTION: _time_projection},
+    time_modules=("time_embed.emb.timestep_embedder", "time_embed.linear"),
 )
 
 

@@ -32,6 +32,13 @@ def build_wan_pipeline(seed: int = 0, experts: int = 1) -> Any:
     )
 
 
+def build_wan_per_token_pipeline(seed: int = 0) -> Any:
+    """A WanPipeline that gives the transformer a timestep for each token, as Wan 2.2 TI2V does."""
+    pipe = build_wan_pipeline(seed)
+    pipe.register_to_config(expand_timesteps=True)
+    return pipe
+
+
 def build_wan_image_pipeline(seed: int = 0) -> Any:
     """A WanImageToVideoPipeline of Wan 2.1, whose cross attention also sees an image of 5 tokens."""
     from diffusers import WanImageToVideoPipeline
@@ -142,6 +149,88 @@ def build_ltx_pipeline(seed: int = 0) -> Any:
             caption_channels=16,
         ).eval(),
     )
+
+
+def build_cogvideox_pipeline(seed: int = 0, **changes: Any) -> Any:
+    """A CogVideoXPipeline with random weights: two layers, two heads of 16."""
+    from diffusers import (
+        AutoencoderKLCogVideoX,
+        CogVideoXDDIMScheduler,
+        CogVideoXPipeline,
+        CogVideoXTransformer3DModel,
+    )
+
+    torch.manual_seed(seed)
+    blocks = 4
+    return CogVideoXPipeline(
+        tokenizer=build_tokenizer(),
+        text_encoder=build_t5(),
+        vae=AutoencoderKLCogVideoX(
+            down_block_types=("CogVideoXDownBlock3D",) * blocks,
+            up_block_types=("CogVideoXUpBlock3D",) * blocks,
+            block_out_channels=(8,) * blocks,
+            latent_channels=4,
+            layers_per_block=1,
+            norm_num_groups=2,
+        ).eval(),
+        transformer=CogVideoXTransformer3DModel(
+            **{
+                "num_attention_heads": 2,
+                "attention_head_dim": 16,
+                "in_channels": 4,
+                "out_channels": 4,
+                "time_embed_dim": 8,
+                "text_embed_dim": 16,
+                "num_layers": 2,
+                "sample_width": 6,
+                "sample_height": 4,
+                "sample_frames": 9,
+                "max_text_seq_length": 16,
+                "use_rotary_positional_embeddings": True,
+                **changes,
+            }
+        ).eval(),
+        scheduler=CogVideoXDDIMScheduler(),
+    )
+
+
+def build_mochi_pipeline(seed: int = 0) -> Any:
+    """A MochiPipeline with random weights: two layers, two heads of 16."""
+    from diffusers import AutoencoderKLMochi, FlowMatchEulerDiscreteScheduler, MochiPipeline, MochiTransformer3DModel
+
+    torch.manual_seed(seed)
+    pipe = MochiPipeline(
+        tokenizer=build_tokenizer(),
+        text_encoder=build_t5(),
+        vae=AutoencoderKLMochi(
+            latent_channels=12,
+            encoder_block_out_channels=(32, 32, 32, 32),
+            decoder_block_out_channels=(32, 32, 32, 32),
+            layers_per_block=(1, 1, 1, 1, 1),
+        ).eval(),
+        transformer=MochiTransformer3DModel(
+            num_attention_heads=2,
+            attention_head_dim=16,
+            num_layers=2,
+            pooled_projection_dim=16,
+            text_embed_dim=16,
+            time_embed_dim=8,
+            max_sequence_length=16,
+        ).eval(),
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+    )
+    torch.nn.init.normal_(pipe.transformer.pos_frequencies)
+    return pipe
+
+
+def build_t5() -> Any:
+    """A text encoder of width 16."""
+    from transformers import T5Config, T5EncoderModel
+
+    text = T5Config(
+        vocab_size=8, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2, pad_token_id=0, eos_token_id=1
+    )
+    return T5EncoderModel(text).eval()
 
 
 def build_tokenizer() -> Any:

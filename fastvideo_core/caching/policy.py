@@ -1,0 +1,172 @@
+"""The contract of a caching policy. Nothing here imports torch: discovery must stay cheap."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Signal(StrEnum):
+    """What a policy looks at. A model family tells which of them it has."""
+
+    NONE = "NONE"
+    """Nothing: the policy goes by the number of the step."""
+    TIME_EMBEDDING = "TIME_EMBEDDING"
+    """The embedding of the timestep."""
+    TIME_PROJECTION = "TIME_PROJECTION"
+    """Its projection, which modulates the blocks."""
+    MODULATED_INPUT = "MODULATED_INPUT"
+    """What the first block's attention sees: its input, normalised and modulated by the timestep."""
+    FIRST_BLOCK_OUTPUT = "FIRST_BLOCK_OUTPUT"
+    """What the first block returns. That block then always runs; what is reused or forecast is the rest."""
+
+
+class Action(StrEnum):
+    """What is done in a step."""
+
+    COMPUTE = "COMPUTE"
+    """Run the blocks and keep their residual: output minus input."""
+    REUSE = "REUSE"
+    """Add the latest residual to the input instead."""
+    FORECAST = "FORECAST"
+    """Add the residual that the policy's `forecast` makes of the latest ones."""
+
+
+@dataclass(frozen=True)
+class CachedModel:
+    """The model that a policy is to serve.
+
+    Attributes:
+        name: as the user gave it, or as the pipeline tells.
+        family: its family, such as "Wan".
+        pipeline: the class name of its pipeline.
+        folder: where it lies, if that is a local folder.
+        signals: what a policy can look at.
+        known_ahead: those of them that depend on the timestep alone, so that they are known before the first step.
+    """
+
+    name: str
+    family: str
+    pipeline: str
+    folder: Path | None
+    signals: frozenset[Signal]
+    known_ahead: frozenset[Signal]
+
+
+@dataclass(frozen=True)
+class Stream:
+    """The forward passes of one guidance branch through one expert, in one run: what state belongs to.
+
+    Attributes:
+        branch: "cond", "uncond", "cond_uncond" for both in one batch, or "" if the pipeline does not say.
+        expert: 0, or 1 for the second transformer of a Wan 2.2.
+        num_steps: how many forward passes it has.
+        timesteps: of the scheduler, one per pass; empty where they could not be read off it.
+        changes: one per pass, the relative L1 change of the policy's signal from the pass before, 0.0 for the first;
+            None where the signal is not known before the first step.
+    """
+
+    model: CachedModel
+    branch: str
+    expert: int
+    num_steps: int
+    timesteps: tuple[float, ...] = ()
+    changes: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One forward pass of a stream.
+
+    Attributes:
+        index: its number in the stream, from 0.
+        num_steps: how many forward passes the stream has.
+        hidden: what enters the block stack, (batch, video tokens, channels); must not be changed.
+        signal: the policy's signal, in whatever shape the model has it; None for `Signal.NONE`.
+    """
+
+    index: int
+    num_steps: int
+    hidden: torch.Tensor
+    signal: torch.Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """A step that was computed: its number in the stream, and its residual, shaped like `Step.hidden`."""
+
+    index: int
+    residual: torch.Tensor
+
+
+def relative_change(now: torch.Tensor, before: torch.Tensor) -> float:
+    """mean|now - before| / mean|before|, in float32. Reading it waits for the device."""
+    difference = (now.float() - before.float()).abs().mean()
+    return float((difference / before.float().abs().mean()).item())
+
+
+class CachePolicy(ABC):
+    """Decides, per step and guidance branch, whether the block stack is computed. Make it a dataclass of its settings.
+
+    One object serves all streams and runs: it keeps nothing of them itself; that belongs into the state that `start`
+    makes, which the core keeps per stream and forgets when a run ends, however it ends.
+    """
+
+    name: ClassVar[str]
+    """Upper case, as in FASTVIDEO_CACHE_POLICY."""
+
+    main_setting: ClassVar[str | None] = None
+    """The setting that the value in NAME@VALUE is for."""
+
+    history: ClassVar[int] = 1
+    """How many residuals `forecast` is given at most."""
+
+    signal: Signal = Signal.NONE
+    """What it looks at; may be a property, and may depend on the model once `for_model` has seen it."""
+
+    def for_model(self, model: CachedModel) -> Self:
+        """This policy with all that it needs for a model; called before the first step. Default: as it is.
+
+        Raises:
+            PolicyMismatchError, InputError: it cannot serve the model.
+        """
+        return self
+
+    def plan(self, stream: Stream) -> Sequence[Action] | None:
+        """All actions of a stream before its first step, so that nothing is decided, or waited for, in the loop.
+
+        Where it returns None, `decide` is asked at each step. Both must come to the same.
+        """
+        return None
+
+    def start(self, stream: Stream) -> Any:
+        """A new state for a stream that is about to start: any object. Default: None."""
+        return None
+
+    @abstractmethod
+    def decide(self, step: Step, state: Any) -> Action:
+        """What to do in a step. Asked once a step, in order; without a residual to reuse it must be COMPUTE."""
+
+    def forecast(self, step: Step, state: Any, computed: Sequence[Computed]) -> torch.Tensor:
+        """The residual to add in a step that is to be FORECAST.
+
+        Args:
+            computed: the latest computed steps, oldest first, at most `history`, at least one.
+        """
+        raise NotImplementedError(f"{self.name} decided to forecast and has no forecast")
+
+    def observe(self, step: Step, state: Any, residual: torch.Tensor) -> None:  # noqa: B027  # optional
+        """Called after a step that was computed, with its residual."""
+
+    def settings(self) -> dict[str, Any]:
+        """What the receipt tells of it, as plain values. Default: the fields of the dataclass."""
+        if not is_dataclass(self):
+            return {}
+        return {field.name: getattr(self, field.name) for field in fields(self)}
