@@ -6,6 +6,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PLUGINS := $(sort $(wildcard plugins/*/pyproject.toml))
+EXAMPLES := $(sort $(wildcard examples/plugins/*/pyproject.toml))
 PROMPT ?= a red circle moving left on a white background
 
 .PHONY: demo test bench
@@ -24,8 +25,8 @@ bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/compile.py
 
-$(VENV)/.installed: constraints.txt pyproject.toml $(PLUGINS)
+$(VENV)/.installed: constraints.txt pyproject.toml $(PLUGINS) $(EXAMPLES)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt \
-		-e ".[dev]" $(foreach plugin,$(PLUGINS),-e $(dir $(plugin)))
+		-e ".[dev]" $(foreach plugin,$(PLUGINS) $(EXAMPLES),-e $(dir $(plugin)))
 	touch $@

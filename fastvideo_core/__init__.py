@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         Stream,
         relative_change,
     )
+    from fastvideo_core.caching.preview import preview_plan
     from fastvideo_core.generator import VideoGenerator
     from fastvideo_core.hookspecs import API_VERSION, hookimpl
     from fastvideo_core.models.preset import ModelPreset
@@ -70,6 +71,7 @@ _HOMES = {
     "VideoResult": "result",
     "attach": "attachment",
     "hookimpl": "hookspecs",
+    "preview_plan": "caching.preview",
     "relative_change": "caching.policy",
 }
 
@@ -104,6 +106,7 @@ __all__ = [
     "VideoResult",
     "attach",
     "hookimpl",
+    "preview_plan",
     "relative_change",
 ]
 

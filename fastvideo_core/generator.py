@@ -11,13 +11,20 @@ from typing import Any, Self, overload
 import torch
 
 from fastvideo_core import output
-from fastvideo_core.attachment import ProgressListener, attach, transformers_of
+from fastvideo_core.attachment import ProgressListener, attach
 from fastvideo_core.attention.request import configure, settle
 from fastvideo_core.caching.policy import CachePolicy
 from fastvideo_core.caching.request import choose_policy, fit, model_of
-from fastvideo_core.diffusers_bridge import blocks_can_be_compiled
-from fastvideo_core.errors import AttachError, InputError, ModelNotFoundError
-from fastvideo_core.kernels import cpp_compiler
+from fastvideo_core.errors import AttachError, InputError
+from fastvideo_core.loading import (
+    check_compile,
+    check_device,
+    check_dtype,
+    check_offload,
+    compile_blocks,
+    load_pipeline,
+    place_pipeline,
+)
 from fastvideo_core.models.info import ModelInfo, read_model
 from fastvideo_core.plugins import load_plugins
 from fastvideo_core.progress import denoising_bar
@@ -92,33 +99,23 @@ class VideoGenerator:
             raise InputError(f"num_gpus is {num_gpus!r}; fastvideo-core runs on one device: num_gpus=1")
         plugins = load_plugins()
         info = read_model(plugins, model_path)
-        device = _check_device(device)
-        dtype = _check_dtype(dtype, device)
+        device = check_device(device)
+        dtype = check_dtype(dtype, device)
         wanted = {"transformer": dit_cpu_offload, "vae": vae_cpu_offload, "text_encoder": text_encoder_cpu_offload}
         offload = [name for name, chosen in wanted.items() if chosen]
-        _check_offload(offload, pin_cpu_memory, device)
-        if compile and not device.startswith("cuda") and cpp_compiler() is None:
-            raise InputError(
-                f"compile was asked for on {device!r}, for which torch needs a C++ compiler, and there is none: "
-                "install g++, or name one in CXX"
-            )
-        if compile and not blocks_can_be_compiled(info.family.transformer):
-            raise InputError(
-                f"compile was asked for, but diffusers does not say which blocks a {info.family.transformer} repeats, so "
-                f"{info.name} runs eager only"
-            )
-        if compile and dit_cpu_offload:
-            raise InputError("compile and dit_cpu_offload exclude each other: offloading hooks are not traceable")
+        check_offload(offload, pin_cpu_memory, device)
+        if compile:
+            check_compile(info, device, dit_cpu_offload)
         needs = info.family.needs(info.head_dim, dtype, torch.device(device))
         requested, resolutions = settle(plugins, attention_backend, needs)
         configure(resolutions, requested, attention_config)
         if chosen := choose_policy(plugins, None):
             fit(chosen.policy, model_of(info.family, info.location, info.pipeline))
         start = time.perf_counter()
-        pipe = _load(info, dtype)
-        _place(pipe, device, offload, pin_cpu_memory)
+        pipe = load_pipeline(info, dtype)
+        place_pipeline(pipe, device, offload, pin_cpu_memory)
         if compile:
-            _compile(pipe, info)
+            compile_blocks(pipe, info)
         return cls(pipe, info, attention_backend, attention_config, time.perf_counter() - start)
 
     @overload
@@ -269,65 +266,3 @@ def _open_image(path: str | Path) -> Any:
         return load_image(str(Path(path).expanduser()))
     except (OSError, ValueError) as error:
         raise InputError(f"image_path {str(path)!r} cannot be read as an image: {error}") from error
-
-
-def _check_device(device: str | None) -> str:
-    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        kind = torch.device(chosen).type
-    except RuntimeError as error:
-        raise InputError(f"device {chosen!r} is none that torch knows: {str(error).splitlines()[0]}") from error
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"device {chosen!r} was asked for, but torch {torch.__version__} sees no CUDA device here")
-    return chosen
-
-
-def _check_dtype(dtype: torch.dtype | str | None, device: str) -> torch.dtype:
-    if dtype is None:
-        return torch.bfloat16 if device.startswith("cuda") else torch.float32
-    chosen = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
-    if chosen not in (torch.float32, torch.bfloat16, torch.float16):
-        raise InputError(f"dtype {dtype!r} is none of float32, bfloat16, float16")
-    return chosen
-
-
-def _check_offload(offload: list[str], pin_cpu_memory: bool, device: str) -> None:
-    if offload and not device.startswith("cuda"):
-        raise InputError(f"{' and '.join(offload)} cannot be offloaded to the CPU: the device is {device!r}")
-    if pin_cpu_memory and not offload:
-        raise InputError("pin_cpu_memory does nothing without dit_, vae_ or text_encoder_cpu_offload=True")
-
-
-def _load(info: ModelInfo, dtype: torch.dtype) -> Any:
-    import diffusers
-
-    try:
-        return diffusers.DiffusionPipeline.from_pretrained(
-            info.location, dtype={"default": dtype, "vae": torch.float32}, use_safetensors=True
-        )
-    except (OSError, ValueError) as error:
-        raise ModelNotFoundError(f"the model {info.name} cannot be loaded: {error}") from error
-
-
-def _compile(pipe: Any, info: ModelInfo) -> None:
-    for transformer in transformers_of(pipe, info.family):
-        transformer.compile_repeated_blocks(fullgraph=True)
-
-
-def _place(pipe: Any, device: str, offload: list[str], pin_cpu_memory: bool) -> None:
-    """Move what stays on the device there, and set up offloading for the rest."""
-    from diffusers.hooks import apply_group_offloading
-
-    for name, component in pipe.components.items():
-        if not isinstance(component, torch.nn.Module):
-            continue
-        if not name.startswith(tuple(offload)):
-            component.to(device)
-            continue
-        apply_group_offloading(
-            component,
-            onload_device=torch.device(device),
-            offload_device=torch.device("cpu"),
-            offload_type="leaf_level",
-            use_stream=pin_cpu_memory,
-        )

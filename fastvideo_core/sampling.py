@@ -112,6 +112,17 @@ class SamplingParam:
         ]:
             raise InputError("; ".join(problems))
 
+    def check_steps(self) -> None:
+        """Refuse a number of steps that no model can do.
+
+        Raises:
+            InputError: it is not a whole number from 1 to 1000.
+        """
+        if problems := [
+            p for p in (*self._wrong_types(), *self._wrong_values()) if p.startswith("num_inference_steps")
+        ]:
+            raise InputError("; ".join(problems))
+
     def _wrong_types(self) -> Iterator[str]:
         for name in ("height", "width", "num_frames", "fps", "num_inference_steps", "seed"):
             value = getattr(self, name)

@@ -125,7 +125,7 @@ class CachePolicy(ABC):
     main_setting: ClassVar[str | None] = None
     """The setting that the value in NAME@VALUE is for."""
 
-    history: ClassVar[int] = 1
+    history: int = 1
     """How many residuals `forecast` is given at most."""
 
     signal: Signal = Signal.NONE

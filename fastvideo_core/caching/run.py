@@ -104,13 +104,12 @@ class Caching:
         start = min(range(len(every)), key=lambda index: abs(every[index] - now))
         if abs(every[start] - now) > _CLOSE * max(map(abs, every)):
             return ()
-        if len(self._transformers) == 1:
-            return tuple(every[start:])
-        ratio = self._pipe.config.get("boundary_ratio")
-        if ratio is None:
-            return ()
-        boundary = ratio * self._pipe.scheduler.config.num_train_timesteps
-        return tuple(value for value in every[start:] if (value < boundary) == bool(expert))
+        return experts_timesteps(
+            tuple(every[start:]),
+            len(self._transformers),
+            self._pipe.config.get("boundary_ratio"),
+            int(self._pipe.scheduler.config.num_train_timesteps),
+        )[expert]
 
     def _reader(self, signal: Signal, transformer: Any, arguments: Mapping[str, Any]) -> Any:
         """How the signal is read off a call of the first block."""
@@ -119,6 +118,18 @@ class Caching:
             timestep = arguments["timestep"]
             return lambda block, args: of_timesteps(transformer, timestep[0] if timestep.ndim == 2 else timestep)
         return self._family.signals.get(signal)
+
+
+def experts_timesteps(
+    timesteps: tuple[float, ...], experts: int, boundary_ratio: float | None, num_train_timesteps: int
+) -> list[tuple[float, ...]]:
+    """Which timesteps each expert gets: with two, the second has those below the boundary. Unknown: empty."""
+    if experts == 1:
+        return [timesteps]
+    if boundary_ratio is None:
+        return [()] * experts
+    boundary = boundary_ratio * num_train_timesteps
+    return [tuple(t for t in timesteps if t >= boundary), tuple(t for t in timesteps if t < boundary)]
 
 
 def _shares(timestep: torch.Tensor) -> dict[float, float]:

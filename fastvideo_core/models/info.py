@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from fastvideo_core.errors import ModelNotFoundError, UnsupportedModelError
 from fastvideo_core.models import family_of
@@ -69,6 +69,24 @@ def read_model(plugins: Plugins, model_path: str | Path) -> ModelInfo:
         raise UnsupportedModelError(f"the configuration of {name} lacks or garbles {error}") from error
     takes_image = pipeline in family.image_pipelines
     return ModelInfo(name, location, preset, family, geometry, pipeline, head_dim, takes_image)
+
+
+def open_model_file(location: str, file: str) -> BinaryIO:
+    """Open a file of a model for reading; of a hub's, only the parts that are read are fetched.
+
+    Raises:
+        ModelNotFoundError: there is no such file, or it cannot be reached.
+    """
+    folder = Path(location).expanduser()
+    try:
+        if folder.is_dir():
+            return (folder / file).open("rb")
+        from huggingface_hub import HfFileSystem
+
+        opened: BinaryIO = HfFileSystem().open(f"{location}/{file}", "rb", block_size=2**20)
+        return opened
+    except Exception as error:  # the hub's client raises errors of its own, of the HTTP library and OSError
+        raise ModelNotFoundError(f"{location} has no {file} that can be read: {error}") from error
 
 
 def _reader(plugins: Plugins, location: str) -> Callable[[str], dict[str, Any]]:

@@ -6,17 +6,19 @@ imports this package at every start, for its option.
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fastvideo_core.testing.attention import AttentionBackendSuite
+    from fastvideo_core.testing.caching import CachePolicySuite
 
-__all__ = ["AttentionBackendSuite"]
+_HOMES = {"AttentionBackendSuite": "attention", "CachePolicySuite": "caching"}
+
+__all__ = ["AttentionBackendSuite", "CachePolicySuite"]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from fastvideo_core.testing.attention import AttentionBackendSuite
-
-    return AttentionBackendSuite
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

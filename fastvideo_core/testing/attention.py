@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -15,6 +13,7 @@ from fastvideo_core.attention.resolve import resolve
 from fastvideo_core.attention.router import attend
 from fastvideo_core.errors import BackendMismatchError
 from fastvideo_core.testing.cases import Case, cases_for, exact_attention, make_inputs, relative_error
+from fastvideo_core.testing.fixed import Suite, counting, no_waiting
 from fastvideo_core.testing.subject import UsableBackend, find, installed, run_python, undeclared
 
 _LAYERS = 5
@@ -31,7 +30,7 @@ load_plugins().backend({name!r})[0].probe()
 """
 
 
-class AttentionBackendSuite:
+class AttentionBackendSuite(Suite):
     """Tests of one attention backend, over the grid of roles, head sizes, dtypes and masks that it declares.
 
     Subclass it in a test file, and set `backend` to the backend's name, if its plugin is installed, or to an instance:
@@ -45,15 +44,6 @@ class AttentionBackendSuite:
     """
 
     backend: ClassVar[str | AttentionBackend]
-
-    def __init_subclass__(cls, **options: Any) -> None:
-        super().__init_subclass__(**options)
-        changed = [n for n in vars(AttentionBackendSuite) if _is_fixed(n) and getattr(cls, n) is not _own(n)]
-        if changed:
-            raise TypeError(
-                f"{cls.__name__} replaces {', '.join(changed)} of AttentionBackendSuite; its tests cannot be "
-                "overridden: add tests of other names, or declare less in the backend's capabilities"
-            )
 
     def visible(self, case: Case) -> torch.Tensor | None:
         """What a sparse backend means to attend to: boolean, broadcasts to (batch, heads, queries, keys). None: all.
@@ -128,7 +118,7 @@ class AttentionBackendSuite:
         inputs = make_inputs(case, kernel.device)
         with kernel.forward(case) as router:
             router.routes[role](inputs.query, inputs.key, inputs.value)
-        with kernel.forward(case) as router, _no_waiting(kernel.device):
+        with kernel.forward(case) as router, no_waiting(kernel.device):
             for _ in range(_LAYERS):
                 router.routes[role](inputs.query, inputs.key, inputs.value)
 
@@ -136,20 +126,13 @@ class AttentionBackendSuite:
         kernel = UsableBackend.ready(self.backend)
         case = kernel.plain(role)
         inputs = make_inputs(case, kernel.device)
-        graphs = []
-
-        def count(graph: torch.fx.GraphModule, example: list[torch.Tensor]) -> Any:
-            from torch._dynamo.backends.registry import lookup_backend
-
-            graphs.append(graph)
-            return lookup_backend("aot_eager")(graph, example)
-
+        graphs: list[Any] = []
         torch.compiler.reset()
         layers = [_Layer(role) for _ in range(_LAYERS)]
         with kernel.forward(case):
             eager = _stack(layers, inputs.query, inputs.key, inputs.value)
         for layer in layers:
-            layer.compile(fullgraph=True, backend=count)
+            layer.compile(fullgraph=True, backend=counting(graphs))
         with kernel.forward(case) as router:
             compiled = _stack(layers, inputs.query, inputs.key, inputs.value)
         assert len(graphs) == 1, f"{len(graphs)} graphs for {_LAYERS} layers"
@@ -177,14 +160,6 @@ class AttentionBackendSuite:
             kernel.run(case)
 
 
-def _own(name: str) -> Any:
-    return vars(AttentionBackendSuite)[name]
-
-
-def _is_fixed(name: str) -> bool:
-    return name.startswith(("test_", "pytest_"))
-
-
 class _Layer(torch.nn.Module):
     """What a transformer's block does around attention, without the rest of it."""
 
@@ -201,29 +176,3 @@ def _stack(layers: list[_Layer], query: torch.Tensor, key: torch.Tensor, value: 
         for layer in layers:
             query = layer(query, key, value)
     return query
-
-
-_READS = ("item", "tolist", "numpy", "nonzero", "__bool__", "__int__", "__float__", "__index__")
-
-
-def _read(name: str) -> Any:
-    def refuse(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        raise AssertionError(f"Tensor.{name} reads a tensor's value: on a GPU each call would wait for the device")
-
-    return refuse
-
-
-@contextmanager
-def _no_waiting(device: str) -> Iterator[None]:
-    """Refuse what waits for the GPU; on a CPU, where nothing waits, what would on a GPU."""
-    if device != "cuda":
-        with pytest.MonkeyPatch.context() as patched:
-            for name in _READS:
-                patched.setattr(torch.Tensor, name, _read(name))
-            yield
-        return
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        yield
-    finally:
-        torch.cuda.set_sync_debug_mode("default")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fastvideo_core.errors import InputError
+from fastvideo_core.files import read_prompts
 
 if TYPE_CHECKING:
     from fv_sta.tiles import Triple
@@ -136,7 +137,7 @@ def search_command(
             raise InputError(f"{name} is {value}, it must be {low} to {high}")
     if ranges < 1:
         raise InputError(f"--ranges is {ranges}, it must be 1 or more")
-    prompts = _read_prompts(prompt_file)
+    prompts = read_prompts(prompt_file)
     if not output.parent.is_dir():
         raise InputError(f"there is no folder {str(output.parent)!r} to write {output.name} into")
     if tile:
@@ -157,16 +158,6 @@ def search_command(
     click.echo(f"relative error expected {choice.error:.4f}, bound {choice.max_error:.4f}, over {len(prompts)} prompts")
     for number, (share, error) in enumerate(zip(choice.density_of_range, choice.error_of_range, strict=True), start=1):
         click.echo(f"  range {number}: work {share:.3f}, error {error:.4f}")
-
-
-def _read_prompts(path: Path) -> list[str]:
-    try:
-        prompts = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"the prompts {str(path)!r} cannot be read: {error}") from error
-    if not prompts:
-        raise InputError(f"{str(path)!r} has no prompts, one a line")
-    return prompts
 
 
 def _prepare(

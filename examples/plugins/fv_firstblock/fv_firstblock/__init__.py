@@ -1,0 +1,59 @@
+"""FIRSTBLOCK: reuse the rest of the blocks while the first one's contribution hardly changes.
+
+First Block Cache, from ParaAttention (https://github.com/chengzeyi/ParaAttention): the first block always runs; while
+its residual differs from that of the last computed step by less than a threshold, that of the others is reused.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fastvideo_core import Action, CachePolicy, Signal, Step, Stream, hookimpl, relative_change
+from fastvideo_core.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+api_version = 1
+
+
+@dataclass
+class _State:
+    at_last_computed: torch.Tensor | None = None
+
+
+@dataclass
+class FirstBlockCache(CachePolicy):
+    """Works for any family. Reading the change waits for the device once a step and branch.
+
+    Attributes:
+        threshold: the relative L1 change of the first block's residual up to which the rest is reused; the higher, the
+            more steps are skipped.
+    """
+
+    name = "FIRSTBLOCK"
+    main_setting = "threshold"
+    signal = Signal.FIRST_BLOCK_OUTPUT
+    threshold: float = 0.08
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.threshold, int | float) or not 0 <= self.threshold <= 10:
+            raise InputError(f"FIRSTBLOCK: threshold is {self.threshold!r}, it must be a number from 0 to 10")
+
+    def start(self, stream: Stream) -> _State:
+        return _State()
+
+    def decide(self, step: Step, state: _State) -> Action:
+        assert step.signal is not None
+        residual = step.signal - step.hidden
+        before = state.at_last_computed
+        if before is not None and relative_change(residual, before) < self.threshold:
+            return Action.REUSE
+        state.at_last_computed = residual
+        return Action.COMPUTE
+
+
+@hookimpl
+def fastvideo_cache_policies() -> list[type[CachePolicy]]:
+    return [FirstBlockCache]

@@ -1,0 +1,75 @@
+"""TAYLORSEER: compute every few steps, and forecast the residual in between by its Taylor series.
+
+TaylorSeer (Liu et al. 2025, "From Reusing to Forecasting", https://github.com/Shenyi-Z/TaylorSeer). The paper forecasts
+the output of each attention and MLP; here it is the residual of the whole block stack, which costs one tensor a
+derivative.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from fastvideo_core import Action, CachePolicy, Computed, Step, Stream, hookimpl
+from fastvideo_core.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+api_version = 1
+
+
+@dataclass
+class TaylorSeer(CachePolicy):
+    """Works for any family, and knows its schedule before the first step.
+
+    Attributes:
+        interval: every how many steps one is computed; 1 computes all.
+        order: of the highest derivative; 0 reuses the latest residual as it is.
+        warm_up: how many first steps are computed.
+    """
+
+    name = "TAYLORSEER"
+    main_setting = "interval"
+    interval: int = 3
+    order: int = 1
+    warm_up: int = 3
+
+    def __post_init__(self) -> None:
+        for name, low, high in (("interval", 1, 100), ("order", 0, 4), ("warm_up", 1, 1000)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+                raise InputError(f"TAYLORSEER: {name} is {value!r}, it must be a whole number from {low} to {high}")
+        self.history = self.order + 1
+
+    def plan(self, stream: Stream) -> list[Action]:
+        return [self._action(index, stream.num_steps) for index in range(stream.num_steps)]
+
+    def decide(self, step: Step, state: None) -> Action:
+        return self._action(step.index, step.num_steps)
+
+    def _action(self, index: int, num_steps: int) -> Action:
+        computed = index < self.warm_up or index == num_steps - 1 or (index - self.warm_up + 1) % self.interval == 0
+        return Action.COMPUTE if computed else Action.FORECAST
+
+    def forecast(self, step: Step, state: None, computed: Sequence[Computed]) -> torch.Tensor:
+        """The Taylor series at the latest computed step, with finite differences as derivatives."""
+        distance = step.index - computed[-1].index
+        differences = [one.residual for one in computed]
+        indices = [one.index for one in computed]
+        result = differences[-1]
+        for order in range(1, len(computed)):
+            differences = [
+                (later - earlier) / (indices[number + order] - indices[number + order - 1])
+                for number, (earlier, later) in enumerate(pairwise(differences))
+            ]
+            result = result + differences[-1] * (distance**order / math.factorial(order))
+        return result
+
+
+@hookimpl
+def fastvideo_cache_policies() -> list[type[CachePolicy]]:
+    return [TaylorSeer]

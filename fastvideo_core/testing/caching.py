@@ -1,0 +1,183 @@
+"""The suite that proves a caching policy: subclass it, give it the policy, and run pytest."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import pytest
+import torch
+
+from fastvideo_core.caching.policy import CachePolicy, Signal, Stream
+from fastvideo_core.caching.request import fit
+from fastvideo_core.plugins import load_plugins
+from fastvideo_core.testing.fixed import Suite, counting, no_waiting
+from fastvideo_core.testing.streams import MODEL, Inputs, cached, drive, latents, letters_of, small_pipeline
+from fastvideo_core.testing.subject import run_python
+
+_IMPORTS = """
+import sys
+from fastvideo_core.plugins import load_plugins
+assert {name!r} in load_plugins().policy_names()
+print(*[module for module in ("torch", "diffusers", "transformers") if module in sys.modules])
+"""
+
+
+class CachePolicySuite(Suite):
+    """Tests of one caching policy, driven by tensors alone and on a small Wan with random weights.
+
+    Subclass it in a test file, and set `policy` to one that skips steps, and `never` to one whose settings let it skip
+    none, such as a threshold of 0:
+
+        class TestMyPolicy(CachePolicySuite):
+            policy = MyPolicy(threshold=0.2)
+            never = MyPolicy(threshold=0)
+
+    A subclass may add tests; replacing one of these is a TypeError when the class is made.
+    """
+
+    policy: ClassVar[CachePolicy]
+    never: ClassVar[CachePolicy]
+
+    def test_discovery_does_not_import_torch(self) -> None:
+        if self.policy.name not in load_plugins().policy_names():
+            pytest.skip("the policy is an object, not an installed plugin")
+        assert not run_python(_IMPORTS.format(name=self.policy.name)).split()
+
+    def test_it_skips_some_steps_and_never_the_first(self) -> None:
+        for num_steps in (1, 2, 3, 20, 50):
+            letters = drive(self.policy, {"cond": Inputs.of(0, num_steps)})["cond"].letters
+            assert letters[0] == "C"
+            assert len(letters) == num_steps
+        assert set(letters) > {"C"}, "it skips nothing in 50 steps, so nothing is proven: give the suite other settings"
+
+    def test_settings_that_skip_nothing_change_nothing(self) -> None:
+        for experts in (1, 2):
+            pipe = small_pipeline(experts)
+            plain = latents(pipe)
+            with cached(pipe, self.never) as attachment:
+                assert torch.equal(latents(pipe), plain)
+            assert all(set(letters) == {"C"} for letters in letters_of(attachment).values())
+
+    def test_the_same_run_is_the_same_twice(self) -> None:
+        streams = {"cond": Inputs.of(0, 30)}
+        first = drive(self.policy, streams)["cond"]
+        assert drive(self.policy, streams)["cond"].same_as(first)
+
+    def test_the_plan_is_what_would_be_decided(self) -> None:
+        fitted = fit(self.policy, MODEL)
+        planned = False
+        for num_steps in (2, 9, 30, 50):
+            for seed in (0, 1):
+                streams = {"cond": Inputs.of(seed, num_steps)}
+                with_plan = drive(self.policy, streams)["cond"]
+                assert drive(self.policy, streams, ahead=False)["cond"].same_as(with_plan)
+                planned = planned or _plans(fitted, streams["cond"])
+        if not planned:
+            pytest.skip(f"{self.policy.name} plans nothing")
+
+    def test_branches_know_nothing_of_one_another(self) -> None:
+        streams = {"cond": Inputs.of(0, 20), "uncond": Inputs.of(5, 20), "other": Inputs.of(9, 7)}
+        alone = {branch: drive(self.policy, {branch: inputs})[branch] for branch, inputs in streams.items()}
+        turns = [branch for step in range(20) for branch in streams if step < len(streams[branch].hidden)]
+        for ahead in (True, False):
+            together = drive(self.policy, streams, turns, ahead)
+            for branch, outcome in together.items():
+                assert outcome.same_as(alone[branch]), f"branch {branch!r} changes when others run beside it"
+
+    def test_runs_know_nothing_of_one_another(self) -> None:
+        for experts in (1, 2):
+            pipe = small_pipeline(experts)
+            with cached(pipe, self.policy) as attachment:
+                first, letters = latents(pipe), letters_of(attachment)
+                latents(pipe, num_steps=5, seed=3, guidance_scale=1.0)
+                for error in (RuntimeError, KeyboardInterrupt):
+                    with pytest.raises(error):
+                        latents(pipe, seed=4, callback_on_step_end=_raiser(error))
+                assert torch.equal(latents(pipe), first)
+                assert letters_of(attachment) == letters
+
+    def test_its_settings_stay_as_they_are(self) -> None:
+        before = {name: repr(value) for name, value in vars(self.policy).items()}
+        drive(self.policy, {"cond": Inputs.of(0, 20), "uncond": Inputs.of(1, 20)})
+        after = {name: repr(value) for name, value in vars(self.policy).items()}
+        assert after == before, "a policy keeps nothing of a run itself: that belongs into the state that `start` makes"
+
+    def test_what_it_is_given_is_left_alone(self) -> None:
+        inputs = Inputs.of(0, 40)
+        before = Inputs(inputs.hidden.clone(), inputs.signals.clone())
+        outcome = drive(self.policy, {"cond": inputs}, ahead=False)["cond"]
+        assert torch.equal(inputs.hidden, before.hidden), "it changed hidden states"
+        assert torch.equal(inputs.signals, before.signals), "it changed its signal"
+        again = drive(_given_copies(self.policy), {"cond": inputs}, ahead=False)["cond"]
+        assert again.same_as(outcome), "it changed residuals that it was given"
+
+    def test_nothing_waits_for_the_device_unless_the_signal_must_be_read(self) -> None:
+        fitted = fit(self.policy, MODEL)
+        if fitted.signal is not Signal.NONE and not _plans(fitted, Inputs.of(0, 20)):
+            pytest.skip(f"{self.policy.name} decides by the value of {fitted.signal.value}")
+        inputs = Inputs.of(0, 20)
+        assert inputs.changes, "read here, once, before waiting is refused"
+        with no_waiting("cpu"):
+            drive(self.policy, {"cond": inputs})
+
+    def test_nothing_is_left_in_the_model(self) -> None:
+        pipe = small_pipeline()
+        plain, before = latents(pipe), _description(pipe.transformer)
+        with cached(pipe, self.policy):
+            latents(pipe)
+        assert _description(pipe.transformer) == before
+        assert torch.equal(latents(pipe), plain)
+
+    def test_compiled_blocks_make_no_more_graphs(self) -> None:
+        pipe = small_pipeline()
+        with cached(pipe, self.policy):
+            eager = latents(pipe)
+        counts = []
+        for policy in (self.never, self.policy):
+            torch.compiler.reset()
+            graphs: list[Any] = []
+            compiled = small_pipeline()
+            compiled.transformer.compile_repeated_blocks(fullgraph=True, backend=counting(graphs))
+            with cached(compiled, policy):
+                result = latents(compiled)
+            counts.append(len(graphs))
+        torch.compiler.reset()
+        assert counts[0] == counts[1], f"{counts[1]} graphs instead of {counts[0]}"
+        torch.testing.assert_close(result, eager)
+
+
+def _plans(policy: CachePolicy, inputs: Inputs) -> bool:
+    """Whether it makes its schedule in advance."""
+    changes = inputs.changes if policy.signal in MODEL.known_ahead else None
+    return policy.plan(Stream(MODEL, "cond", 0, len(inputs.hidden), (), changes)) is not None
+
+
+def _given_copies(policy: CachePolicy) -> CachePolicy:
+    """The policy, given copies of residuals."""
+    guarded: Any = copy.copy(policy)
+    guarded.forecast = lambda step, state, computed: policy.forecast(
+        step, state, tuple(replace(one, residual=one.residual.clone()) for one in computed)
+    )
+    guarded.observe = lambda step, state, residual: policy.observe(step, state, residual.clone())
+    checked: CachePolicy = guarded
+    return checked
+
+
+def _raiser(error: type[BaseException]) -> Any:
+    def callback(pipe: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
+        if step == 3:
+            raise error("stopped by the suite")
+        return {}
+
+    return callback
+
+
+def _description(transformer: Any) -> Any:
+    """What a policy might have left behind: names, hooks, attributes."""
+    modules = {
+        name: (len(module._forward_hooks), len(module._forward_pre_hooks), sorted(vars(module)))
+        for name, module in transformer.named_modules()
+    }
+    return modules, list(transformer.state_dict())

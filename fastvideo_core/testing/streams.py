@@ -1,0 +1,179 @@
+"""A policy driven through its gate by tensors alone, and on a small Wan with random weights."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr
+from dataclasses import dataclass
+from functools import cached_property
+from io import StringIO
+from typing import Any
+
+import torch
+
+from fastvideo_core.attachment import Attachment, attach
+from fastvideo_core.caching.gate import Gate
+from fastvideo_core.caching.policy import CachedModel, CachePolicy, Signal, Stream, relative_change
+from fastvideo_core.caching.request import fit
+from fastvideo_core.models.wan import WAN
+
+MODEL = CachedModel("the suite's model", "Wan", "WanPipeline", None, WAN.all_signals, frozenset(WAN.time_signals))
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a stream sees at each step: hidden states and signals, (steps, 1, tokens, channels)."""
+
+    hidden: torch.Tensor
+    signals: torch.Tensor
+
+    @classmethod
+    def of(cls, seed: int, num_steps: int) -> Inputs:
+        """Values that change fast at first and slowly later, as in a denoising run."""
+        generator = torch.Generator().manual_seed(seed)
+        start, end, signal = (torch.randn(1, 1, 6, 8, generator=generator) for _ in range(3))
+        time = (torch.arange(num_steps) / max(1, num_steps - 1))[:, None, None, None]
+        pace = 1 - (1 - time) ** 3
+        return cls(start + pace * (end - start), signal * (1 + pace) + 0.2 * torch.sin(3 * pace + signal))
+
+    @cached_property
+    def changes(self) -> tuple[float, ...]:
+        """The relative change of the signal from each step to the next."""
+        steps = zip(self.signals[1:], self.signals, strict=False)
+        return (0.0, *(relative_change(now, before) for now, before in steps))
+
+
+@dataclass
+class Outcome:
+    """What a stream came to: a letter for each step, and what left the stack."""
+
+    letters: str
+    outputs: list[torch.Tensor]
+
+    def same_as(self, other: Outcome) -> bool:
+        """Equal in every letter and bit."""
+        equal = all(torch.equal(a, b) for a, b in zip(self.outputs, other.outputs, strict=True))
+        return self.letters == other.letters and equal
+
+
+class Stack:
+    """Stands in for a block stack: some tensor functions whose result depends on the step."""
+
+    def first(self, hidden: torch.Tensor, step: int) -> torch.Tensor:
+        return hidden + 0.1 * torch.sin(2 * hidden + math.sqrt(step))
+
+    def rest(self, hidden: torch.Tensor, step: int) -> torch.Tensor:
+        return hidden + torch.cos(hidden) * (1 + 1 / (1 + step))
+
+
+def drive(
+    policy: CachePolicy,
+    streams: Mapping[str, Inputs],
+    turns: Sequence[str] | None = None,
+    ahead: bool = True,
+) -> dict[str, Outcome]:
+    """Take streams through a policy's gate, a run from the start to the end.
+
+    Args:
+        streams: per branch, what it sees.
+        turns: whose turn it is at each forward pass; default: one stream after the other.
+        ahead: whether the policy may plan.
+    """
+    gate = Gate(_without_plan(fit(policy, MODEL)) if not ahead else fit(policy, MODEL), MODEL)
+    gate.start_run()
+    outcomes = {branch: Outcome("", []) for branch in streams}
+    for branch in turns or [branch for branch, inputs in streams.items() for _ in inputs.hidden]:
+        _pass(gate, branch, streams[branch], outcomes[branch])
+    for branch, letters in gate.schedules().items():
+        outcomes[branch].letters = letters
+    gate.end_run()
+    return outcomes
+
+
+def _pass(gate: Gate, branch: str, inputs: Inputs, outcome: Outcome) -> None:
+    step = len(outcome.outputs)
+    signal = gate.policy.signal
+    known = signal in MODEL.known_ahead
+    stream = Stream(
+        MODEL,
+        branch,
+        0,
+        len(inputs.hidden),
+        tuple(float(len(inputs.hidden) - number) for number in range(len(inputs.hidden))),
+        inputs.changes if known else None,
+    )
+    reader = None if signal is Signal.NONE else lambda block, args: inputs.signals[step]
+    passage = gate.passage(0, branch, step, lambda: stream, False, reader)
+    stack = Stack()
+    hidden = passage.enter(None, (inputs.hidden[step],))
+    if not passage.skips:
+        hidden = stack.first(hidden, step)
+        hidden = passage.after_first((hidden,)) if passage.decides_after_first else hidden
+    if not passage.skips:
+        hidden = passage.leave((stack.rest(hidden, step),))
+    outcome.outputs.append(hidden)
+
+
+def _without_plan(policy: CachePolicy) -> CachePolicy:
+    """The same policy, which decides at each step."""
+    asked: Any = copy.copy(policy)
+    asked.plan = lambda stream: None
+    checked: CachePolicy = asked
+    return checked
+
+
+def small_pipeline(experts: int = 1) -> Any:
+    """A WanPipeline that takes embeddings and returns latents: three layers, two heads of 16, random weights."""
+    from diffusers import UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
+
+    torch.manual_seed(0)
+
+    def transformer() -> Any:
+        return WanTransformer3DModel(
+            num_attention_heads=2, attention_head_dim=16, text_dim=16, freq_dim=16, ffn_dim=32, num_layers=3
+        ).eval()
+
+    pipe = WanPipeline(
+        tokenizer=None,
+        text_encoder=None,
+        vae=None,
+        scheduler=UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0),
+        transformer=transformer(),
+        transformer_2=transformer() if experts == 2 else None,
+        boundary_ratio=0.8 if experts == 2 else None,
+    )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def latents(pipe: Any, num_steps: int = 12, seed: int = 1, **options: Any) -> torch.Tensor:
+    """What the small pipeline makes of a seed."""
+    generator = torch.Generator().manual_seed(seed)
+    text = torch.randn(1, 4, 16, generator=generator)
+    made: torch.Tensor = pipe(
+        prompt_embeds=text,
+        negative_prompt_embeds=-text,
+        height=32,
+        width=48,
+        num_frames=9,
+        num_inference_steps=num_steps,
+        generator=generator,
+        output_type="latent",
+        **options,
+    ).frames
+    return made
+
+
+@contextmanager
+def cached(pipe: Any, policy: CachePolicy) -> Any:
+    """The pipeline with the policy on it, and with torch's own attention."""
+    with redirect_stderr(StringIO()), attach(pipe, attention_backend="TORCH_SDPA", cache=policy) as attachment:
+        yield attachment
+
+
+def letters_of(attachment: Attachment) -> dict[str, str]:
+    """The schedule of the latest run."""
+    assert attachment.receipt.cache is not None
+    return attachment.receipt.cache.schedule

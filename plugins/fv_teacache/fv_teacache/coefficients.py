@@ -1,0 +1,77 @@
+"""Files of calibrated coefficients."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from fastvideo_core import Signal
+from fastvideo_core.errors import InputError
+
+FILE = "teacache.json"
+"""In a model's folder, it holds the coefficients for that model."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Coefficients, and where they come from.
+
+    Attributes:
+        coefficients: of the polynomial, highest power first.
+        signal: what its argument is the relative change of.
+        model: what it was measured on, with `prompts` prompts, `pairs` pairs in all, over `steps` steps each.
+        r_squared: the share of the variance that the polynomial explains.
+        domain: the least and the greatest argument that were seen.
+        threshold: a default for it, if one was chosen.
+    """
+
+    coefficients: tuple[float, ...]
+    signal: Signal
+    model: str = ""
+    prompts: int = 0
+    pairs: int = 0
+    steps: int = 0
+    r_squared: float | None = None
+    domain: tuple[float, float] | None = None
+    threshold: float | None = None
+
+    def to_json(self) -> str:
+        """As a file holds it."""
+        return json.dumps(asdict(self), indent=1) + "\n"
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a file that `fv teacache calibrate` wrote.
+
+        Raises:
+            InputError: it cannot be read, or holds no coefficients.
+        """
+        try:
+            content = json.loads(path.expanduser().read_text("utf-8"))
+            content["coefficients"] = check_coefficients(content["coefficients"], str(path))
+            content["signal"] = Signal(content["signal"])
+            return cls(**content)
+        except InputError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"TEACACHE: {str(path)!r} is no file of `fv teacache calibrate`: {type(error).__name__}: {error}"
+            ) from error
+
+
+def check_coefficients(values: Sequence[Any], origin: str) -> tuple[float, ...]:
+    """The values as numbers.
+
+    Raises:
+        InputError: they are not numbers, not finite, or none.
+    """
+    numbers = [value for value in values if isinstance(value, int | float) and math.isfinite(value)]
+    if not numbers or len(numbers) != len(values):
+        raise InputError(
+            f"TEACACHE: the coefficients {values!r} ({origin}) are not finite numbers, highest power first"
+        )
+    return tuple(float(number) for number in numbers)

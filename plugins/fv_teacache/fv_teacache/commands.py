@@ -1,0 +1,129 @@
+"""`fv teacache`: show what would be skipped, and calibrate coefficients for a model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fastvideo_core.errors import InputError, PolicyMismatchError
+from fastvideo_core.files import read_prompts, written_whole
+
+if TYPE_CHECKING:
+    from fastvideo_core import Action, Signal
+
+
+@click.group("teacache")
+def teacache() -> None:
+    """TeaCache: plan and calibrate."""
+
+
+@teacache.command("plan")
+@click.option("--model", required=True, help="Preset, local folder or hub id.")
+@click.option("--steps", "num_steps", type=int, help="Denoising steps. Default: the model's preset.")
+@click.option("--threshold", type=float, help="The higher, the more is skipped. Default: the model's lowest.")
+@click.option("--use-ret-steps", is_flag=True, help="The other published variant for Wan 2.1.")
+@click.option("--coefficients", help="A file that `calibrate` wrote, or the name of a checkpoint.")
+@click.option("--max-skips", type=int, default=10, show_default=True, help="Steps in a row that may be skipped.")
+def plan_command(model: str, num_steps: int | None, threshold: float | None, **settings: Any) -> None:
+    """Show which steps would be computed, and what that saves, without generating anything.
+
+    Of the checkpoint only the weights that embed the timestep are read.
+    """
+    from fastvideo_core import preview_plan
+    from fv_teacache.policy import TeaCache
+
+    policy = TeaCache(threshold=threshold, **settings)
+    plans = preview_plan(model, policy, num_steps)
+    for stream, plan in plans:
+        name = f"expert {stream.expert + 1}: " if len(plans) > 1 else ""
+        click.echo(f"{name}{_letters(plan)}")
+    every = [action for _, plan in plans for action in plan]
+    computed = sum(action.name == "COMPUTE" for action in every)
+    click.echo(
+        f"C computed, R reused: {computed} of {len(every)} steps are computed, {len(every) - computed} skipped; "
+        f"denoising is expected to be {len(every) / computed:.2f} times as fast"
+    )
+
+
+def _letters(plan: list[Action]) -> str:
+    return "".join(action.name[0] for action in plan)
+
+
+@teacache.command("calibrate")
+@click.option("--model", required=True, help="Preset, local folder or hub id.")
+@click.option("--prompts", "prompt_file", required=True, type=click.Path(path_type=Path), help="One prompt a line.")
+@click.option(
+    "--output", required=True, type=click.Path(path_type=Path), help="The file to write, such as teacache.json."
+)
+@click.option("--signal", help="What to look at. Default: what TeaCache looks at for the model's family.")
+@click.option("--threshold", type=float, help="A default threshold to put into the file.")
+@click.option("--height", type=int)
+@click.option("--width", type=int)
+@click.option("--frames", "num_frames", type=int)
+@click.option("--steps", "num_inference_steps", type=int)
+@click.option("--guidance", "guidance_scale", type=float)
+@click.option("--seed", type=int, default=1024, show_default=True)
+@click.option("--attention-backend", metavar="NAME")
+@click.option("--device", help="Default: cuda where there is one, else cpu.")
+def calibrate_command(
+    model: str,
+    prompt_file: Path,
+    output: Path,
+    signal: str | None,
+    threshold: float | None,
+    attention_backend: str | None,
+    device: str | None,
+    **sampling: Any,
+) -> None:
+    """Generate a video for each prompt, fit the coefficients, and write them with a plot beside them.
+
+    What was measured is kept beside OUTPUT until the file is written: an interrupted calibration goes on from there.
+    """
+    from fastvideo_core import SamplingParam, VideoGenerator
+    from fv_teacache.calibrate import collect, draw, fit
+
+    prompts = read_prompts(prompt_file)
+    if not output.parent.is_dir():
+        raise InputError(f"there is no folder {str(output.parent)!r} to write {output.name} into")
+    given = {name: value for name, value in sampling.items() if value is not None}
+    params = SamplingParam.from_pretrained(model).with_overrides(**given)
+    notes = output.with_name(output.name + ".measured.jsonl")
+    with VideoGenerator.from_pretrained(model, attention_backend=attention_backend, device=device) as generator:
+        params.check(generator.info)
+        looked_at = _signal(signal, generator)
+        pairs = collect(generator, looked_at, prompts, given, notes, _progress(len(prompts)))
+    steps = params.num_inference_steps
+    calibration = replace(fit(pairs, looked_at, model, len(set(prompts)), steps), threshold=threshold)
+    plot = output.with_suffix(".png")
+    with written_whole(output) as file, written_whole(plot) as picture:
+        file.write_text(calibration.to_json(), "utf-8")
+        draw(pairs, calibration, picture)
+    notes.unlink()
+    click.echo(f"{output}: {' '.join(f'{value:.6g}' for value in calibration.coefficients)}, highest power first")
+    click.echo(
+        f"R² {calibration.r_squared:.3f} over {calibration.pairs} pairs of {calibration.signal.value} from "
+        f"{calibration.prompts} prompts of {steps} steps; scatter plot {plot}"
+    )
+
+
+def _signal(asked: str | None, generator: Any) -> Signal:
+    from fastvideo_core import Signal
+    from fv_teacache.policy import usual_signal
+
+    family = generator.info.family
+    if asked is None:
+        return usual_signal(family.name, use_ret_steps=False)
+    known = sorted(family.all_signals - {Signal.NONE, Signal.FIRST_BLOCK_OUTPUT})
+    if asked.upper() not in known:
+        raise PolicyMismatchError(f"--signal is {asked!r}; {family.name} models have {', '.join(known)}")
+    return Signal(asked.upper())
+
+
+def _progress(total: int) -> Any:
+    def show(number: int, prompt: str) -> None:
+        click.echo(f"[{number + 1}/{total}] {prompt}", err=True)
+
+    return show
