@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, overload
@@ -178,6 +179,12 @@ class VideoGenerator:
         target = output.prepare_folder(params.output_path) if params.save_video else None
         results = [self._generate(one, params, target) for one in prompts]
         return results[0] if isinstance(prompt, str) else results
+
+    @contextmanager
+    def attention_timed(self) -> Iterator[Callable[[], float]]:
+        """Measure the attention kernels while the context lasts; yields what tells the seconds they have taken."""
+        with self._attachment.router.timed() as seconds:
+            yield seconds
 
     def close(self) -> None:
         """Detach and let go of the model; doing it twice is harmless."""

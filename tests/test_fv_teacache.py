@@ -6,8 +6,9 @@ import warnings
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+import fv_teacache.policy
 import numpy as np
 import pytest
 import torch
@@ -21,6 +22,7 @@ from fastvideo_core.errors import InputError, PolicyMismatchError
 from fastvideo_core.models import FAMILIES
 from fastvideo_core.testing import CachePolicySuite
 from tests.support.models import run
+from tests.support.policies import PIPELINES
 
 RISING = (0.0, 0.0, 0.0, 1.0, 0.0)
 """The change itself is what is predicted."""
@@ -39,7 +41,7 @@ class TestRetSteps(CachePolicySuite):
 class ReadWhileItRuns(TeaCache):
     """As for HunyuanVideo, LTX and Mochi."""
 
-    def for_model(self, model: CachedModel) -> TeaCache:
+    def for_model(self, model: CachedModel) -> Self:
         fitted = super().for_model(model)
         fitted.signal = Signal.MODULATED_INPUT
         return fitted
@@ -208,31 +210,35 @@ def test_settings_that_do_not_fit(wan_pipeline: Any, spec: str, message: str) ->
 
 
 def test_ret_steps_are_for_wan() -> None:
-    from tests.support.policies import PIPELINES
-
     with pytest.raises(InputError, match="use_ret_steps is a variant for Wan; this is a Mochi model"):
         attach(PIPELINES["Mochi"][0](), cache=TeaCache(0.1, use_ret_steps=True, coefficients=RISING))
 
 
 @pytest.mark.parametrize("kind", ["Wan 2.1", "Wan 2.2", "CogVideoX"])
 def test_a_time_embedding_is_never_read_in_the_loop(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fastvideo_core.caching import policy
     from fastvideo_core.caching import run as caching_run
-    from tests.support.policies import PIPELINES
 
     build, options = PIPELINES[kind]
     pipe = build()
-    reads: list[Any] = []
-    monkeypatch.setattr(
-        "fv_teacache.policy.relative_change", lambda *args: reads.append(args) or policy.relative_change(*args)
-    )
-    ahead: list[Any] = []
-    original = caching_run.signal_changes
-    monkeypatch.setattr(caching_run, "signal_changes", lambda *args: ahead.append(args) or original(*args))
+    reads = count_calls(monkeypatch, fv_teacache.policy, "relative_change")
+    ahead = count_calls(monkeypatch, caching_run, "signal_changes")
     with attach(pipe, cache=TeaCache(0.5, coefficients=RISING)) as fv:
         run(pipe, **options)
     assert not reads
     assert len(ahead) == len(fv.receipt.cache.schedule)  # type: ignore[union-attr]
+
+
+def count_calls(monkeypatch: pytest.MonkeyPatch, module: Any, name: str) -> list[Any]:
+    """Grows by one whenever the function is called."""
+    calls: list[Any] = []
+    function = getattr(module, name)
+
+    def counted(*args: Any) -> Any:
+        calls.append(args)
+        return function(*args)
+
+    monkeypatch.setattr(module, name, counted)
+    return calls
 
 
 def test_a_file_of_coefficients(tmp_path: Path, wan_pipeline: Any) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import TypeAlias
 
 import torch
 
 from fastvideo_core.attention.backend import AttentionCall, AttentionFunction, MaskKind, TokenLayout
+from fastvideo_core.attention.clock import KernelClock
 from fastvideo_core.attention.masks import ReducedMask
 from fastvideo_core.attention.resolve import Resolution
 from fastvideo_core.errors import BackendMismatchError, BackendUnavailableError, FastVideoError
@@ -35,6 +37,13 @@ class Route:
         self._calls_in_forward = 0
         self._layouts: tuple[TokenLayout, ...] = ()
         self._read_mask = read_mask
+
+    def time(self, clock: KernelClock, undo: ExitStack) -> None:
+        """Have the clock time the kernel, until `undo` is closed."""
+        undo.callback(setattr, self, "_attend", self._attend)
+        self._attend = clock.around(self._attend)
+        if self.fallback:
+            self.fallback.time(clock, undo)
 
     def start_run(self, num_steps: int) -> None:
         self.calls, self.misfit = 0, ""

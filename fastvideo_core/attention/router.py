@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
 
 import torch
 
 from fastvideo_core.attention.backend import AttentionBackend, MaskKind, Role, TokenLayout, TokenOrder
+from fastvideo_core.attention.clock import KernelClock
 from fastvideo_core.attention.masks import ReducedMask, reduce_mask
 from fastvideo_core.attention.resolve import Resolution
 from fastvideo_core.attention.route import Route
@@ -92,6 +94,15 @@ class Router:
             yield route.resolution.backend
             if route.fallback and route.fallback.calls:
                 yield route.fallback.resolution.backend
+
+    @contextmanager
+    def timed(self) -> Iterator[Callable[[], float]]:
+        """Time every call of a kernel; yields what tells the seconds so far, which waits for the device."""
+        clock = KernelClock()
+        with ExitStack() as undo:
+            for route in self.routes.values():
+                route.time(clock, undo)
+            yield clock.seconds
 
     def start_run(self, num_steps: int) -> None:
         """Forget the last run; called when a denoising loop starts."""

@@ -7,7 +7,7 @@ import inspect
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from fastvideo_core.caching.policy import CachedModel, CachePolicy
 from fastvideo_core.errors import InputError, PolicyMismatchError, UnknownPolicyError
@@ -15,6 +15,8 @@ from fastvideo_core.lookup import unknown_name
 from fastvideo_core.models.family import ModelFamily
 from fastvideo_core.plugins import Plugin, Plugins
 from fastvideo_core.settings import read_settings
+
+Policy = TypeVar("Policy", bound=CachePolicy)
 
 FIRST_PARTY = {"TEACACHE": "fv-teacache"}
 """Policies of this project and the package that brings each."""
@@ -130,7 +132,7 @@ def model_of(family: ModelFamily, name: str, pipeline: str) -> CachedModel:
     )
 
 
-def fit(policy: CachePolicy, model: CachedModel) -> CachePolicy:
+def fit(policy: Policy, model: CachedModel) -> Policy:
     """The policy, made ready for a model.
 
     Raises:

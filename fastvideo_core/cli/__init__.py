@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from fastvideo_core.cli.bench import bench_command
 from fastvideo_core.cli.doctor import doctor_command
 from fastvideo_core.cli.generate import generate_command
 from fastvideo_core.cli.plugins import plugins_command
@@ -51,6 +52,7 @@ def fv() -> None:
     """Attention kernels for video diffusion, as plugins of stock diffusers pipelines."""
 
 
+fv.add_command(bench_command)
 fv.add_command(doctor_command)
 fv.add_command(generate_command)
 fv.add_command(plugins_command)

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from fastvideo_core import ModelPreset, hookimpl
 
 api_version = 1
 
 MODEL_FOLDER = Path(__file__).parent / "model"
+
+
+def _score(frames: Any, prompt: str) -> dict[str, bool]:
+    from fv_shapes.score import score
+
+    return score(frames, prompt)
 
 
 @hookimpl
@@ -27,5 +34,6 @@ def fastvideo_model_presets() -> list[ModelPreset]:
                 "fps": 16,
             },
             "a simple shape moving on a plain background; 17 to 45 frames of 128x128 to 256x256",
+            _score,
         )
     ]

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from fastvideo_core import Action, CachedModel, CachePolicy, Signal, Step, Stream, relative_change
 from fastvideo_core.errors import InputError, PolicyMismatchError
@@ -66,7 +66,7 @@ class TeaCache(CachePolicy):
         if self.coefficients is not None and not isinstance(self.coefficients, str | Path):
             self.coefficients = check_coefficients(self.coefficients, "coefficients=")
 
-    def for_model(self, model: CachedModel) -> TeaCache:
+    def for_model(self, model: CachedModel) -> Self:
         """With coefficients, signal and threshold for the model.
 
         Raises:

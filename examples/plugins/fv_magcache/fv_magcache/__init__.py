@@ -11,6 +11,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Self
 
 from fastvideo_core import Action, CachedModel, CachePolicy, Step, Stream, hookimpl
 from fastvideo_core.errors import InputError, PolicyMismatchError
@@ -52,7 +53,7 @@ class MagCache(CachePolicy):
             if not isinstance(value, int | float) or not 0 <= value <= high:
                 raise InputError(f"MAGCACHE: {name} is {value!r}, it must be a number from 0 to {high}")
 
-    def for_model(self, model: CachedModel) -> MagCache:
+    def for_model(self, model: CachedModel) -> Self:
         source = self.ratios if self.ratios is not None else model.folder and model.folder / FILE
         if isinstance(source, str | Path):
             source = _read(Path(source)) if self.ratios is not None or Path(source).is_file() else None

@@ -1,0 +1,137 @@
+"""What skipped steps save: python benchmarks/caching.py [--quick] [--compiled] [--backend NAME] [--rounds 1].
+
+A full-size Wan 2.1 1.3B with random weights denoises 81 frames of 480x832 in 50 steps with guidance: the bare diffusers
+pipeline, the same through the core, and with plans that skip a third and a half of the steps. A random time embedding
+would give TeaCache another schedule than a trained one, so the plans are fixed: a third and a half are the shares that
+published timings imply for thresholds of 0.05 and 0.08. Runs of one round alternate; seconds are of the denoising loop.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import click
+import torch
+from attention import LATENT, QUICK_LATENT, build_pipeline, describe
+
+from fastvideo_core import Action, CachePolicy, Step, Stream, attach
+
+
+@dataclass
+class FixedShare(CachePolicy):
+    """Skips a share of the steps, evenly spread; the first and the last are computed."""
+
+    name = "FIXED_SHARE"
+    share: float = 0.5
+
+    def plan(self, stream: Stream) -> list[Action]:
+        return [self._action(index, stream.num_steps) for index in range(stream.num_steps)]
+
+    def decide(self, step: Step, state: Any) -> Action:
+        return self._action(step.index, step.num_steps)
+
+    def _action(self, index: int, num_steps: int) -> Action:
+        between = 0 < index < num_steps - 1
+        skips = between and int(index * self.share) > int((index - 1) * self.share)
+        return Action.REUSE if skips else Action.COMPUTE
+
+
+@dataclass
+class Timed:
+    """Seconds of a run's denoising loop, and of each of its steps by what was done in it."""
+
+    seconds: float
+    computed: list[float]
+    skipped: list[float]
+
+
+@click.command()
+@click.option("--device", default="cuda" if torch.cuda.is_available() else "cpu", show_default=True)
+@click.option("--quick", is_flag=True, help="A small model, to try the script.")
+@click.option("--compiled/--eager", default=False)
+@click.option("--backend", default="TORCH_SDPA", show_default=True, help="For all but the bare pipeline.")
+@click.option("--steps", default=50, show_default=True)
+@click.option("--rounds", default=1, show_default=True)
+def main(device: str, quick: bool, compiled: bool, backend: str, steps: int, rounds: int) -> None:
+    """Print a row for each."""
+    pipe = build_pipeline(quick, device)
+    pipe.set_progress_bar_config(disable=True)
+    if compiled:
+        pipe.transformer.compile_repeated_blocks(fullgraph=True)
+    run = _runner(pipe, quick, device)
+    rows: dict[str, Callable[[], Timed]] = {
+        "bare diffusers": lambda: timed(pipe, run, steps, None, None, device),
+        f"{backend}, all steps": lambda: timed(pipe, run, steps, backend, "none", device),
+        f"{backend}, a third skipped": lambda: timed(pipe, run, steps, backend, FixedShare(1 / 3), device),
+        f"{backend}, half skipped": lambda: timed(pipe, run, steps, backend, FixedShare(0.5), device),
+    }
+    for warm_up in (None, backend):
+        timed(pipe, run, 2, warm_up, "none", device)
+    taken: dict[str, list[Timed]] = {title: [] for title in rows}
+    for number in range(rounds):
+        for title, measure in rows.items():
+            taken[title].append(measure())
+            print(f"round {number + 1}: {title} {taken[title][-1].seconds:.2f} s", flush=True)
+    print(f"\n{describe(device)}\n{'compiled' if compiled else 'eager'}, {steps} steps, {rounds} round(s)")
+    bare = taken["bare diffusers"]
+    for title, results in taken.items():
+        seconds = median(one.seconds for one in results)
+        ratio = median(b.seconds / one.seconds for b, one in zip(bare, results, strict=True))
+        computed = [step for one in results for step in one.computed]
+        skipped = [step for one in results for step in one.skipped]
+        line = f"  {title:32} {seconds:7.2f} s  {ratio:5.3f} x bare  {1e3 * median(computed):8.1f} ms a computed step"
+        print(line + (f", {1e3 * median(skipped):.2f} ms a skipped one ({len(skipped) // rounds})" if skipped else ""))
+
+
+def _runner(pipe: Any, quick: bool, device: str) -> Callable[..., Any]:
+    frames, height, width = QUICK_LATENT if quick else LATENT
+    text = torch.randn(1, 512, pipe.transformer.config.text_dim, device=device, dtype=torch.bfloat16)
+
+    def run(num_steps: int, **options: Any) -> Any:
+        with torch.inference_mode():
+            return pipe(
+                prompt_embeds=text,
+                negative_prompt_embeds=-text,
+                height=height * 8,
+                width=width * 8,
+                num_frames=(frames - 1) * 4 + 1,
+                num_inference_steps=num_steps,
+                generator=torch.Generator("cpu").manual_seed(0),
+                output_type="latent",
+                **options,
+            )
+
+    return run
+
+
+def timed(pipe: Any, run: Callable[..., Any], num_steps: int, backend: str | None, cache: Any, device: str) -> Timed:
+    """One run; the device is waited for after each step."""
+    marks: list[float] = []
+
+    def mark(pipe: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
+        if device == "cuda":
+            torch.cuda.synchronize()
+        marks.append(time.perf_counter())
+        return {}
+
+    attached = attach(pipe, attention_backend=backend, cache=cache) if backend else nullcontext()
+    with attached as fv:
+        if device == "cuda":
+            torch.cuda.synchronize()
+        start = time.perf_counter()
+        run(num_steps, callback_on_step_end=mark)
+    letters = next(iter(fv.receipt.cache.schedule.values())) if fv and fv.receipt.cache else "C" * num_steps
+    lengths = [end - begin for begin, end in zip([start, *marks], marks, strict=False)]
+    by_kind: dict[str, list[float]] = {"C": [], "R": []}
+    for letter, length in zip(letters, lengths, strict=True):
+        by_kind[letter].append(length)
+    return Timed(marks[-1] - start, by_kind["C"], by_kind["R"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""`fv bench`: backends and policies against the plain run, paired per prompt and seed."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fastvideo_core.errors import InputError
+
+
+@click.command("bench")
+@click.option("--model", required=True, help="Preset, local folder or hub id.")
+@click.option("--prompts", "prompt_file", required=True, type=click.Path(path_type=Path), help="One prompt a line.")
+@click.option("--attention", default="TORCH_SDPA", show_default=True, help="Backends, separated by commas.")
+@click.option("--cache", default="none", show_default=True, help="Policies, such as none,TEACACHE@0.05,TEACACHE@0.1.")
+@click.option("--output", type=click.Path(path_type=Path), default=Path("bench"), show_default=True, help="A folder.")
+@click.option("--seeds", default=1, show_default=True, help="Videos for each prompt.")
+@click.option("--seed", default=1024, show_default=True, help="The first seed.")
+@click.option("--height", type=int)
+@click.option("--width", type=int)
+@click.option("--frames", "num_frames", type=int)
+@click.option("--steps", "num_inference_steps", type=int)
+@click.option("--guidance", "guidance_scale", type=float)
+@click.option("--device", help="Default: cuda where there is one, else cpu.")
+@click.option("--dtype", help="float32, bfloat16 or float16. Default: bfloat16 on CUDA, else float32.")
+@click.option("--compile", is_flag=True, help="Compile the transformer's blocks.")
+@click.option(
+    "--page-videos", default=6, show_default=True, help="Of how many prompts and seeds the page shows videos."
+)
+def bench_command(
+    model: str,
+    prompt_file: Path,
+    attention: str,
+    cache: str,
+    output: Path,
+    seeds: int,
+    seed: int,
+    device: str | None,
+    dtype: str | None,
+    compile: bool,  # noqa: A002  # the option's name
+    page_videos: int,
+    **sampling: Any,
+) -> None:
+    """Generate every prompt with every attention backend and caching policy, and say what each gains and costs.
+
+    The first backend without caching is the plain one: the others' speed-up, PSNR and SSIM are against its videos. Into
+    OUTPUT go results.json, plot.png, page.html and the videos. An interrupted bench goes on where it stopped, and a
+    finished one can be given more policies or prompts.
+    """
+    if missing := [name for name in ("matplotlib", "torchmetrics") if find_spec(name) is None]:
+        raise InputError(f"fv bench needs {' and '.join(missing)}: pip install 'fastvideo-core[bench]'")
+    if seeds < 1:
+        raise InputError(f"--seeds is {seeds}, it must be 1 or more")
+    from fastvideo_core.bench.measure import run
+    from fastvideo_core.bench.page import write_page
+    from fastvideo_core.bench.report import draw, table, write_json
+    from fastvideo_core.bench.setup import prepare
+    from fastvideo_core.bench.store import Store
+    from fastvideo_core.bench.summary import summarise
+    from fastvideo_core.files import read_prompts
+
+    given = {name: value for name, value in sampling.items() if value is not None}
+    loading = {name: value for name, value in (("device", device), ("dtype", dtype), ("compile", compile)) if value}
+    prompts = list(dict.fromkeys(read_prompts(prompt_file)))
+    numbers = range(seed, seed + seeds)
+    setup = prepare(model, prompts, numbers, attention, cache, given, loading)
+    store = Store(output, setup)
+    run(setup, store, _progress)
+    rows = summarise(setup, store)
+    plot = output / "plot.png"
+    write_json(setup, store, rows, output / "results.json")
+    draw(rows, plot)
+    write_page(setup, store, rows, plot, output / "page.html", page_videos)
+    for line in table(rows):
+        click.echo(line)
+    click.echo(f"\n{output / 'results.json'}\n{plot}\n{output / 'page.html'}")
+
+
+def _progress(number: int, total: int, combination: Any, sample: Any) -> None:
+    click.echo(f"[{number}/{total}] {combination.title}: {sample.prompt}", err=True)
