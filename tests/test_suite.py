@@ -55,9 +55,9 @@ def test_a_seeded_fault_fails_the_suite(fault: str, pytester: pytest.Pytester) -
     assert failed <= FAULTS[fault] | {"test_layers_share_one_whole_graph"}
 
 
-def failures(pytester: pytest.Pytester) -> set[str]:
+def failures(pytester: pytest.Pytester, *options: str) -> set[str]:
     """Names of the tests that failed in a run of the test file that was made."""
-    recorder: Any = pytester.inline_run("-p", "no:xdist", "-p", "no:cacheprovider", "-q")
+    recorder: Any = pytester.inline_run("-p", "no:xdist", "-p", "no:cacheprovider", "-q", *options)
     reports = recorder.getreports("pytest_runtest_logreport")
     assert reports, "nothing was collected"
     return {report.location[2].split(".")[1].partition("[")[0] for report in reports if report.failed}

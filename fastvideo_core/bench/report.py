@@ -94,6 +94,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
             axes.annotate(label, (x, y), textcoords="offset points", xytext=(4, 4), fontsize=7)
     axes.set_xlabel("speed-up of denoising over the plain run (median)")
     axes.set_ylabel("PSNR against the plain video, dB (median)")
+    axes.margins(x=0.15)
     axes.grid(alpha=0.3)
     if axes.get_legend_handles_labels()[0]:
         axes.legend()

@@ -1,0 +1,148 @@
+"""Caching policies: a sound one, and ones with a fault each, for trying the suite on."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from fastvideo_core import Action, CachePolicy, Computed, Signal, Step, Stream
+
+PATTERN = "CRFC"
+
+
+@dataclass
+class Sound(CachePolicy):
+    """Computes, reuses and forecasts in turn; planned ahead."""
+
+    name = "SOUND"
+    history = 2
+    skips: bool = True
+
+    def plan(self, stream: Stream) -> Sequence[Action] | None:
+        return [self._action(index) for index in range(stream.num_steps)]
+
+    def start(self, stream: Stream) -> dict[str, Any]:
+        return {}
+
+    def decide(self, step: Step, state: Any) -> Action:
+        return self._action(step.index)
+
+    def _action(self, index: int) -> Action:
+        letter = PATTERN[index % len(PATTERN)] if self.skips else "C"
+        return {"C": Action.COMPUTE, "R": Action.REUSE, "F": Action.FORECAST}[letter]
+
+    def forecast(self, step: Step, state: Any, computed: Sequence[Computed]) -> torch.Tensor:
+        return 2 * computed[-1].residual - computed[0].residual
+
+
+class KeepsStateItself(Sound):
+    """Counts the steps of all streams together."""
+
+    def __init__(self, skips: bool = True) -> None:
+        super().__init__(skips)
+        self.count = 0
+
+    def plan(self, stream: Stream) -> None:
+        return None
+
+    def decide(self, step: Step, state: Any) -> Action:
+        self.count += 1
+        return Action.COMPUTE if step.index == 0 else self._action(self.count)
+
+
+class Random(Sound):
+    def plan(self, stream: Stream) -> None:
+        return None
+
+    def decide(self, step: Step, state: Any) -> Action:
+        skips = self.skips and step.index and random.random() < 0.5
+        return Action.REUSE if skips else Action.COMPUTE
+
+
+class PlansSomethingElse(Sound):
+    def decide(self, step: Step, state: Any) -> Action:
+        return self._action(step.index // 2)
+
+
+class SkipsTheFirst(Sound):
+    def _action(self, index: int) -> Action:
+        return super()._action(index + 1)
+
+
+class SkipsAllTheSame(Sound):
+    """Does not mind its settings."""
+
+    def _action(self, index: int) -> Action:
+        return Action.REUSE if index % 2 else Action.COMPUTE
+
+
+class NeverSkips(Sound):
+    def _action(self, index: int) -> Action:
+        return Action.COMPUTE
+
+
+class WritesResiduals(Sound):
+    def forecast(self, step: Step, state: Any, computed: Sequence[Computed]) -> torch.Tensor:
+        return computed[-1].residual.mul_(0.9)
+
+
+class WritesHidden(Sound):
+    def plan(self, stream: Stream) -> None:
+        return None
+
+    def decide(self, step: Step, state: Any) -> Action:
+        step.hidden.mul_(0.99)
+        return super().decide(step, state)
+
+
+class Waits(Sound):
+    """Looks at no signal, and reads the residuals all the same."""
+
+    def observe(self, step: Step, state: Any, residual: torch.Tensor) -> None:
+        state["norm"] = residual.norm().item()
+
+
+class ChangesItsSettings(Sound):
+    def plan(self, stream: Stream) -> Sequence[Action] | None:
+        planned = super().plan(stream)
+        self.latest = stream.num_steps
+        return planned
+
+
+@dataclass
+class LeavesSomethingBehind(Sound):
+    """Keeps what the caller's hidden states are part of."""
+
+    seen: list[torch.Tensor] = field(default_factory=list)
+
+    def observe(self, step: Step, state: Any, residual: torch.Tensor) -> None:
+        self.seen.append(residual)
+
+
+class ForecastsAnotherShape(Sound):
+    def forecast(self, step: Step, state: Any, computed: Sequence[Computed]) -> torch.Tensor:
+        return computed[-1].residual[:, :1]
+
+
+class MixesBranches(Sound):
+    """Compares the first block's output with that of whatever branch came last."""
+
+    signal = Signal.FIRST_BLOCK_OUTPUT
+
+    def __init__(self, skips: bool = True) -> None:
+        super().__init__(skips)
+        self._latest: dict[str, torch.Tensor] = {}
+
+    def plan(self, stream: Stream) -> None:
+        return None
+
+    def decide(self, step: Step, state: Any) -> Action:
+        assert step.signal is not None
+        before = self._latest.get("signal")
+        self._latest["signal"] = step.signal
+        alike = before is not None and float((step.signal - before).abs().mean()) < 0.3
+        return Action.REUSE if self.skips and step.index and alike else Action.COMPUTE

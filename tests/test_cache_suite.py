@@ -1,0 +1,72 @@
+"""The suite for caching policies passes a sound one and fails each seeded fault; its tests cannot be overridden."""
+
+from __future__ import annotations
+
+import pytest
+
+from fastvideo_core.testing import CachePolicySuite
+from tests.support import faulty_policies
+from tests.support.faulty_policies import Sound
+from tests.test_suite import failures
+
+pytest_plugins = ["pytester"]
+
+
+class TestSound(CachePolicySuite):
+    policy = Sound()
+    never = Sound(skips=False)
+
+
+BRANCHES = "test_branches_know_nothing_of_one_another"
+TWICE = "test_the_same_run_is_the_same_twice"
+RUNS = "test_runs_know_nothing_of_one_another"
+SETTINGS = "test_its_settings_stay_as_they_are"
+ALONE = "test_what_it_is_given_is_left_alone"
+PLAN = "test_the_plan_is_what_would_be_decided"
+SKIPS = "test_it_skips_some_steps_and_never_the_first"
+
+FAULTS = {
+    "KeepsStateItself": {BRANCHES, TWICE, RUNS, SETTINGS},
+    "Random": {TWICE},
+    "PlansSomethingElse": {PLAN},
+    "SkipsTheFirst": {SKIPS},
+    "SkipsAllTheSame": {"test_settings_that_skip_nothing_change_nothing"},
+    "NeverSkips": {SKIPS},
+    "WritesResiduals": {ALONE},
+    "WritesHidden": {ALONE},
+    "Waits": {"test_nothing_waits_for_the_device_unless_the_signal_must_be_read"},
+    "ChangesItsSettings": {SETTINGS},
+    "LeavesSomethingBehind": {SETTINGS},
+    "ForecastsAnotherShape": {SKIPS},
+    "MixesBranches": {BRANCHES, SETTINGS},
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_seeded_fault_fails_the_suite(fault: str, pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        f"""
+        from fastvideo_core.testing import CachePolicySuite
+        from tests.support.faulty_policies import {fault}
+
+        class TestFault(CachePolicySuite):
+            policy = {fault}()
+            never = {fault}(skips=False)
+        """
+    )
+    failed = failures(pytester, "-k", "not compiled")
+    assert failed >= FAULTS[fault], failed
+
+
+def test_every_fault_is_tried() -> None:
+    kinds = {
+        name
+        for name, value in vars(faulty_policies).items()
+        if isinstance(value, type) and issubclass(value, Sound) and value is not Sound
+    }
+    assert kinds == set(FAULTS)
+
+
+def test_a_test_of_the_suite_cannot_be_replaced() -> None:
+    with pytest.raises(TypeError, match=r"Mine replaces test_the_same_run_is_the_same_twice of CachePolicySuite"):
+        type("Mine", (CachePolicySuite,), {"test_the_same_run_is_the_same_twice": lambda self: None})
