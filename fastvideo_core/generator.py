@@ -15,7 +15,7 @@ from fastvideo_core import output
 from fastvideo_core.attachment import ProgressListener, attach
 from fastvideo_core.attention.request import configure, settle
 from fastvideo_core.caching.policy import CachePolicy
-from fastvideo_core.caching.request import choose_policy, fit, model_of
+from fastvideo_core.caching.request import check_policy
 from fastvideo_core.errors import AttachError, InputError
 from fastvideo_core.loading import (
     check_compile,
@@ -110,8 +110,7 @@ class VideoGenerator:
         needs = info.family.needs(info.head_dim, dtype, torch.device(device))
         requested, resolutions = settle(plugins, attention_backend, needs)
         configure(resolutions, requested, attention_config)
-        if chosen := choose_policy(plugins, None):
-            fit(chosen.policy, model_of(info.family, info.location, info.pipeline))
+        check_policy(plugins, None, info)
         start = time.perf_counter()
         pipe = load_pipeline(info, dtype)
         place_pipeline(pipe, device, offload, pin_cpu_memory)

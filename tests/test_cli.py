@@ -50,6 +50,8 @@ def test_generate_json_is_nothing_but_json(wan_folder: Path, tmp_path: Path) -> 
         (("cat", "--model", "shapes", "--attention-backend", "FLASH_ATTN"), "switched off by FASTVIDEO_DISABLE"),
         (("cat", "--model", "shapes", "--attention-backend", "SAGE_ATTN"), "takes bfloat16, float16|needs an NVIDIA"),
         (("cat", "--model", "shapes", "--output", "x.avi"), "videos are written as .mp4"),
+        (("cat", "--model", "shapes", "--cache", "TEACASH@0.1"), "did you mean TEACACHE?"),
+        (("cat", "--model", "shapes", "--cache", "TEACACHE@-1"), "threshold is -1, it must be a number from 0 to 100"),
     ],
 )
 def test_mistakes_are_one_line_before_anything_is_loaded(
@@ -97,3 +99,20 @@ def test_the_module_runs_too() -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
     assert done.stderr == "Error: num_inference_steps is 0, it must be 1 to 1000\n"
+
+
+def test_generate_says_what_was_skipped(wan_folder: Path, tmp_path: Path) -> None:
+    options = ("--model", str(wan_folder), *SHORT, "--steps", "6", "--output", str(tmp_path))
+    done = invoke("generate", "cat", *options, "--cache", "TAYLORSEER@3:warm_up=1")
+    assert done.exit_code == 0, done.output
+    assert "cache    TAYLORSEER (fv-taylorseer 0.1.0), 6 of 12 steps skipped" in done.stdout
+
+
+def test_the_doctor_knows_caching_policies(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = invoke("doctor")
+    assert "caching policies" in done.output
+    assert "  TEACACHE (fv-teacache 0.1.0)" in done.output
+    monkeypatch.setenv("FASTVIDEO_CACHE_POLICY", "TEACACHE@much")
+    done = invoke("doctor")
+    assert done.exit_code == 1
+    assert "threshold is 'much'" in done.output

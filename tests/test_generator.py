@@ -216,7 +216,9 @@ def test_models_that_are_none_are_refused_before_loading(unloadable: None, tmp_p
     with pytest.raises(ModelNotFoundError, match=r"is a folder but no model .* no model_index.json"):
         VideoGenerator.from_pretrained(tmp_path)
     (tmp_path / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
-    with pytest.raises(UnsupportedModelError, match="is a StableDiffusionPipeline; supported pipelines: Hunyuan"):
+    with pytest.raises(
+        UnsupportedModelError, match="is a StableDiffusionPipeline; supported pipelines: CogVideoXPipeline, Hunyuan"
+    ):
         VideoGenerator.from_pretrained(tmp_path)
     (tmp_path / "model_index.json").write_text('{"_class_name": "WanPip')
     with pytest.raises(ModelNotFoundError, match="cannot be read"):

@@ -77,3 +77,33 @@ def test_compiled_frames_are_the_eager_ones(wan_folder: Path) -> None:
         expected = generator.generate_video("cat", **SHORT).frames
     with VideoGenerator.from_pretrained(wan_folder, dtype="float32", compile=True) as generator:
         np.testing.assert_allclose(generator.generate_video("cat", **SHORT).frames, expected, atol=1e-3)
+
+
+def test_a_planned_policy_never_waits_for_the_gpu() -> None:
+    from fv_teacache.policy import TeaCache
+
+    pipe = build_wan_pipeline().to("cuda")
+    pipe.scheduler.set_timesteps(12, device="cuda")
+    latents, text = torch.randn(1, 16, 3, 4, 6, device="cuda"), torch.randn(1, 7, 16, device="cuda")
+    with attach(pipe, cache=TeaCache(0.5, coefficients=(0.2, 0.0))) as fv:
+        with pipe.progress_bar(total=12) as bar, torch.no_grad():
+            for number, timestep in enumerate(pipe.scheduler.timesteps):
+                if number == 1:
+                    torch.cuda.set_sync_debug_mode("error")
+                with pipe.transformer.cache_context("cond"):
+                    pipe.transformer(latents, timestep.expand(1), text, return_dict=False)
+                bar.update()
+            torch.cuda.set_sync_debug_mode("default")
+        assert fv.receipt.steps_skipped["cond"] > 2
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, when it compiles
+def test_skipped_steps_are_the_same_compiled(wan_folder: Path) -> None:
+    options = {**SHORT, "num_inference_steps": 8, "cache": "TAYLORSEER@3"}
+    with VideoGenerator.from_pretrained(wan_folder, dtype="float32") as generator:
+        expected = generator.generate_video("cat", **options)
+    with VideoGenerator.from_pretrained(wan_folder, dtype="float32", compile=True) as generator:
+        result = generator.generate_video("cat", **options)
+    np.testing.assert_allclose(result.frames, expected.frames, atol=1e-3)
+    assert result.receipt.steps_skipped == expected.receipt.steps_skipped
+    assert sum(result.receipt.steps_skipped.values()) > 0

@@ -37,5 +37,6 @@ def test_the_process_environment_is_the_default(monkeypatch: pytest.MonkeyPatch)
         "FASTVIDEO_ATTENTION_BACKEND",
         "FASTVIDEO_ATTENTION_CONFIG",
         "FASTVIDEO_ATTENTION_FALLBACK",
+        "FASTVIDEO_CACHE_POLICY",
         "FASTVIDEO_DISABLE_PLUGINS",
     }

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 from fastvideo_core.attention.request import settle
-from fastvideo_core.caching.request import choose_policy, fit, model_of
+from fastvideo_core.caching.request import check_policy
 from fastvideo_core.errors import InputError
+from fastvideo_core.loading import check_compile, check_device, check_dtype
 from fastvideo_core.models.info import ModelInfo, read_model
 from fastvideo_core.plugins import load_plugins
 from fastvideo_core.sampling import SamplingParam, check_prompt
@@ -97,16 +98,16 @@ def prepare(
     info = read_model(plugins, model)
     params = SamplingParam.from_preset(info.preset).with_overrides(**sampling)
     params.check(info)
-    device = loading.get("device") or ("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = torch.bfloat16 if str(device).startswith("cuda") else torch.float32
-    needs = info.family.needs(info.head_dim, getattr(torch, loading.get("dtype") or "", dtype), torch.device(device))
+    device = check_device(loading.get("device"))
+    needs = info.family.needs(info.head_dim, check_dtype(loading.get("dtype"), device), torch.device(device))
+    if loading.get("compile"):
+        check_compile(info, device, dit_cpu_offload=False)
     backends = [normalize_backend_name(name) or name for name in _split(attention, "--attention")]
     for name in backends:
         settle(plugins, name, needs)
     policies = _split(cache, "--cache")
     for asked in policies:
-        if chosen := choose_policy(plugins, asked):
-            fit(chosen.policy, model_of(info.family, info.location, info.pipeline))
+        check_policy(plugins, asked, info)
     ordered = dict.fromkeys([NO_CACHE, *(NO_CACHE if one.lower() == NO_CACHE else one for one in policies)])
     samples = [
         Sample(number, check_prompt(prompt), seed + number) for number, prompt in enumerate(prompts) for seed in seeds

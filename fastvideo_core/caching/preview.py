@@ -38,7 +38,8 @@ def preview_plan(
     info = read_model(load_plugins(), model_path)
     fitted = fit(policy, model_of(info.family, info.location, info.pipeline))
     params = SamplingParam.from_preset(info.preset)
-    params.num_inference_steps = num_steps or params.num_inference_steps
+    if num_steps is not None:
+        params.num_inference_steps = num_steps
     params.check_steps()
     timesteps = _timesteps(info, params.num_inference_steps)
     plans = []

@@ -13,6 +13,7 @@ from fastvideo_core.caching.policy import CachedModel, CachePolicy
 from fastvideo_core.errors import InputError, PolicyMismatchError, UnknownPolicyError
 from fastvideo_core.lookup import unknown_name
 from fastvideo_core.models.family import ModelFamily
+from fastvideo_core.models.info import ModelInfo
 from fastvideo_core.plugins import Plugin, Plugins
 from fastvideo_core.settings import read_settings
 
@@ -130,6 +131,12 @@ def model_of(family: ModelFamily, name: str, pipeline: str) -> CachedModel:
         family.all_signals,
         frozenset(family.time_signals),
     )
+
+
+def check_policy(plugins: Plugins, argument: str | CachePolicy | None, info: ModelInfo) -> None:
+    """Refuse a policy, asked for by argument or environment, that is unknown or cannot serve a model; see `fit`."""
+    if chosen := choose_policy(plugins, argument):
+        fit(chosen.policy, model_of(info.family, info.location, info.pipeline))
 
 
 def fit(policy: Policy, model: CachedModel) -> Policy:

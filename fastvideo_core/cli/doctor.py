@@ -28,7 +28,7 @@ def doctor_command() -> None:
     found = load_plugins()
     click.echo(f"fastvideo-core {own_version()}, Python {sys.version.split()[0]}")
     probes = [(backend, plugin, ask(backend)) for plugin in found.loaded for backend in plugin.backends]
-    for line in (*_versions(), *_devices(), *_settings(found), *_backends(found, probes)):
+    for line in (*_versions(), *_devices(), *_settings(found), *_backends(found, probes), *_policies(found)):
         click.echo(line)
     problems = list(_problems(found, probes))
     click.echo("\nproblems" if problems else "\nno problems")
@@ -84,9 +84,19 @@ def _backends(found: Plugins, probes: list[_Probed]) -> Iterator[str]:
             yield f"  {plugin.label} is switched off by FASTVIDEO_DISABLE_PLUGINS"
 
 
+def _policies(found: Plugins) -> Iterator[str]:
+    yield "\ncaching policies"
+    for plugin in found.loaded:
+        for policy in plugin.policies:
+            yield f"  {policy.name} ({plugin.label})"
+    if not found.policy_names():
+        yield "  none is installed"
+
+
 def _problems(found: Plugins, probes: list[_Probed]) -> Iterator[str]:
     from fastvideo_core.attention.request import requested_backend
     from fastvideo_core.attention.resolve import find_backend
+    from fastvideo_core.caching.request import choose_policy
     from fastvideo_core.diffusers_bridge import check
     from fastvideo_core.errors import FastVideoError
 
@@ -98,7 +108,9 @@ def _problems(found: Plugins, probes: list[_Probed]) -> Iterator[str]:
     requested, origin = requested_backend(None)
     questions: list[Callable[[], object]] = [check]
     questions += [partial(found.backend, name) for name in found.backend_names()]
+    questions += [partial(found.policy, name) for name in found.policy_names()]
     questions += [partial(found.preset, name) for name in found.preset_names()]
+    questions.append(partial(choose_policy, found, None))
     if fallback := read_settings().attention_fallback:
         questions.append(partial(find_backend, found, fallback, "FASTVIDEO_ATTENTION_FALLBACK"))
     if requested:

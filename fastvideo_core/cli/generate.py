@@ -43,16 +43,19 @@ def generate_command(
     **overrides: Any,
 ) -> None:
     """Generate a video of PROMPT and write it with its receipt. What is not given comes from the model's preset."""
+    from fastvideo_core.caching.request import check_policy
     from fastvideo_core.models.info import read_model
     from fastvideo_core.output import prepare_folder
     from fastvideo_core.plugins import load_plugins
     from fastvideo_core.sampling import SamplingParam, check_prompt
 
     check_prompt(prompt)
-    info = read_model(load_plugins(), model)
+    plugins = load_plugins()
+    info = read_model(plugins, model)
     given = {name: value for name, value in overrides.items() if value is not None}
     params = SamplingParam.from_preset(info.preset).with_overrides(**given)
     params.check(info)
+    check_policy(plugins, cache, info)
     prepare_folder(params.output_path)
 
     from fastvideo_core.generator import VideoGenerator

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -32,7 +32,7 @@ class Scripted(CachePolicy):
     """Does what a script of letters says, C, R or F; keeps what it saw."""
 
     name = "SCRIPTED"
-    main_setting = "script"
+    main_setting: ClassVar[str | None] = "script"
     history = 3
     script: str = "C"
     signal: Signal = Signal.NONE

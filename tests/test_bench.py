@@ -1,0 +1,151 @@
+"""`fv bench`: paired figures, files that stand alone, and a run that goes on where it was interrupted."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from fastvideo_core.bench import measure
+from fastvideo_core.bench.measure import similarity
+from fastvideo_core.cli import fv
+
+SMALL = ("--height", "32", "--width", "48", "--frames", "9", "--steps", "4")
+
+
+@pytest.fixture
+def prompts(tmp_path: Path) -> Path:
+    file = tmp_path / "prompts.txt"
+    file.write_text("cat\n\ndog cat\ncat\n")
+    return file
+
+
+def bench(model: Path | str, prompts: Path, *options: str, size: tuple[str, ...] = SMALL) -> Result:
+    command = ["bench", "--model", str(model), "--prompts", str(prompts), "--output", "out", *size, *options]
+    return CliRunner().invoke(fv, command)
+
+
+def results() -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(Path("out/results.json").read_text())
+    return content
+
+
+def test_every_combination_is_paired_with_the_plain_one(wan_folder: Path, prompts: Path) -> None:
+    done = bench(wan_folder, prompts, "--cache", "TAYLORSEER@1,TAYLORSEER@2:warm_up=1", "--seeds", "2")
+    assert done.exit_code == 0, done.output
+    plain, same, fewer = results()["rows"]
+    assert [row["title"] for row in (plain, same, fewer)] == [
+        "TORCH_SDPA",
+        "TORCH_SDPA + TAYLORSEER@1",
+        "TORCH_SDPA + TAYLORSEER@2:warm_up=1",
+    ]
+    assert (plain["videos"], plain["speed_up"], plain["skipped"]) == (4, {"median": 1, "least": 1, "greatest": 1}, 0)
+    assert (plain["psnr"], plain["ssim"], plain["accuracy"]) == (None, None, None)
+    assert (same["psnr"], same["equal"], same["ssim"]["median"], same["skipped"]) == (None, 4, 1.0, 0)
+    assert (fewer["equal"], fewer["skipped"]) == (0, 0.25)
+    assert 5 < fewer["psnr"]["least"] < 100
+    assert 0 < plain["attention_share"] < 1
+    assert results()["prompts"] == ["cat", "dog cat"]
+    by_key = {(v["prompt"], v["seed"], v["cache"]): v for v in results()["videos"]}
+    assert len(by_key) == 12
+    for (prompt, seed, cache), video in by_key.items():
+        if cache.startswith("TAYLORSEER@2"):
+            assert video["schedule"] == {"cond": "CFCC", "uncond": "CFCC"} or video["steps_skipped"] == 2
+            ratio = by_key[prompt, seed, "none"]["seconds"] / video["seconds"]
+            assert fewer["speed_up"]["least"] <= ratio <= fewer["speed_up"]["greatest"]
+    assert "TORCH_SDPA + TAYLORSEER@2:warm_up=1" in done.stdout
+    assert Path("out/plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_page_needs_nothing_else(wan_folder: Path, prompts: Path) -> None:
+    assert bench(wan_folder, prompts, "--cache", "TAYLORSEER@2", "--page-videos", "1").exit_code == 0
+    page = Path("out/page.html").read_text()
+    assert page.count('<video src="data:video/mp4;base64,') == 2
+    assert not re.findall(r'(?:src|href)="(?!data:)', page)
+    assert "<!--" not in page
+
+
+def test_an_interrupted_bench_goes_on(wan_folder: Path, prompts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+    original = measure._measure
+
+    def stop_at_the_third(*args: Any) -> Any:
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        made.append(args[3:])
+        return original(*args)
+
+    monkeypatch.setattr(measure, "_measure", stop_at_the_third)
+    assert bench(wan_folder, prompts, "--cache", "TAYLORSEER@2").exit_code != 0
+    assert not Path("out/results.json").exists()
+    with Path("out/measurements.jsonl").open("a") as file:
+        file.write('{"attention": "TORCH_SDPA", "cache": "TAYL')
+    monkeypatch.setattr(measure, "_measure", lambda *args: made.append(args[3:]) or original(*args))  # type: ignore[func-returns-value]
+    done = bench(wan_folder, prompts, "--cache", "TAYLORSEER@2")
+    assert done.exit_code == 0, done.output
+    assert len(made) == len(set(made)) == 4
+    assert [row["videos"] for row in results()["rows"]] == [2, 2]
+    assert bench(wan_folder, prompts, "--cache", "TAYLORSEER@2,TAYLORSEER@3").exit_code == 0
+    assert len(made) == 6, "only what is new is generated"
+    assert len(results()["rows"]) == 3
+
+
+def test_other_settings_do_not_mix(wan_folder: Path, prompts: Path) -> None:
+    assert bench(wan_folder, prompts).exit_code == 0
+    done = bench(wan_folder, prompts, size=(*SMALL[:-1], "5"))
+    assert done.exit_code == 1
+    assert "'out' holds a bench with other settings" in done.output
+    assert "choose another --output" in done.output
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--attention", "TORCH_SPDA"), "unknown attention backend 'TORCH_SPDA'"),
+        (("--attention", "TORCH_SDPA,,"), "--attention 'TORCH_SDPA,,' has an empty entry"),
+        (("--attention", "FLASH_ATTN"), "FLASH_ATTN (from attention_backend=, provided by fv-flash"),
+        (("--cache", "none,TEACASH@0.1"), "did you mean TEACACHE?"),
+        (("--cache", "TAYLORSEER@0"), "interval is 0"),
+        (("--cache", "TEACACHE@0.1"), "TEACACHE has no coefficients for"),
+        (("--seeds", "0"), "--seeds is 0"),
+        (("--height", "40"), "height 40 is not a multiple of 16"),
+        (("--dtype", "int8"), "dtype 'int8' is none of"),
+    ],
+)
+def test_what_does_not_fit_is_said_before_anything_is_loaded(
+    wan_folder: Path, prompts: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], message: str
+) -> None:
+    monkeypatch.setattr("fastvideo_core.generator.load_pipeline", lambda *args: pytest.fail("weights were loaded"))
+    done = bench(wan_folder, prompts, *options)
+    assert done.exit_code == 1
+    assert message in done.output
+    assert not Path("out").exists()
+
+
+def test_a_model_with_a_checker_has_an_accuracy(prompts: Path) -> None:
+    prompts.write_text("a red square moving up on a white background\n")
+    done = bench("shapes", prompts, "--cache", "TEACACHE@0.5", size=("--steps", "4", "--frames", "17"))
+    assert done.exit_code == 0, done.output
+    assert all(row["accuracy"] in (0.0, 1.0) for row in results()["rows"])
+    video = results()["videos"][0]
+    assert set(video["right"]) == {"shape", "colour", "direction", "background"}
+
+
+def test_what_is_missing_is_named(wan_folder: Path, prompts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fastvideo_core.cli.bench.find_spec", lambda name: None)
+    done = bench(wan_folder, prompts)
+    assert "fv bench needs matplotlib and torchmetrics: pip install 'fastvideo-core[bench]'" in done.output
+
+
+def test_psnr_is_what_it_says() -> None:
+    plain = np.full((2, 16, 16, 3), 100, np.uint8)
+    other = plain + np.uint8(10)
+    psnr, ssim = similarity(other, plain)
+    assert psnr == pytest.approx(20 * np.log10(255 / 10), abs=1e-3)
+    assert 0.9 < ssim < 1
+    assert similarity(plain, plain) == (None, 1.0)

@@ -1,0 +1,202 @@
+"""Which caching policy runs: argument, environment, names that nobody provides, settings that do not fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fastvideo_core import CachePolicy, SamplingParam, Signal, TeaCacheParams, VideoGenerator, attach
+from fastvideo_core.caching.request import choose_policy
+from fastvideo_core.errors import (
+    DuplicateProviderError,
+    InputError,
+    PluginError,
+    PolicyMismatchError,
+    UnknownPolicyError,
+)
+from fastvideo_core.plugins import Plugin, Plugins, _register
+from tests.support.backends import core_alone
+from tests.support.models import SIZE, run
+from tests.support.policies import Scripted
+
+SHORT: dict[str, Any] = {**SIZE, "guidance_scale": 3.0, "seed": 7, "save_video": False}
+
+
+def plugins_with(*policies: type[CachePolicy], **changes: Any) -> Plugins:
+    return Plugins([*core_alone().all, Plugin("test", "acme", "1.0", policies=list(policies), **changes)])
+
+
+def chosen(asked: Any, **options: Any) -> Any:
+    return choose_policy(plugins_with(Scripted), asked, **options)
+
+
+def test_the_argument_comes_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert chosen(None) is None
+    monkeypatch.setenv("FASTVIDEO_CACHE_POLICY", "scripted@CR")
+    assert chosen(None).policy == Scripted("CR")
+    assert chosen(None).origin == "requested by FASTVIDEO_CACHE_POLICY"
+    assert chosen("Scripted@CF").policy == Scripted("CF")
+    assert chosen("none") is None
+    monkeypatch.setenv("FASTVIDEO_CACHE_POLICY", "None")
+    assert chosen(None) is None
+    own = Scripted("CRR")
+    assert chosen(own).policy is own
+
+
+def test_settings_by_name_beside_or_without_the_main_one() -> None:
+    assert chosen("SCRIPTED@CR:ahead=true").policy == Scripted("CR", ahead=True)
+    assert chosen("SCRIPTED@ahead=true").policy == Scripted(ahead=True)
+    assert chosen("SCRIPTED", settings={"SCRIPTED": {"script": "CFC"}, "OTHER": {"x": 1}}).policy == Scripted("CFC")
+    assert chosen("SCRIPTED@CR", settings={"SCRIPTED": {"script": "CFC"}}).policy == Scripted("CR")
+
+
+@pytest.mark.parametrize(
+    ("asked", "error", "message"),
+    [
+        ("SCRIPTD", UnknownPolicyError, r"'SCRIPTD' \(from cache=\); installed: SCRIPTED; did you mean SCRIPTED\?"),
+        ("TEACACHE", UnknownPolicyError, r"installed: SCRIPTED; to get TEACACHE: pip install fv-teacache"),
+        ("TEACASH@0.1", UnknownPolicyError, r"did you mean TEACACHE\? \(pip install fv-teacache\)"),
+        (
+            "SCRIPTED@C:scrip=R",
+            InputError,
+            r"'SCRIPTED@C:scrip=R' \(from cache=\): .* no setting 'scrip'; did you mean",
+        ),
+        ("SCRIPTED@C:R", InputError, r"is no caching policy; write NAME, NAME@VALUE or NAME@VALUE:SETTING=VALUE"),
+        ("@0.1", UnknownPolicyError, r"unknown caching policy ''"),
+        (0.1, InputError, r"cache= takes a policy's name or object, not 0.1"),
+    ],
+)
+def test_what_cannot_be_chosen(asked: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        chosen(asked)
+
+
+def test_a_value_for_a_policy_that_has_no_main_setting() -> None:
+    class Bare(Scripted):
+        name = "BARE"
+        main_setting = None
+
+    with pytest.raises(InputError, match="gives a value, but BARE has no main setting to give it to"):
+        choose_policy(plugins_with(Bare), "BARE@1")
+
+
+def test_two_policies_of_one_name_name_both_distributions() -> None:
+    both = Plugins([*plugins_with(Scripted).all, Plugin("more", "bolt", "2.0", policies=[Scripted])])
+    with pytest.raises(DuplicateProviderError, match=r"caching policy SCRIPTED is provided by acme 1.0 and bolt 2.0"):
+        choose_policy(both, "SCRIPTED")
+
+
+def test_a_broken_plugin_is_named() -> None:
+    broken = Plugins([Plugin("teacache", "fv-teacache", "0.1", status="broken", error=ImportError("no torch"))])
+    with pytest.raises(UnknownPolicyError, match=r"fv-teacache 0.1 provides nothing because it is broken.*no torch"):
+        choose_policy(broken, "TEACACHE")
+
+
+def test_a_hook_that_returns_something_else_breaks_the_plugin() -> None:
+    from types import ModuleType
+
+    from fastvideo_core import hookimpl
+
+    for returned, message in (([Scripted()], "list of subclasses of CachePolicy"), (Scripted, "must return a list")):
+        module = ModuleType("acme")
+        module.__dict__.update(api_version=1)
+
+        def fastvideo_cache_policies(returned: Any = returned) -> Any:
+            return returned
+
+        module.fastvideo_cache_policies = hookimpl(lambda: returned)  # type: ignore[attr-defined]  # noqa: B023
+        with pytest.raises(PluginError, match=message):
+            _register(Plugin("acme", "acme", "1.0"), module)
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SCRIPTED, and a TEACACHE that is one too, as if they were installed."""
+
+    class Tea(Scripted):
+        name = "TEACACHE"
+        main_setting = "threshold"
+
+        def __init__(self, threshold: float = 0.0, use_ret_steps: bool = False, coefficients: Any = None) -> None:
+            super().__init__("CR")
+            self.given = {"threshold": threshold, "use_ret_steps": use_ret_steps, "coefficients": coefficients}
+
+        def settings(self) -> dict[str, Any]:
+            return self.given
+
+    for module in ("attachment", "generator"):
+        monkeypatch.setattr(f"fastvideo_core.{module}.load_plugins", lambda: plugins_with(Scripted, Tea))
+
+
+def test_generate_video_takes_a_policy_for_one_video(scripted: None, wan_folder: Path) -> None:
+    with VideoGenerator.from_pretrained(wan_folder) as generator:
+        plain = generator.generate_video("cat", **SHORT)
+        cached = generator.generate_video("cat", cache="SCRIPTED@CR", **SHORT)
+        assert cached.receipt.cache is not None
+        assert cached.receipt.as_dict()["cache"] == {
+            "policy": "SCRIPTED",
+            "distribution": "acme 1.0",
+            "reason": "requested by cache=",
+            "settings": {"script": "CR"},
+            "schedule": {"cond": "CRR", "uncond": "CRR"},
+        }
+        assert cached.receipt.steps_computed == {"cond": 1, "uncond": 1}
+        assert cached.receipt.steps_skipped == {"cond": 2, "uncond": 2}
+        again = generator.generate_video("cat", **SHORT)
+        assert np.array_equal(again.frames, plain.frames)
+        assert (again.receipt.cache, again.receipt.steps_skipped) == (None, {})
+        assert not np.array_equal(cached.frames, plain.frames)
+
+
+def test_enable_teacache_and_its_parameters(scripted: None, wan_folder: Path) -> None:
+    params = SamplingParam(**SHORT)
+    params.teacache_params.teacache_thresh = 0.08
+    with VideoGenerator.from_pretrained(wan_folder) as generator:
+        receipt = generator.generate_video("cat", params, enable_teacache=True).receipt
+        assert receipt.cache is not None
+        assert receipt.cache.settings == {"threshold": 0.08, "use_ret_steps": False, "coefficients": None}
+        both = generator.generate_video("cat", params, enable_teacache=True, cache="teacache@0.2").receipt
+        assert both.cache is not None
+        assert both.cache.settings["threshold"] == 0.2
+        assert generator.generate_video("cat", params).receipt.cache is None
+        with pytest.raises(InputError, match=r"enable_teacache=True asks for TEACACHE, cache='SCRIPTED'"):
+            generator.generate_video("cat", params, enable_teacache=True, cache="SCRIPTED")
+        with pytest.raises(InputError, match=r"teacache_params must be TeaCacheParams, not 0.08"):
+            generator.generate_video("cat", params, teacache_params=0.08)
+    assert TeaCacheParams(coefficients=[1.0]).settings() == {"coefficients": [1.0]}
+
+
+def test_an_environment_that_cannot_be_met_is_refused_before_any_weight_is_loaded(
+    scripted: None, wan_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fastvideo_core.generator.load_pipeline", lambda *args: pytest.fail("weights were loaded"))
+    monkeypatch.setenv("FASTVIDEO_CACHE_POLICY", "SCRIPTD")
+    with pytest.raises(UnknownPolicyError, match="from FASTVIDEO_CACHE_POLICY"):
+        VideoGenerator.from_pretrained(wan_folder)
+    monkeypatch.setenv("FASTVIDEO_CACHE_POLICY", "SCRIPTED")
+    monkeypatch.setattr(Scripted, "for_model", lambda self, model: Scripted("C", "NOISE"))  # type: ignore[arg-type]
+    with pytest.raises(PolicyMismatchError, match="SCRIPTED looks at"):
+        VideoGenerator.from_pretrained(wan_folder)
+
+
+def test_the_environment_chooses_for_attach_too(wan_pipeline: Any, scripted: None, monkeypatch: Any) -> None:
+    monkeypatch.setenv("FASTVIDEO_CACHE_POLICY", "SCRIPTED@CRC")
+    with attach(wan_pipeline) as fv:
+        run(wan_pipeline)
+        assert fv.receipt.steps_skipped == {"cond": 1, "uncond": 1}
+        fv.use_cache("none")
+        run(wan_pipeline)
+        assert fv.receipt.cache is None
+
+
+def test_a_policy_s_signal_is_part_of_the_contract() -> None:
+    assert [signal.value for signal in Signal] == [
+        "NONE",
+        "TIME_EMBEDDING",
+        "TIME_PROJECTION",
+        "MODULATED_INPUT",
+        "FIRST_BLOCK_OUTPUT",
+    ]
