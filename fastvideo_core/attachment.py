@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -17,17 +17,16 @@ import torch
 from fastvideo_core import block_stack, diffusers_bridge
 from fastvideo_core.attention.backend import Run, TokenLayout, TokenOrder
 from fastvideo_core.attention.request import configure, settle
-from fastvideo_core.attention.route import Route
 from fastvideo_core.attention.router import Router
 from fastvideo_core.caching.gate import Passage
 from fastvideo_core.caching.policy import CachePolicy
 from fastvideo_core.caching.request import choose_policy, model_of
 from fastvideo_core.caching.run import Caching
-from fastvideo_core.errors import AttachError, BackendNotUsedError, UnsupportedModelError
-from fastvideo_core.models import family_of
-from fastvideo_core.models.family import ModelFamily
+from fastvideo_core.denoising_loop import DenoisingLoop
+from fastvideo_core.errors import AttachError, BackendNotUsedError
+from fastvideo_core.models import family_of, transformers_of
 from fastvideo_core.plugins import CORE_DISTRIBUTION, load_plugins
-from fastvideo_core.result import Receipt, RoleReceipt, peak_memory_bytes, versions_of
+from fastvideo_core.result import Receipt, peak_memory_bytes, versions_of
 
 ProgressListener = Callable[[int, int], None]
 """Called with the steps done and the steps in all: at the start of a run, and after each step."""
@@ -110,7 +109,7 @@ class Attachment:
             diffusers_bridge.watch(
                 pipe,
                 transformers,
-                lambda bar: _Run(self, bar),
+                lambda bar: DenoisingLoop(bar, self),
                 self._before_forward,
                 self._after_forward,
                 undo,
@@ -229,7 +228,7 @@ class Attachment:
         routes, skipped = self.router.routes, self._caching.skipped()
         return Receipt(
             requested_backend=self.requested,
-            attention={role.value: _role_receipt(route) for role, route in routes.items()},
+            attention={role.value: route.receipt() for role, route in routes.items()},
             num_inference_steps=num_steps,
             steps_computed={branch: passes - skipped.get(branch, 0) for branch, passes in self.router.steps.items()},
             steps_skipped=skipped,
@@ -260,64 +259,3 @@ class _Around:
     @property
     def passage(self) -> Passage | None:
         return self._caching.passage
-
-
-class _Run:
-    """Stands in for the progress bar of a denoising loop: a run is what happens between its entry and its exit."""
-
-    def __init__(self, attachment: Attachment, bar: Any) -> None:
-        self._attachment, self._bar, self._done = attachment, bar, 0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._bar, name)
-
-    def __enter__(self) -> Self:
-        self._bar.__enter__()
-        self._attachment.start_run(int(self._bar.total))
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: Any, trace: Any) -> None:
-        self._bar.__exit__(kind, error, trace)
-        self._attachment.end_run(int(self._bar.total), failed=kind is not None)
-
-    def update(self, count: int = 1) -> None:
-        self._bar.update(count)
-        self._done += count
-        self._attachment.step_done(self._done, int(self._bar.total))
-
-
-def _role_receipt(route: Route, reason: str | None = None) -> RoleReceipt:
-    resolution, fallback = route.resolution, route.fallback
-    served = None
-    if fallback is not None and fallback.calls:
-        served = _role_receipt(fallback, fallback.resolution.because(route.misfit).reason)
-    return RoleReceipt(
-        backend=resolution.backend.name,
-        kernel=resolution.probe.kernel,
-        version=resolution.probe.version,
-        distribution=resolution.plugin.label,
-        reason=reason or resolution.reason,
-        calls=route.calls - (served.calls if served else 0),
-        details=resolution.backend.run_details(),
-        fallback=served,
-    )
-
-
-def transformers_of(pipe: Any, family: ModelFamily) -> Iterator[Any]:
-    """The pipeline's transformers: two in Wan 2.2, one elsewhere.
-
-    Raises:
-        UnsupportedModelError: there is none, or one of another class.
-    """
-    found = False
-    for name, component in pipe.components.items():
-        if any(cls.__name__ == family.transformer for cls in type(component).__mro__):
-            found = True
-            yield component
-        elif isinstance(component, torch.nn.Module) and name.startswith("transformer"):
-            raise UnsupportedModelError(
-                f"the component {name} is a {type(component).__name__}, {family.name} pipelines have a "
-                f"{family.transformer} there"
-            )
-    if not found:
-        raise UnsupportedModelError(f"this {type(pipe).__name__} has no {family.transformer}")

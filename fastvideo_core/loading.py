@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from fastvideo_core.attachment import transformers_of
 from fastvideo_core.diffusers_bridge import blocks_can_be_compiled
 from fastvideo_core.errors import InputError, ModelNotFoundError
 from fastvideo_core.kernels import cpp_compiler
+from fastvideo_core.models import transformers_of
 from fastvideo_core.models.info import ModelInfo
 
 

@@ -14,6 +14,7 @@ from fastvideo_core.attention.clock import KernelClock
 from fastvideo_core.attention.masks import ReducedMask
 from fastvideo_core.attention.resolve import Resolution
 from fastvideo_core.errors import BackendMismatchError, BackendUnavailableError, FastVideoError
+from fastvideo_core.result import RoleReceipt
 
 MaskReader: TypeAlias = Callable[[torch.Tensor, torch.Tensor, "TokenLayout | None"], ReducedMask]
 
@@ -76,6 +77,23 @@ class Route:
         else:
             layer = number // self._calls_per_layer
         return self._serve(query, key, value, mask, scale, layer)
+
+    def receipt(self, reason: str | None = None) -> RoleReceipt:
+        """What served the role in the latest run; the reason is the resolution's, if none is given."""
+        resolution, fallback = self.resolution, self.fallback
+        served = None
+        if fallback is not None and fallback.calls:
+            served = fallback.receipt(fallback.resolution.because(self.misfit).reason)
+        return RoleReceipt(
+            backend=resolution.backend.name,
+            kernel=resolution.probe.kernel,
+            version=resolution.probe.version,
+            distribution=resolution.plugin.label,
+            reason=reason or resolution.reason,
+            calls=self.calls - (served.calls if served else 0),
+            details=resolution.backend.run_details(),
+            fallback=served,
+        )
 
     def _serve(
         self,

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from fastvideo_core.cli.options import only_given, sampling_options
 from fastvideo_core.errors import InputError
 
 
@@ -19,11 +20,7 @@ from fastvideo_core.errors import InputError
 @click.option("--output", type=click.Path(path_type=Path), default=Path("bench"), show_default=True, help="A folder.")
 @click.option("--seeds", default=1, show_default=True, help="Videos for each prompt.")
 @click.option("--seed", default=1024, show_default=True, help="The first seed.")
-@click.option("--height", type=int)
-@click.option("--width", type=int)
-@click.option("--frames", "num_frames", type=int)
-@click.option("--steps", "num_inference_steps", type=int)
-@click.option("--guidance", "guidance_scale", type=float)
+@sampling_options
 @click.option("--device", help="Default: cuda where there is one, else cpu.")
 @click.option("--dtype", help="float32, bfloat16 or float16. Default: bfloat16 on CUDA, else float32.")
 @click.option("--compile", is_flag=True, help="Compile the transformer's blocks.")
@@ -62,7 +59,7 @@ def bench_command(
     from fastvideo_core.bench.summary import summarise
     from fastvideo_core.files import read_prompts
 
-    given = {name: value for name, value in sampling.items() if value is not None}
+    given = only_given(sampling)
     loading = {name: value for name, value in (("device", device), ("dtype", dtype), ("compile", compile)) if value}
     prompts = list(dict.fromkeys(read_prompts(prompt_file)))
     numbers = range(seed, seed + seeds)

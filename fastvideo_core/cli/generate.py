@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from fastvideo_core.cli.options import only_given, sampling_options
+
 DEFAULT_MODEL = "shapes"
 
 
@@ -17,12 +19,8 @@ DEFAULT_MODEL = "shapes"
 @click.option("--cache", metavar="POLICY", help="Such as TEACACHE@0.08. Default: FASTVIDEO_CACHE_POLICY, else none.")
 @click.option("--negative-prompt", help="What the guidance leads away from.")
 @click.option("--image", "image_path", metavar="PATH", help="What an image-to-video model starts from.")
-@click.option("--height", type=int, help="Pixels.")
-@click.option("--width", type=int, help="Pixels.")
-@click.option("--frames", "num_frames", type=int, help="Number of frames.")
+@sampling_options
 @click.option("--fps", type=int, help="Frames per second of the file.")
-@click.option("--steps", "num_inference_steps", type=int, help="Denoising steps.")
-@click.option("--guidance", "guidance_scale", type=float, help="Guidance scale; 1 or less: none.")
 @click.option("--seed", type=int, help="Same seed, same video.")
 @click.option("--output", "output_path", metavar="PATH", help="A folder, or a file ending in .mp4. Default: outputs/")
 @click.option("--device", help="Default: cuda where there is one, else cpu.")
@@ -52,7 +50,7 @@ def generate_command(
     check_prompt(prompt)
     plugins = load_plugins()
     info = read_model(plugins, model)
-    given = {name: value for name, value in overrides.items() if value is not None}
+    given = only_given(overrides)
     params = SamplingParam.from_preset(info.preset).with_overrides(**given)
     params.check(info)
     check_policy(plugins, cache, info)

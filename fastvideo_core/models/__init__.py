@@ -1,6 +1,9 @@
-"""One small file per model family, and how to find the family of a pipeline."""
+"""One small file per model family, and how to find the family of a pipeline and its transformers."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
 
 from fastvideo_core.errors import UnsupportedModelError
 from fastvideo_core.models.cogvideox import COGVIDEOX
@@ -25,3 +28,25 @@ def family_of(pipeline_classes: list[str], what: str) -> ModelFamily:
                 return family
     supported = ", ".join(sorted(name for family in FAMILIES for name in family.pipelines))
     raise UnsupportedModelError(f"{what} is a {pipeline_classes[0]}; supported pipelines: {supported}")
+
+
+def transformers_of(pipe: Any, family: ModelFamily) -> Iterator[Any]:
+    """The pipeline's transformers: two in Wan 2.2, one elsewhere.
+
+    Raises:
+        UnsupportedModelError: there is none, or one of another class.
+    """
+    import torch
+
+    found = False
+    for name, component in pipe.components.items():
+        if any(cls.__name__ == family.transformer for cls in type(component).__mro__):
+            found = True
+            yield component
+        elif isinstance(component, torch.nn.Module) and name.startswith("transformer"):
+            raise UnsupportedModelError(
+                f"the component {name} is a {type(component).__name__}, {family.name} pipelines have a "
+                f"{family.transformer} there"
+            )
+    if not found:
+        raise UnsupportedModelError(f"this {type(pipe).__name__} has no {family.transformer}")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from fastvideo_core.cli.options import only_given, prompt_progress, sampling_options
 from fastvideo_core.errors import InputError
 from fastvideo_core.files import read_prompts
 
@@ -99,11 +99,7 @@ def inspect_command(file: Path, grid: str | None, tile: str | None, png: Path | 
 @click.option("--tile", help="Default: FASTVIDEO_STA_TILE, else 6,8,8.")
 @click.option("--ranges", default=3, show_default=True, help="Parts of the run that get windows of their own.")
 @click.option("--dense", default=0.25, show_default=True, help="Share of first steps with full attention.")
-@click.option("--height", type=int)
-@click.option("--width", type=int)
-@click.option("--frames", "num_frames", type=int)
-@click.option("--steps", "num_inference_steps", type=int)
-@click.option("--guidance", "guidance_scale", type=float)
+@sampling_options
 @click.option("--seed", type=int, default=1024, show_default=True)
 @click.option("--device", help="Default: cuda where there is one, else cpu.")
 def search_command(
@@ -145,7 +141,7 @@ def search_command(
     generator, windows, sampling = _prepare(model, device, sampling, window_text)
     notes = output.with_name(output.name + ".measured.npz")
     with generator:
-        measured = measure(generator, prompts, sampling, windows, notes, _progress(len(prompts)))
+        measured = measure(generator, prompts, sampling, windows, notes, prompt_progress(len(prompts)))
     dense_steps = math.ceil(dense * measured.errors.shape[0])
     if max_error is not None:
         choice = choose(measured, ranges, dense_steps, max_error)
@@ -169,7 +165,7 @@ def _prepare(
     from fv_sta.search import candidates
     from fv_sta.strategy import check_windows
 
-    given = {name: value for name, value in sampling.items() if value is not None}
+    given = only_given(sampling)
     params = SamplingParam.from_pretrained(model).with_overrides(**given)
     generator = VideoGenerator.from_pretrained(model, attention_backend=SlidingTileAttention.name, device=device)
     params.check(generator.info)
@@ -183,10 +179,3 @@ def _prepare(
     windows = [_triple(part, "--windows") for part in window_text.split()]
     check_windows(windows, tiles, "--windows")
     return generator, windows, given
-
-
-def _progress(total: int) -> Callable[[int, str], None]:
-    def show(number: int, prompt: str) -> None:
-        click.echo(f"[{number + 1}/{total}] {prompt}", err=True)
-
-    return show

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fastvideo_core.cli.options import only_given, prompt_progress, sampling_options
 from fastvideo_core.errors import InputError, PolicyMismatchError
 from fastvideo_core.files import read_prompts, written_whole
 
@@ -60,11 +61,7 @@ def _letters(plan: list[Action]) -> str:
 )
 @click.option("--signal", help="What to look at. Default: what TeaCache looks at for the model's family.")
 @click.option("--threshold", type=float, help="A default threshold to put into the file.")
-@click.option("--height", type=int)
-@click.option("--width", type=int)
-@click.option("--frames", "num_frames", type=int)
-@click.option("--steps", "num_inference_steps", type=int)
-@click.option("--guidance", "guidance_scale", type=float)
+@sampling_options
 @click.option("--seed", type=int, default=1024, show_default=True)
 @click.option("--attention-backend", metavar="NAME")
 @click.option("--device", help="Default: cuda where there is one, else cpu.")
@@ -88,13 +85,13 @@ def calibrate_command(
     prompts = read_prompts(prompt_file)
     if not output.parent.is_dir():
         raise InputError(f"there is no folder {str(output.parent)!r} to write {output.name} into")
-    given = {name: value for name, value in sampling.items() if value is not None}
+    given = only_given(sampling)
     params = SamplingParam.from_pretrained(model).with_overrides(**given)
     notes = output.with_name(output.name + ".measured.jsonl")
     with VideoGenerator.from_pretrained(model, attention_backend=attention_backend, device=device) as generator:
         params.check(generator.info)
         looked_at = _signal(signal, generator)
-        pairs = collect(generator, looked_at, prompts, given, notes, _progress(len(prompts)))
+        pairs = collect(generator, looked_at, prompts, given, notes, prompt_progress(len(prompts)))
     steps = params.num_inference_steps
     calibration = replace(fit(pairs, looked_at, model, len(set(prompts)), steps), threshold=threshold)
     plot = output.with_suffix(".png")
@@ -120,10 +117,3 @@ def _signal(asked: str | None, generator: Any) -> Signal:
     if asked.upper() not in known:
         raise PolicyMismatchError(f"--signal is {asked!r}; {family.name} models have {', '.join(known)}")
     return Signal(asked.upper())
-
-
-def _progress(total: int) -> Any:
-    def show(number: int, prompt: str) -> None:
-        click.echo(f"[{number + 1}/{total}] {prompt}", err=True)
-
-    return show
