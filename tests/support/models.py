@@ -39,6 +39,17 @@ def build_wan_per_token_pipeline(seed: int = 0) -> Any:
     return pipe
 
 
+def build_wan_image_per_token_pipeline(seed: int = 0) -> Any:
+    """Likewise from an image, whose tokens have the timestep 0."""
+    from diffusers import WanImageToVideoPipeline
+
+    parts = build_wan_pipeline(seed).components
+    return WanImageToVideoPipeline(
+        **{name: parts[name] for name in ("tokenizer", "text_encoder", "vae", "scheduler", "transformer")},
+        expand_timesteps=True,
+    )
+
+
 def build_wan_image_pipeline(seed: int = 0) -> Any:
     """A WanImageToVideoPipeline of Wan 2.1, whose cross attention also sees an image of 5 tokens."""
     from diffusers import WanImageToVideoPipeline

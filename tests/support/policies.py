@@ -16,6 +16,7 @@ PIPELINES: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
     "Wan 2.1 image": (models.build_wan_image_pipeline, {"image": torch.full((3, 32, 48), 0.5)}),
     "Wan 2.2": (lambda: models.build_wan_pipeline(experts=2), {"num_inference_steps": 5}),
     "Wan 2.2 per token": (models.build_wan_per_token_pipeline, {}),
+    "Wan 2.2 image per token": (models.build_wan_image_per_token_pipeline, {"image": torch.full((3, 32, 48), 0.5)}),
     "HunyuanVideo": (models.build_hunyuan_pipeline, {}),
     "LTX-Video": (
         models.build_ltx_pipeline,
