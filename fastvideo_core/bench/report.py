@@ -97,7 +97,8 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     axes.margins(x=0.15)
     axes.grid(alpha=0.3)
     if axes.get_legend_handles_labels()[0]:
-        axes.legend()
+        scored = any(row.accuracy is not None for row in rows)
+        axes.legend(title="setting: videos that are right" if scored else None)
     with written_whole(path) as file:
         figure.savefig(file, format="png", dpi=110)
 
@@ -112,6 +113,6 @@ def _lines(rows: Sequence[Row]) -> dict[str, list[tuple[float, float, str]]]:
         policy, _, value = row.cache.partition("@")
         name = policy if policy.lower() != NO_CACHE else "no caching"
         name = f"{row.attention} + {name}" if len(backends) > 1 else name
-        accuracy = "" if row.accuracy is None else f" ({row.accuracy:.0%} right)"
-        lines.setdefault(name, []).append((row.speed_up.median, row.psnr.median, f"{value}{accuracy}".strip()))
+        accuracy = "" if row.accuracy is None else f": {row.accuracy:.0%}"
+        lines.setdefault(name, []).append((row.speed_up.median, row.psnr.median, f"{value}{accuracy}"))
     return {name: sorted(points) for name, points in lines.items()}
