@@ -298,3 +298,11 @@ def test_presets() -> None:
     params = SamplingParam.from_pretrained("Wan-AI/Wan2.1-T2V-14B-Diffusers")
     assert (params.height, params.width, params.num_frames) == (720, 1280, 81)
     assert SamplingParam.from_pretrained("unknown/model") == SamplingParam()
+
+
+def test_a_preset_on_a_hub_that_cannot_be_reached_is_not_called_unknown(unloadable: None) -> None:
+    with pytest.raises(
+        ModelNotFoundError, match=r"lies on the hub, from which model_index.json cannot be fetched"
+    ) as e:
+        VideoGenerator.from_pretrained("Wan-AI/Wan2.1-T2V-1.3B-Diffusers")
+    assert "did you mean" not in str(e.value)

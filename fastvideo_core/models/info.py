@@ -121,7 +121,11 @@ def _download(plugins: Plugins, repository: str, file: str) -> Path:
         return Path(hf_hub_download(repository, file))
     except Exception as error:  # the hub's client raises errors of its own, of the HTTP library and OSError
         reason = str(error).strip().split("\n")[0]
-        raise ModelNotFoundError(f"{_not_found(plugins, repository)}; the hub said: {reason}") from error
+        if any(preset.location == repository for plugin in plugins.loaded for preset in plugin.presets):
+            problem = f"the model {repository} lies on the hub, from which {file} cannot be fetched"
+        else:
+            problem = _not_found(plugins, repository)
+        raise ModelNotFoundError(f"{problem}; the hub said: {reason}") from error
 
 
 def _not_found(plugins: Plugins, name: str) -> str:
