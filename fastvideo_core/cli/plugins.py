@@ -6,13 +6,17 @@ import json
 
 import click
 
+from fastvideo_core.cli.new_plugin import new_command
 from fastvideo_core.plugins import Plugin, load_plugins
 
 
-@click.command("plugins")
+@click.group("plugins", invoke_without_command=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def plugins_command(as_json: bool) -> None:
+@click.pass_context
+def plugins_command(context: click.Context, as_json: bool) -> None:
     """List every plugin that is installed: where it comes from, what it provides, and what is wrong with it."""
+    if context.invoked_subcommand:
+        return
     found = load_plugins().all
     if as_json:
         click.echo(json.dumps([_as_dict(plugin) for plugin in found], indent=2))
@@ -25,6 +29,9 @@ def plugins_command(as_json: bool) -> None:
     for plugin in found:
         if plugin.cause:
             click.echo(f"\n{plugin.label} is broken: {plugin.cause}", err=True)
+
+
+plugins_command.add_command(new_command)
 
 
 def _as_dict(plugin: Plugin) -> dict[str, object]:

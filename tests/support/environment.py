@@ -70,11 +70,15 @@ class Environment:
         (project / "pyproject.toml").write_text(
             PYPROJECT.format(name=name, version=version, plugin=plugin, module=module)
         )
+        self.install_project(project)
+
+    def install_project(self, project: Path) -> None:
+        """Build a wheel of a project, and install it."""
         pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
-        wheels = self.folder / "wheels"
+        wheels = project / "dist"
         build = [*pip, "wheel", "--no-index", "--no-deps", "--no-build-isolation", "-w", str(wheels), str(project)]
         _check(build)
-        wheel = next(wheels.glob(f"{module}-{version}-*.whl"))
+        (wheel,) = wheels.glob("*.whl")
         _check([*pip, "--python", str(self.python), "install", "--no-index", "--no-deps", str(wheel)])
 
     def uninstall(self, *names: str) -> None:

@@ -1,0 +1,126 @@
+"""`fv plugins new`: a distribution with a plugin that works, to begin with."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+
+import click
+
+from fastvideo_core.errors import InputError, OutputError
+from fastvideo_core.hookspecs import API_VERSION
+from fastvideo_core.plugins import CORE_DISTRIBUTION, Plugins, load_plugins, own_version
+
+_KINDS = {
+    "attention": ("an attention backend", "FASTVIDEO_ATTENTION_BACKEND"),
+    "cache": ("a caching policy", "FASTVIDEO_CACHE_POLICY"),
+}
+
+
+@dataclass(frozen=True)
+class Names:
+    """How one thing is called where, from the name of its distribution."""
+
+    distribution: str
+
+    @property
+    def module(self) -> str:
+        return self.distribution.replace("-", "_")
+
+    @property
+    def plugin(self) -> str:
+        """Without the prefix that packages of this kind have."""
+        return self.distribution.removeprefix("fv-")
+
+    @property
+    def provided(self) -> str:
+        return self.plugin.replace("-", "_").upper()
+
+    @property
+    def class_name(self) -> str:
+        return "".join(part.capitalize() for part in self.plugin.split("-"))
+
+
+@click.command("new")
+@click.argument("distribution")
+@click.option("--attention", "kind", flag_value="attention", default=True, help="An attention backend (the default).")
+@click.option("--cache", "kind", flag_value="cache", help="A caching policy.")
+@click.option(
+    "--into", type=click.Path(path_type=Path), default=Path(), help="Where to make its folder. Default: here."
+)
+def new_command(distribution: str, kind: str, into: Path) -> None:
+    """Make a folder DISTRIBUTION, such as fv-mykernel, with a complete plugin of pure torch and its tests."""
+    names = check_name(distribution, load_plugins())
+    folder = into / names.distribution
+    write_plugin(names, kind, folder)
+    variable = _KINDS[kind][1]
+    click.echo(f"{folder}: a plugin that provides {names.provided}. Try it:\n")
+    click.echo(f"    cd {folder}\n    pip install -e '.[test]'\n    pytest")
+    click.echo(f'    {variable}={names.provided} fv generate "a red circle moving left on a white background"')
+
+
+def check_name(distribution: str, plugins: Plugins) -> Names:
+    """The names that follow from a distribution's.
+
+    Raises:
+        InputError: it is no name for a distribution, or what it would provide is installed already.
+    """
+    names = Names(re.sub(r"[-_.]+", "-", distribution.strip()).lower())
+    if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", names.distribution) or not names.plugin[:1].isalpha():
+        raise InputError(
+            f"{distribution!r} is no name for a plugin; take letters, digits and dashes, such as fv-mykernel"
+        )
+    if names.module in ("fastvideo_core", "torch") or names.provided in (
+        *plugins.backend_names(),
+        *plugins.policy_names(),
+    ):
+        raise InputError(f"{names.provided} is installed already; choose another name than {distribution!r}")
+    return names
+
+
+def write_plugin(names: Names, kind: str, folder: Path) -> None:
+    """Write all files of the plugin.
+
+    Raises:
+        OutputError: the folder is there already, or cannot be written.
+    """
+    major, minor = _core_series()
+    values = {
+        "distribution": names.distribution,
+        "module": names.module,
+        "plugin": names.plugin,
+        "provided": names.provided,
+        "class_name": names.class_name,
+        "kind": _KINDS[kind][0],
+        "variable": _KINDS[kind][1],
+        "api_version": API_VERSION,
+        "core": f"{major}.{minor}",
+        "next_core": f"{major}.{minor + 1}",
+    }
+    contents = {
+        "pyproject.toml": "pyproject.toml.txt",
+        "README.md": "README.md.txt",
+        f"{names.module}/__init__.py": f"{kind}.py.txt",
+        f"tests/test_{names.module}.py": f"test_{kind}.py.txt",
+    }
+    templates = files("fastvideo_core.cli") / "template"
+    try:
+        folder.mkdir(parents=True)
+        for path, template in contents.items():
+            (folder / path).parent.mkdir(exist_ok=True)
+            (folder / path).write_text(Template(templates.joinpath(template).read_text("utf-8")).substitute(values))
+    except FileExistsError as error:
+        raise OutputError(f"{str(folder)!r} is there already; choose another name or --into another folder") from error
+    except OSError as error:
+        raise OutputError(f"{str(folder)!r} cannot be written: {error}") from error
+
+
+def _core_series() -> tuple[int, int]:
+    """Major and minor version of the core that is running."""
+    found = re.match(r"(\d+)\.(\d+)", own_version())
+    if found is None:
+        raise InputError(f"the version of {CORE_DISTRIBUTION} is unknown: install it, such as with pip install -e .")
+    return int(found[1]), int(found[2])

@@ -1,0 +1,87 @@
+"""`fv plugins new` makes a plugin that is complete: it installs, its tests pass, and it makes a video."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from fastvideo_core.cli import fv
+from tests.support.environment import Environment
+
+
+def new(*arguments: str) -> Result:
+    return CliRunner().invoke(fv, ["plugins", "new", *arguments])
+
+
+@pytest.mark.parametrize(
+    ("option", "variable", "line"),
+    [
+        ("--attention", "FASTVIDEO_ATTENTION_BACKEND", "self     MYKERNEL (0.1.0)"),
+        ("--cache", "FASTVIDEO_CACHE_POLICY", "cache    MYKERNEL (fv-mykernel 0.1.0), 4 of 8 steps skipped"),
+    ],
+)
+def test_it_passes_as_it_stands(
+    option: str, variable: str, line: str, environment: Environment, tmp_path: Path, wan_folder: Path
+) -> None:
+    made = new("fv-mykernel", option)
+    assert made.exit_code == 0, made.output
+    project = tmp_path / "fv-mykernel"
+    assert f"{variable}=MYKERNEL fv generate" in made.output
+    environment.install_project(project)
+    try:
+        tests = subprocess.run(
+            [str(environment.python), "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"],
+            cwd=project,
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+        assert tests.returncode == 0, tests.stdout
+        assert "passed" in tests.stdout
+        size = ("--height", "32", "--width", "48", "--frames", "5", "--steps", "4")
+        options = ("--model", str(wan_folder), *size)
+        done = environment.fv("generate", "cat", *options, cwd=tmp_path, **{variable: "MYKERNEL"})
+        assert done.returncode == 0, done.stderr
+        assert line in done.stdout
+    finally:
+        environment.uninstall("fv-mykernel")
+
+
+def test_everything_has_the_name(tmp_path: Path) -> None:
+    assert new("FV_Fast.Kernel", "--into", "plugins").exit_code == 0
+    project = tmp_path / "plugins" / "fv-fast-kernel"
+    files = {str(path.relative_to(project)) for path in project.rglob("*") if path.is_file()}
+    assert files == {"pyproject.toml", "README.md", "fv_fast_kernel/__init__.py", "tests/test_fv_fast_kernel.py"}
+    text = "".join((project / name).read_text() for name in sorted(files))
+    assert "$" not in text.replace("$ ", "")
+    for expected in ('name = "fv-fast-kernel"', 'fast-kernel = "fv_fast_kernel"', "class FastKernel(", '"FAST_KERNEL"'):
+        assert expected in text
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("fv mykernel", "'fv mykernel' is no name for a plugin; take letters, digits and dashes, such as fv-mykernel"),
+        ("../evil", "is no name for a plugin"),
+        ("fv-2fast", "is no name for a plugin"),
+        ("", "is no name for a plugin"),
+        ("torch-sdpa", "TORCH_SDPA is installed already; choose another name than 'torch-sdpa'"),
+        ("fv-teacache", "TEACACHE is installed already"),
+    ],
+)
+def test_a_name_that_will_not_do(name: str, message: str, tmp_path: Path) -> None:
+    refused = new(name)
+    assert refused.exit_code == 1
+    assert message in refused.output
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_there_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "fv-mykernel").mkdir()
+    refused = new("fv-mykernel")
+    assert refused.exit_code == 1
+    assert "'fv-mykernel' is there already; choose another name or --into another folder" in refused.output
+    assert not list((tmp_path / "fv-mykernel").iterdir())
