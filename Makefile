@@ -1,5 +1,6 @@
 # make demo   install, generate a video with the embedded model, print its path and receipt
 # make test   install, then formatting, lint, types and tests: all that CI runs
+# make dist   install, then build and check an sdist and a wheel of every distribution in dist/
 # make bench  install, then the benchmarks that this machine can run
 
 PYTHON ?= python3
@@ -9,7 +10,7 @@ PLUGINS := $(sort $(wildcard plugins/*/pyproject.toml))
 EXAMPLES := $(sort $(wildcard examples/plugins/*/pyproject.toml))
 PROMPT ?= a red circle moving left on a white background
 
-.PHONY: demo test bench
+.PHONY: demo test dist bench
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -20,6 +21,10 @@ test: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/pytest -n 2 --dist worksteal
+
+dist: $(VENV)/.installed
+	rm -rf dist
+	$(BIN)/python tools/dist.py build dist
 
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/overhead.py

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -78,12 +79,22 @@ class Environment:
         wheels = project / "dist"
         build = [*pip, "wheel", "--no-index", "--no-deps", "--no-build-isolation", "-w", str(wheels), str(project)]
         _check(build)
-        (wheel,) = wheels.glob("*.whl")
-        _check([*pip, "--python", str(self.python), "install", "--no-index", "--no-deps", str(wheel)])
+        self.install_wheels(*wheels.glob("*.whl"))
+
+    def install_wheels(self, *wheels: Path) -> None:
+        """Install wheels that are built already; one of another version replaces what is there."""
+        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q", "--python", str(self.python)]
+        _check([*pip, "install", "--no-index", "--no-deps", *map(str, wheels)])
 
     def uninstall(self, *names: str) -> None:
         """Remove distributions again."""
         _check([sys.executable, "-m", "pip", "-q", "--python", str(self.python), "uninstall", "-y", *names])
+
+    @property
+    def site(self) -> Path:
+        """Where packages are installed to."""
+        command = [str(self.python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
+        return Path(subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip())
 
     @property
     def python(self) -> Path:
@@ -100,10 +111,20 @@ def build_environment(folder: Path) -> Environment:
     """Create an environment that also sees the packages of the running one, editable installs included."""
     venv.create(folder, with_pip=False)
     environment = Environment(folder)
-    command = [str(environment.python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
-    site = Path(subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip())
     parent = sysconfig.get_path("purelib")
-    (site / "parent.pth").write_text(f"import site; site.addsitedir({parent!r})\n")
+    (environment.site / "parent.pth").write_text(f"import site; site.addsitedir({parent!r})\n")
+    return environment
+
+
+def build_bare_environment(folder: Path) -> Environment:
+    """Create an environment that sees the third-party packages of the running one, and nothing of this project."""
+    venv.create(folder / "venv", with_pip=False)
+    environment, libraries = Environment(folder / "venv"), folder / "libraries"
+    libraries.mkdir()
+    for entry in Path(sysconfig.get_path("purelib")).iterdir():
+        if not re.match(r"(__editable__|_?_?fastvideo|_?fv_|pip\b|__pycache__)", entry.name) and entry.suffix != ".pth":
+            (libraries / entry.name).symlink_to(entry)
+    (environment.site / "libraries.pth").write_text(f"{libraries}\n")
     return environment
 
 
