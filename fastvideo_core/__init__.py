@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from fastvideo_core.generator import VideoGenerator
     from fastvideo_core.hookspecs import API_VERSION, hookimpl
     from fastvideo_core.models.preset import ModelPreset
+    from fastvideo_core.observers import Generation
     from fastvideo_core.result import CacheReceipt, Receipt, RoleReceipt, VideoResult
     from fastvideo_core.sampling import SamplingParam, TeaCacheParams
 
@@ -52,6 +53,7 @@ _HOMES = {
     "CachedModel": "caching.policy",
     "Capabilities": "attention.backend",
     "Computed": "caching.policy",
+    "Generation": "observers",
     "MaskKind": "attention.backend",
     "ModelPreset": "models.preset",
     "Need": "attention.backend",
@@ -87,6 +89,7 @@ __all__ = [
     "CachedModel",
     "Capabilities",
     "Computed",
+    "Generation",
     "MaskKind",
     "ModelPreset",
     "Need",

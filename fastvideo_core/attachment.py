@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -25,11 +24,9 @@ from fastvideo_core.caching.run import Caching
 from fastvideo_core.denoising_loop import DenoisingLoop
 from fastvideo_core.errors import AttachError, BackendNotUsedError
 from fastvideo_core.models import family_of, transformers_of
+from fastvideo_core.observers import Generation, Observers
 from fastvideo_core.plugins import CORE_DISTRIBUTION, load_plugins
 from fastvideo_core.result import Receipt, peak_memory_bytes, versions_of
-
-ProgressListener = Callable[[int, int], None]
-"""Called with the steps done and the steps in all: at the start of a run, and after each step."""
 
 _attached: WeakSet[Any] = WeakSet()
 
@@ -40,7 +37,6 @@ def attach(
     attention_backend: str | None = None,
     attention_config: str | Path | None = None,
     cache: str | CachePolicy | None = None,
-    on_progress: ProgressListener | None = None,
 ) -> Attachment:
     """Put an attention backend, and a caching policy if one is asked for, on a diffusers pipeline.
 
@@ -50,7 +46,6 @@ def attach(
         attention_config: a file for the backend; default: FASTVIDEO_ATTENTION_CONFIG, else none.
         cache: a caching policy: NAME, NAME@VALUE, NAME@VALUE:SETTING=VALUE, "none", or an object; default:
             FASTVIDEO_CACHE_POLICY, else none.
-        on_progress: told of every denoising step.
 
     Returns:
         An attachment: a context manager that detaches at its end; or call `detach()`.
@@ -64,7 +59,7 @@ def attach(
         PluginError: two plugins provide the backend or the policy.
         DiffusersVersionError: this diffusers version is not supported.
     """
-    return Attachment(pipe, attention_backend, attention_config, cache, on_progress)
+    return Attachment(pipe, attention_backend, attention_config, cache)
 
 
 class Attachment:
@@ -76,7 +71,6 @@ class Attachment:
         attention_backend: str | None,
         attention_config: str | Path | None,
         cache: str | CachePolicy | None,
-        on_progress: ProgressListener | None,
     ) -> None:
         if pipe in _attached:
             raise AttachError(f"this {type(pipe).__name__} is attached already; detach it first")
@@ -98,7 +92,9 @@ class Attachment:
         self._layers = Counter(site.role for site in self.family.attentions(first))
         self.run_started = self.run_ended = 0.0
         self.device, self._dtype = str(device), needs[0].dtype
-        self._on_progress = on_progress
+        self.observers = Observers(plugins)
+        self.generation: Generation | None = None
+        """What the next run is told to observers as, by whoever also finishes it; None: this attachment does both."""
         self._receipt: Receipt | None = None
         self._run_announced, self._num_steps = True, 0
         self._undo = ExitStack()
@@ -158,28 +154,34 @@ class Attachment:
         self._run_announced, self._num_steps = False, num_steps
         self.router.start_run(num_steps)
         self._caching.start_run(num_steps)
-        self._tell(0, num_steps)
+        generation = self.generation or Generation(type(self.pipe).__name__)
+        generation.num_steps = num_steps
+        self.observers.started(generation)
         self.run_started = time.perf_counter()
 
-    def step_done(self, done: int, num_steps: int) -> None:
+    def step_done(self, done: int) -> None:
         self._caching.step_done(done)
-        self._tell(done, num_steps)
+        self.observers.step_done(done)
 
-    def end_run(self, num_steps: int, failed: bool) -> None:
+    def end_run(self, num_steps: int, error: BaseException | None) -> None:
         if self.device.startswith("cuda"):
             torch.cuda.synchronize()
         self.run_ended = time.perf_counter()
         self.router.end_run()
         self._caching.end_run()
-        if not failed:
+        if error is not None:
+            self.observers.failed(error)
+            return
+        try:
             self._check_used()
             for backend in {id(b): b for b in self.router.serving()}.values():
                 backend.finish_run()
             self._receipt = self._write_receipt(num_steps)
-
-    def _tell(self, done: int, num_steps: int) -> None:
-        if self._on_progress is not None:
-            self._on_progress(done, num_steps)
+        except BaseException as problem:
+            self.observers.failed(problem)
+            raise
+        if self.generation is None:
+            self.observers.finished(self._receipt)
 
     def _before_forward(self, module: torch.nn.Module, branch: str, arguments: dict[str, Any]) -> None:
         config: Any = module.config

@@ -11,11 +11,11 @@ class LoopListener(Protocol):
     def start_run(self, num_steps: int) -> None:
         """The loop starts."""
 
-    def step_done(self, done: int, num_steps: int) -> None:
+    def step_done(self, done: int) -> None:
         """Some of its steps are done."""
 
-    def end_run(self, num_steps: int, failed: bool) -> None:
-        """It has ended, by an exception if it failed."""
+    def end_run(self, num_steps: int, error: BaseException | None) -> None:
+        """It has ended, by an exception if there is one."""
 
 
 class DenoisingLoop:
@@ -32,11 +32,11 @@ class DenoisingLoop:
         self._listener.start_run(int(self._bar.total))
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: Any, trace: Any) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
         self._bar.__exit__(kind, error, trace)
-        self._listener.end_run(int(self._bar.total), failed=kind is not None)
+        self._listener.end_run(int(self._bar.total), error)
 
     def update(self, count: int = 1) -> None:
         self._bar.update(count)
         self._done += count
-        self._listener.step_done(self._done, int(self._bar.total))
+        self._listener.step_done(self._done)

@@ -12,7 +12,7 @@ from typing import Any, Self, overload
 import torch
 
 from fastvideo_core import output
-from fastvideo_core.attachment import ProgressListener, attach
+from fastvideo_core.attachment import attach
 from fastvideo_core.attention.request import configure, settle
 from fastvideo_core.caching.policy import CachePolicy
 from fastvideo_core.caching.request import check_policy
@@ -27,8 +27,8 @@ from fastvideo_core.loading import (
     place_pipeline,
 )
 from fastvideo_core.models.info import ModelInfo, read_model
+from fastvideo_core.observers import Generation
 from fastvideo_core.plugins import load_plugins
-from fastvideo_core.progress import denoising_bar
 from fastvideo_core.result import VideoResult, peak_memory_bytes
 from fastvideo_core.sampling import SamplingParam, check_prompt
 
@@ -51,12 +51,10 @@ class VideoGenerator:
         """Whether to show a progress bar, on terminals."""
         self._pipe: Any | None = pipe
         self._load_seconds = load_seconds
-        self._listener: ProgressListener = lambda done, total: None
         self._attachment = attach(
             pipe,
             attention_backend=attention_backend,
             attention_config=attention_config,
-            on_progress=self._on_progress,
         )
         pipe.set_progress_bar_config(disable=True)
 
@@ -199,6 +197,25 @@ class VideoGenerator:
         self.close()
 
     def _generate(self, prompt: str, params: SamplingParam, target: tuple[Path, str | None] | None) -> VideoResult:
+        """Make and write a video, with the observers told of it."""
+        attachment = self._attachment
+        attachment.generation = generation = Generation(
+            type(self._pipe).__name__, model=self.info.name, prompt=prompt, show_progress=self.progress
+        )
+        try:
+            result = self._make(prompt, params)
+            if target is not None:
+                _save(result, *target, params)
+            generation.video_path = result.video_path
+        except BaseException as error:
+            attachment.observers.failed(error)
+            raise
+        finally:
+            attachment.generation = None
+        attachment.observers.finished(result.receipt)
+        return result
+
+    def _make(self, prompt: str, params: SamplingParam) -> VideoResult:
         assert self._pipe is not None
         device = self._attachment.device
         if device.startswith("cuda"):
@@ -207,19 +224,18 @@ class VideoGenerator:
         if self.info.family.frame_rate_argument:
             more[self.info.family.frame_rate_argument] = params.fps
         start = time.perf_counter()
-        with denoising_bar(self.progress) as self._listener:
-            frames = self._pipe(
-                prompt=prompt,
-                negative_prompt=params.negative_prompt,
-                height=params.height,
-                width=params.width,
-                num_frames=params.num_frames,
-                num_inference_steps=params.num_inference_steps,
-                guidance_scale=float(params.guidance_scale),
-                generator=torch.Generator("cpu").manual_seed(params.seed),
-                output_type="np",
-                **more,
-            ).frames[0]
+        frames = self._pipe(
+            prompt=prompt,
+            negative_prompt=params.negative_prompt,
+            height=params.height,
+            width=params.width,
+            num_frames=params.num_frames,
+            num_inference_steps=params.num_inference_steps,
+            guidance_scale=float(params.guidance_scale),
+            generator=torch.Generator("cpu").manual_seed(params.seed),
+            output_type="np",
+            **more,
+        ).frames[0]
         end = time.perf_counter()
         receipt = self._attachment.receipt
         receipt.model, receipt.prompt, receipt.negative_prompt = self.info.name, prompt, params.negative_prompt
@@ -232,13 +248,7 @@ class VideoGenerator:
             "decode": end - self._attachment.run_ended,
         }
         receipt.peak_memory_bytes = peak_memory_bytes(device)
-        result = VideoResult(prompt, frames, receipt)
-        if target is not None:
-            _save(result, *target, params)
-        return result
-
-    def _on_progress(self, done: int, total: int) -> None:
-        self._listener(done, total)
+        return VideoResult(prompt, frames, receipt)
 
 
 def _save(result: VideoResult, folder: Path, stem: str | None, params: SamplingParam) -> None:

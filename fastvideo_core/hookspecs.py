@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from fastvideo_core.attention.backend import AttentionBackend
     from fastvideo_core.caching.policy import CachePolicy
     from fastvideo_core.models.preset import ModelPreset
+    from fastvideo_core.observers import Generation
+    from fastvideo_core.result import Receipt
 
 PROJECT = "fastvideo"
 
@@ -40,3 +42,23 @@ def fastvideo_model_presets() -> list[ModelPreset]:  # type: ignore[empty-body] 
 @hookspec
 def fastvideo_register_commands(cli: click.Group) -> None:
     """Add subcommands to `fv`."""
+
+
+@hookspec
+def fastvideo_generation_started(generation: Generation) -> None:
+    """A denoising loop is about to start."""
+
+
+@hookspec
+def fastvideo_step_done(generation: Generation) -> None:
+    """A denoising step is done."""
+
+
+@hookspec
+def fastvideo_generation_finished(generation: Generation, receipt: Receipt) -> None:
+    """A video is finished, and written if it was to be; under `attach`, its denoising loop is."""
+
+
+@hookspec
+def fastvideo_generation_failed(generation: Generation, error: BaseException) -> None:
+    """A generation that had started ended with an error, KeyboardInterrupt included; which goes on its way."""

@@ -138,6 +138,7 @@ def _only(kind: str, name: str, found: list[tuple[Any, Plugin]]) -> tuple[Any, P
 
 def load_plugins() -> Plugins:
     """Discover and load every plugin that is installed now and not switched off."""
+    from fastvideo_core import progress
     from fastvideo_core.attention import sdpa
     from fastvideo_core.models import cogvideox, hunyuan_video, ltx_video, mochi, wan
 
@@ -148,6 +149,7 @@ def load_plugins() -> Plugins:
         "ltx-video": ltx_video,
         "cogvideox": cogvideox,
         "mochi": mochi,
+        "progress-bar": progress,
     }
     own = [Plugin(name, CORE_DISTRIBUTION, own_version()) for name in modules]
     for plugin in own:

@@ -177,13 +177,6 @@ def test_the_receipt_is_complete_and_json(wan_pipeline: Any) -> None:
     assert {"python", "torch", "diffusers", "transformers", "fastvideo-core"} <= set(receipt["versions"])
 
 
-def test_progress_is_told_step_by_step(wan_pipeline: Any) -> None:
-    told: list[tuple[int, int]] = []
-    with attach(wan_pipeline, on_progress=lambda done, total: told.append((done, total))):
-        run(wan_pipeline)
-    assert told == [(0, 3), (1, 3), (2, 3), (3, 3)]
-
-
 def test_the_variable_chooses_and_the_argument_comes_first(
     wan_pipeline: Any, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
