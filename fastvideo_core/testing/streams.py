@@ -152,16 +152,9 @@ def latents(pipe: Any, num_steps: int = 12, seed: int = 1, **options: Any) -> to
     """What the small pipeline makes of a seed."""
     generator = torch.Generator().manual_seed(seed)
     text = torch.randn(1, 4, 16, generator=generator)
+    size = {"height": 32, "width": 48, "num_frames": 9, "num_inference_steps": num_steps, **options}
     made: torch.Tensor = pipe(
-        prompt_embeds=text,
-        negative_prompt_embeds=-text,
-        height=32,
-        width=48,
-        num_frames=9,
-        num_inference_steps=num_steps,
-        generator=generator,
-        output_type="latent",
-        **options,
+        prompt_embeds=text, negative_prompt_embeds=-text, generator=generator, output_type="latent", **size
     ).frames
     return made
 
