@@ -16,6 +16,7 @@ from fastvideo_core.attention.backend import AttentionBackend
 from fastvideo_core.caching.policy import CachePolicy
 from fastvideo_core.errors import DuplicateProviderError, PluginError
 from fastvideo_core.models.preset import ModelPreset
+from fastvideo_core.patience import load_within
 from fastvideo_core.settings import normalize_plugin_name, read_settings
 
 if TYPE_CHECKING:
@@ -182,13 +183,9 @@ def _load(entry_point: EntryPoint) -> Plugin:
     if names & read_settings().disabled_plugins:
         plugin.status = "disabled"
         return plugin
-    try:
-        _register(plugin, entry_point.load())
-    except (Exception, SystemExit) as error:
-        plugin.status = "broken"
-        plugin.error = error if isinstance(error, Exception) else PluginError(f"the import ended in {error!r}")
-        plugin.backends, plugin.policies, plugin.presets = [], [], []
-    return plugin
+    return load_within(
+        read_settings().plugin_timeout, plugin, lambda loading: _register(loading, entry_point.load()), entry_point
+    )
 
 
 def _register(plugin: Plugin, module: ModuleType) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from fastvideo_core.errors import InputError
 
 VARIABLES: dict[str, str] = {
     "FASTVIDEO_ATTENTION_BACKEND": "Attention backend, for example SAGE_ATTN; unset or empty: automatic.",
@@ -13,7 +16,10 @@ VARIABLES: dict[str, str] = {
     "FASTVIDEO_ATTENTION_FALLBACK": "Backend to use where the chosen one cannot run; unset or empty: that is an error.",
     "FASTVIDEO_CACHE_POLICY": "Caching policy, for example TEACACHE or TEACACHE@0.08; unset, empty or none: none.",
     "FASTVIDEO_DISABLE_PLUGINS": "Plugins to leave out: distribution or plugin names, separated by commas; * for all.",
+    "FASTVIDEO_PLUGIN_TIMEOUT": "Seconds that a plugin may take to import; unset or empty: 30.",
 }
+
+DEFAULT_PLUGIN_TIMEOUT = 30.0
 
 
 @dataclass(frozen=True)
@@ -25,10 +31,15 @@ class Settings:
     attention_fallback: str | None
     cache_policy: str | None
     disabled_plugins: frozenset[str]
+    plugin_timeout: float
 
 
 def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
-    """Read the settings from `environment` (default: the process's), now."""
+    """Read the settings from `environment` (default: the process's), now.
+
+    Raises:
+        InputError: a value means nothing.
+    """
     environment = os.environ if environment is None else environment
     config = environment.get("FASTVIDEO_ATTENTION_CONFIG", "").strip()
     disabled = environment.get("FASTVIDEO_DISABLE_PLUGINS", "").split(",")
@@ -38,7 +49,19 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         attention_fallback=normalize_backend_name(environment.get("FASTVIDEO_ATTENTION_FALLBACK")),
         cache_policy=environment.get("FASTVIDEO_CACHE_POLICY", "").strip() or None,
         disabled_plugins=frozenset(normalize_plugin_name(name) for name in disabled if name.strip()),
+        plugin_timeout=_seconds("FASTVIDEO_PLUGIN_TIMEOUT", environment, DEFAULT_PLUGIN_TIMEOUT),
     )
+
+
+def _seconds(name: str, environment: Mapping[str, str], default: float) -> float:
+    text = environment.get(name, "").strip()
+    try:
+        seconds = float(text) if text else default
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise InputError(f"{name} is {text!r}, it must be a number of seconds above 0")
+    return seconds
 
 
 def normalize_backend_name(name: str | None) -> str | None:

@@ -125,3 +125,33 @@ def fastvideo_register_commands(cli):
 def test_asking_for_what_is_not_there_is_a_key_error() -> None:
     with pytest.raises(KeyError):
         Plugins([]).backend("TORCH_SDPA")
+
+
+def test_an_import_that_does_not_end_is_not_waited_for(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    import time
+
+    monkeypatch.setenv("FASTVIDEO_PLUGIN_TIMEOUT", "0.2")
+    site.add("acme-sleepy", "import time\ntime.sleep(20)")
+    site.add("acme-good", GOOD)
+    start = time.perf_counter()
+    for _ in range(3):
+        sleepy, good = site.load("acme-sleepy"), site.load("acme-good")
+        assert (sleepy.status, good.status) == ("broken", "loaded")
+        assert "its import did not end within 0.2 s; report it to its author, or set FASTVIDEO_PLUGIN_TIMEOUT" in str(
+            sleepy.cause
+        )
+    assert time.perf_counter() - start < 10, "it is waited for once, and 20 s are not waited for"
+
+
+def test_what_a_plugin_prints_is_no_output(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    site.add("acme-chatty", "print('hello')\n" + GOOD.replace("return [Double()]", "print('there'); return [Double()]"))
+    assert site.load("acme-chatty").status == "loaded"
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err.split()) == ("", ["hello", "there"])
+
+
+def test_a_thousand_backends_are_listed(site: Site) -> None:
+    many = "return [type('B', (Double,), {'name': f'B{n}'})() for n in range(1000)]"
+    site.add("acme-many", GOOD.replace("return [Double()]", many))
+    assert len(site.load("acme-many").provides) == 1000
+    assert load_plugins().backend("B999")[1].distribution == "acme-many"

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from fastvideo_core.errors import InputError
 from fastvideo_core.settings import VARIABLES, read_settings
 
 
@@ -39,4 +40,13 @@ def test_the_process_environment_is_the_default(monkeypatch: pytest.MonkeyPatch)
         "FASTVIDEO_ATTENTION_FALLBACK",
         "FASTVIDEO_CACHE_POLICY",
         "FASTVIDEO_DISABLE_PLUGINS",
+        "FASTVIDEO_PLUGIN_TIMEOUT",
     }
+
+
+@pytest.mark.parametrize("value", ["soon", "0", "-3", "nan", "inf"])
+def test_a_time_limit_that_means_nothing(value: str) -> None:
+    with pytest.raises(
+        InputError, match=f"FASTVIDEO_PLUGIN_TIMEOUT is '{value}', it must be a number of seconds above"
+    ):
+        read_settings({"FASTVIDEO_PLUGIN_TIMEOUT": value})
