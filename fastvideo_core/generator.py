@@ -30,7 +30,7 @@ from fastvideo_core.models.info import ModelInfo, read_model
 from fastvideo_core.observers import Generation
 from fastvideo_core.plugins import load_plugins
 from fastvideo_core.result import VideoResult, peak_memory_bytes
-from fastvideo_core.sampling import SamplingParam, check_prompt
+from fastvideo_core.sampling import SamplingParam, check_prompts
 
 TEACACHE = "TEACACHE"
 
@@ -167,9 +167,7 @@ class VideoGenerator:
         if self._pipe is None:
             raise AttachError("this VideoGenerator is closed; make a new one")
         params = (sampling_param or SamplingParam.from_preset(self.info.preset)).with_overrides(**overrides)
-        prompts = [check_prompt(one) for one in ([prompt] if isinstance(prompt, str) else prompt)]
-        if not prompts:
-            raise InputError("the list of prompts is empty")
+        prompts = check_prompts(prompt)
         params.check(self.info)
         settings = {TEACACHE: params.teacache_params.settings()}
         self._attachment.use_cache(_cache_of(enable_teacache, cache), settings)

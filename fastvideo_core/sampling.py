@@ -132,6 +132,8 @@ class SamplingParam:
             yield f"guidance_scale must be a number, not {self.guidance_scale!r}"
         if not isinstance(self.negative_prompt, str):
             yield f"negative_prompt must be text, not {self.negative_prompt!r}"
+        elif not is_writable(self.negative_prompt):
+            yield f"negative_prompt {self.negative_prompt!r} holds half a character (a lone surrogate)"
         if self.image_path is not None and not isinstance(self.image_path, str | Path):
             yield f"image_path must be a path, not {self.image_path!r}"
         if not isinstance(self.teacache_params, TeaCacheParams):
@@ -189,6 +191,26 @@ def _near(value: int, multiple: int, offset: int = 0) -> str:
     return " or ".join(str(candidate + offset) for candidate in candidates)
 
 
+def check_prompts(prompts: object) -> list[str]:
+    """The prompts of a single one or of a list.
+
+    Raises:
+        InputError: it is neither, there is none, or one is not text or empty.
+    """
+    if isinstance(prompts, str):
+        return [check_prompt(prompts)]
+    if not isinstance(prompts, list | tuple):
+        raise InputError(f"a prompt must be text, or a list of texts, not {prompts!r}")
+    if not prompts:
+        raise InputError("the list of prompts is empty")
+    return [check_prompt(prompt) for prompt in prompts]
+
+
+def is_writable(text: str) -> bool:
+    """Whether the text can be written as UTF-8."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
 def check_prompt(prompt: object) -> str:
     """The prompt, if it is text that is not empty.
 
@@ -197,6 +219,8 @@ def check_prompt(prompt: object) -> str:
     """
     if not isinstance(prompt, str):
         raise InputError(f"a prompt must be text, not {prompt!r}")
+    if not is_writable(prompt):
+        raise InputError(f"the prompt {prompt!r} holds half a character (a lone surrogate), which no file can hold")
     if not prompt.strip():
         raise InputError(f"the prompt {prompt!r} is empty; say what the video should show")
     return prompt

@@ -83,7 +83,7 @@ def _value(text: str) -> Any:
     """Numbers, true, false and lists as JSON has them; anything else is text."""
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 

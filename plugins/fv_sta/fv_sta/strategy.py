@@ -99,7 +99,7 @@ def read_strategy(path: Path) -> Table:
         raise InputError(f"{what} cannot be read: {error}") from error
     try:
         content = json.loads(text, parse_constant=_no_constant)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{what} is not whole or no JSON: {error}") from error
     if not isinstance(content, dict):
         raise InputError(f"{what} holds a {type(content).__name__}, it must be an object")

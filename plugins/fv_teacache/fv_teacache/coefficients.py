@@ -57,7 +57,7 @@ class Calibration:
             return cls(**content)
         except InputError:
             raise
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(
                 f"TEACACHE: {str(path)!r} is no file of `fv teacache calibrate`: {type(error).__name__}: {error}"
             ) from error
