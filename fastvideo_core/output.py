@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _OTHER_FORMATS = {".avi", ".gif", ".mkv", ".mov", ".webm", ".m4v"}
 _NAME_LENGTH = 60
 _PARTIAL = ".partial-"
+"""How names of unfinished files begin; the number of their process comes next."""
 
 
 def prepare_folder(output_path: str | Path) -> tuple[Path, str | None]:
@@ -40,11 +41,37 @@ def prepare_folder(output_path: str | Path) -> tuple[Path, str | None]:
     folder, stem = (path.parent, path.stem) if path.suffix.lower() == ".mp4" else (path, None)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder, prefix=_PARTIAL):
+        _remove_leftovers(folder)
+        with tempfile.TemporaryFile(dir=folder, prefix=_prefix()):
             pass
     except (OSError, ValueError) as error:
         raise OutputError(f"no file can be written to {str(folder)!r}: {error}; choose another output_path") from error
     return folder, stem
+
+
+def _prefix() -> str:
+    return f"{_PARTIAL}{os.getpid()}-"
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove unfinished files of processes that were killed."""
+    for path in folder.glob(f"{_PARTIAL}*"):
+        owner = path.name.removeprefix(_PARTIAL).partition("-")[0]
+        if owner.isdigit() and not _runs(int(owner)):
+            path.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    """Whether there is a process of that number; where the system does not tell, there is."""
+    if os.name == "nt":
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
 
 
 def name_for(prompt: str) -> str:
@@ -108,7 +135,7 @@ def _temporaries(folder: Path, files: dict[str, bytes | Path]) -> Iterator[dict[
             if isinstance(content, Path):
                 ready[suffix] = content
                 continue
-            descriptor, name = tempfile.mkstemp(dir=folder, prefix=_PARTIAL, suffix=suffix)
+            descriptor, name = tempfile.mkstemp(dir=folder, prefix=_prefix(), suffix=suffix)
             ready[suffix] = Path(name)
             with os.fdopen(descriptor, "wb") as file:
                 file.write(content)
@@ -133,7 +160,7 @@ def encoded(folder: Path, frames: NDArray[np.float32], fps: int) -> Iterator[Pat
     import av
 
     with _explained(folder):
-        descriptor, name = tempfile.mkstemp(dir=folder, prefix=_PARTIAL, suffix=".mp4")
+        descriptor, name = tempfile.mkstemp(dir=folder, prefix=_prefix(), suffix=".mp4")
     os.close(descriptor)
     try:
         with _explained(folder), av.open(name, "w", options={"movflags": "+faststart"}) as container:

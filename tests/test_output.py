@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -52,3 +55,13 @@ def test_a_file_system_without_links(tmp_path: Path, monkeypatch: pytest.MonkeyP
     for _ in range(2):
         output.save(tmp_path, "cat", {".json": b"{}", ".mp4": b"video"})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cat.json", "cat.mp4", "cat_1.json", "cat_1.mp4"]
+
+
+def test_what_a_killed_process_left_unfinished_is_removed(tmp_path: Path) -> None:
+    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    left, foreign = tmp_path / f".partial-{ended.stdout.strip()}-a.mp4", tmp_path / ".partial-me"
+    own = tmp_path / f".partial-{os.getpid()}-b.mp4"
+    for path in (left, own, foreign):
+        path.write_text("half a video")
+    output.prepare_folder(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([own.name, foreign.name])
