@@ -235,3 +235,13 @@ def test_in_a_backend_s_token_order(kind: str, signal: Signal, script: str, monk
         with attach(pipe, attention_backend="SLIDING_TILE_ATTN", cache=Scripted(script, signal)):
             frames.append(run(pipe, **options))
     np.testing.assert_allclose(frames[0], frames[1], atol=1e-5)
+
+
+def test_tokens_that_change_within_a_run_are_refused(wan_pipeline: Any) -> None:
+    def widen(pipe: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
+        return {"latents": torch.cat([values["latents"]] * 2, dim=-1)} if step == 0 else {}
+
+    with attach(wan_pipeline, cache=Scripted("CR")):
+        with pytest.raises(CacheError, match=r"changed its tokens from \(1, 18, 32\) to \(1, 36, 32\) within a run"):
+            run(wan_pipeline, callback_on_step_end=widen)
+        run(wan_pipeline)

@@ -56,14 +56,14 @@ class Passage:
         """Stand in for a block that is called with the arguments of the first one."""
         hidden = args[0]
         if not self.decides_after_first:
-            return self._decided(hidden, args, None, lambda: self._read(first_block, args))
+            return self._decided(hidden, hidden, args, lambda: self._read(first_block, args))
         self._step = self._next_step(hidden, None)
         return self._as_result(hidden, args)
 
     def after_first(self, args: tuple[Any, ...]) -> Any:
         """Stand in for a block that is called with what the first one returned."""
         assert self._step is not None
-        return self._decided(args[0], args, self._step.hidden, lambda: args[0])
+        return self._decided(args[0], self._step.hidden, args, lambda: args[0])
 
     def leave(self, args: tuple[Any, ...]) -> Any:
         """Stand in for a block that is called with what the last one returned."""
@@ -74,15 +74,15 @@ class Passage:
         self._policy.observe(self._step, self._state.own, residual)
         return self._as_result(args[0], args)
 
-    def _decided(self, base: Any, args: tuple[Any, ...], entered: Any, read: Callable[[], torch.Tensor | None]) -> Any:
-        """Let the policy decide; `base` is what a residual is added to, `entered` what entered the stack, if not it."""
+    def _decided(self, base: Any, entered: Any, args: tuple[Any, ...], read: Callable[[], torch.Tensor | None]) -> Any:
+        """Let the policy decide; `base` is what a residual is added to, `entered` what entered the stack."""
         state = self._state
         index = len(state.taken)
         if state.plan is not None:
-            self._step = self._next_step(base if entered is None else entered, None)
+            self._step = self._next_step(entered, None)
             action = state.plan[index] if index < len(state.plan) else Action.COMPUTE
         else:
-            self._step = self._next_step(base if entered is None else entered, read())
+            self._step = self._next_step(entered, read())
             action = self._policy.decide(self._step, state.own)
         self._check(action, index)
         state.taken.append(action)
@@ -90,10 +90,15 @@ class Passage:
         if not self.skips:
             self._base = base
             return self._as_result(base, args)
-        return self._as_result(base + self._residual(action), args)
+        return self._as_result(base + self._residual(action, base), args)
 
-    def _residual(self, action: Action) -> Any:
+    def _residual(self, action: Action, base: Any) -> Any:
         computed = self._state.computed
+        if computed[-1].residual.shape != base.shape:
+            raise CacheError(
+                f"the pipeline changed its tokens from {tuple(computed[-1].residual.shape)} to {tuple(base.shape)} "
+                f"within a run, so {self._policy.name} has nothing to add to them; run it without a caching policy"
+            )
         if action is Action.REUSE:
             return computed[-1].residual
         assert self._step is not None
