@@ -32,6 +32,7 @@ bench: $(VENV)/.installed
 
 $(VENV)/.installed: constraints.txt pyproject.toml $(PLUGINS) $(EXAMPLES)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt \
+	$(BIN)/python -m pip install -q --disable-pip-version-check hatchling editables
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation -c constraints.txt \
 		-e ".[dev]" $(foreach plugin,$(PLUGINS) $(EXAMPLES),-e $(dir $(plugin)))
 	touch $@
