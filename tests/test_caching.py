@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -11,7 +14,8 @@ import torch
 from fastvideo_core import Attachment, Signal, attach, relative_change
 from fastvideo_core.errors import AttachError, CacheError, PolicyMismatchError
 from fastvideo_core.models import family_of
-from tests.support.models import SIZE, build_wan_pipeline, run
+from tests.support.models import SIZE, build_wan_pipeline
+from tests.support.models import run_to_latents as run
 from tests.support.policies import PIPELINES, Scripted
 
 STEPS = SIZE["num_inference_steps"]
@@ -26,6 +30,13 @@ def schedules(fv: Attachment) -> dict[str, str]:
     return fv.receipt.cache.schedule
 
 
+@cache
+def pipeline(kind: str) -> tuple[Any, dict[str, Any]]:
+    """A pipeline of the kind and what `run` needs, the same for all tests: each leaves it as it was."""
+    build, options = PIPELINES[kind]
+    return build(), options
+
+
 def signals_of(kind: str) -> list[Signal]:
     name = {"CogVideoX": "CogVideoX", "HunyuanVideo": "HunyuanVideo", "LTX-Video": "LTX", "Mochi": "Mochi"}.get(
         kind, "Wan"
@@ -38,8 +49,7 @@ EVERY = [(kind, signal) for kind in PIPELINES for signal in signals_of(kind)]
 
 @pytest.mark.parametrize(("kind", "signal"), EVERY)
 def test_a_policy_that_never_skips_changes_no_bit(kind: str, signal: Signal) -> None:
-    build, options = PIPELINES[kind]
-    pipe = build()
+    pipe, options = pipeline(kind)
     bare = run(pipe, **options)
     policy = Scripted("C", signal)
     with attach(pipe) as fv:
@@ -54,11 +64,9 @@ def test_a_policy_that_never_skips_changes_no_bit(kind: str, signal: Signal) -> 
 
 @pytest.mark.parametrize(("kind", "signal"), EVERY)
 def test_a_step_that_reuses_is_the_input_and_the_residual(kind: str, signal: Signal) -> None:
-    build, options = PIPELINES[kind]
-    pipe = build()
+    pipe, options = pipeline(kind)
     policy = Scripted("CR", signal)
-    leaving = watch_end_of_stack(pipe)
-    with attach(pipe, cache=policy) as fv:
+    with watched_end_of_stack(pipe) as leaving, attach(pipe, cache=policy) as fv:
         run(pipe, **options)
     skipped, computed = fv.receipt.steps_skipped, fv.receipt.steps_computed
     experts = 2 if kind == "Wan 2.2" else 1
@@ -76,20 +84,21 @@ def test_a_step_that_reuses_is_the_input_and_the_residual(kind: str, signal: Sig
         torch.testing.assert_close(left, expected, rtol=EXACT[step.index > 0], atol=EXACT[step.index > 0])
 
 
-def watch_end_of_stack(pipe: Any) -> list[torch.Tensor]:
+@contextmanager
+def watched_end_of_stack(pipe: Any) -> Iterator[list[torch.Tensor]]:
     """What enters the module behind the blocks, in each forward pass."""
     seen: list[torch.Tensor] = []
-    for transformer in (pipe.transformer, getattr(pipe, "transformer_2", None)):
-        if transformer is not None:
-            after = transformer.norm_final if hasattr(transformer, "norm_final") else transformer.norm_out
-            after.register_forward_pre_hook(lambda module, args: seen.append(args[0].clone()))
-    return seen
+    with ExitStack() as undo:
+        for transformer in (pipe.transformer, getattr(pipe, "transformer_2", None)):
+            if transformer is not None:
+                after = transformer.norm_final if hasattr(transformer, "norm_final") else transformer.norm_out
+                undo.callback(after.register_forward_pre_hook(lambda module, args: seen.append(args[0].clone())).remove)
+        yield seen
 
 
 @pytest.mark.parametrize("kind", PIPELINES)
 def test_a_plan_is_followed_without_asking(kind: str) -> None:
-    build, options = PIPELINES[kind]
-    pipe = build()
+    pipe, options = pipeline(kind)
     asked, planned = Scripted("CRC"), Scripted("CRC", ahead=True)
     with attach(pipe, cache=asked) as fv:
         frames = run(pipe, **options)
@@ -126,8 +135,7 @@ def test_the_steps_of_a_stream_are_the_scheduler_s() -> None:
 def test_changes_known_ahead_are_those_that_the_steps_show(kind: str, signal: Signal) -> None:
     if signal not in signals_of(kind):
         pytest.skip(f"{kind} has no {signal}")
-    build, options = PIPELINES[kind]
-    pipe = build()
+    pipe, options = pipeline(kind)
     policy = Scripted("C", signal)
     with attach(pipe, cache=policy):
         run(pipe, **{**options, "num_inference_steps": 6})
@@ -196,7 +204,7 @@ def test_two_calls_a_step_without_a_branch_are_refused(wan_pipeline: Any, monkey
 
 
 def test_a_policy_whose_signal_the_family_lacks(wan_pipeline: Any) -> None:
-    pipe = PIPELINES["Mochi"][0]()
+    pipe, _ = pipeline("Mochi")
     with pytest.raises(PolicyMismatchError, match="SCRIPTED looks at TIME_PROJECTION, which Mochi models do not have"):
         attach(pipe, cache=Scripted("C", Signal.TIME_PROJECTION))
     with attach(pipe) as fv:
@@ -224,8 +232,7 @@ def test_a_decision_that_cannot_be_followed(wan_pipeline: Any, policy: Scripted,
 @pytest.mark.parametrize("signal", [Signal.NONE, Signal.FIRST_BLOCK_OUTPUT])
 @pytest.mark.parametrize("kind", ["Wan 2.1", "HunyuanVideo", "Mochi"])
 def test_in_a_backend_s_token_order(kind: str, signal: Signal, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    build, options = PIPELINES[kind]
-    pipe = build()
+    pipe, options = pipeline(kind)
     monkeypatch.setenv("FASTVIDEO_STA_TILE", "2,8,8")
     monkeypatch.setenv("FASTVIDEO_STA_WINDOW", "3,1,1")
     options = {**options, "height": 64, "width": 48, "num_frames": 37 if kind == "Mochi" else 25}

@@ -22,7 +22,7 @@ from fastvideo_core.output import name_for
 from fastvideo_core.plugins import load_plugins
 from fastvideo_core.settings import VARIABLES, read_settings
 
-QUICK = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+QUICK = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 TINY: dict[str, Any] = {"height": 16, "width": 16, "num_frames": 1, "num_inference_steps": 1, "guidance_scale": 1.0}
 
 PLUGINS = load_plugins()

@@ -16,25 +16,15 @@ def new(*arguments: str) -> Result:
     return CliRunner().invoke(fv, ["plugins", "new", *arguments])
 
 
-@pytest.mark.parametrize(
-    ("option", "variable", "line"),
-    [
-        ("--attention", "FASTVIDEO_ATTENTION_BACKEND", "self     MYKERNEL (0.1.0)"),
-        ("--cache", "FASTVIDEO_CACHE_POLICY", "cache    MYKERNEL (fv-mykernel 0.1.0), 4 of 8 steps skipped"),
-    ],
-)
-def test_it_passes_as_it_stands(
-    option: str, variable: str, line: str, environment: Environment, tmp_path: Path, wan_folder: Path
-) -> None:
-    made = new("fv-mykernel", option)
-    assert made.exit_code == 0, made.output
-    project = tmp_path / "fv-mykernel"
-    assert f"{variable}=MYKERNEL fv generate" in made.output
-    environment.install_project(project)
+def test_both_kinds_pass_as_they_stand(environment: Environment, tmp_path: Path, wan_folder: Path) -> None:
+    for name, option in (("fv-mykernel", "--attention"), ("fv-mypolicy", "--cache")):
+        made = new(name, option)
+        assert made.exit_code == 0, made.output
+        environment.install_project(tmp_path / name)
     try:
         tests = subprocess.run(
             [str(environment.python), "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"],
-            cwd=project,
+            cwd=tmp_path,
             capture_output=True,
             text=True,
             timeout=240,
@@ -42,12 +32,19 @@ def test_it_passes_as_it_stands(
         assert tests.returncode == 0, tests.stdout
         assert "passed" in tests.stdout
         size = ("--height", "32", "--width", "48", "--frames", "5", "--steps", "4")
-        options = ("--model", str(wan_folder), *size)
-        done = environment.fv("generate", "cat", *options, cwd=tmp_path, **{variable: "MYKERNEL"})
+        chosen = {"FASTVIDEO_ATTENTION_BACKEND": "MYKERNEL", "FASTVIDEO_CACHE_POLICY": "MYPOLICY"}
+        done = environment.fv("generate", "cat", "--model", str(wan_folder), *size, cwd=tmp_path, **chosen)
         assert done.returncode == 0, done.stderr
-        assert line in done.stdout
+        assert "self     MYKERNEL (0.1.0)" in done.stdout
+        assert "cache    MYPOLICY (fv-mypolicy 0.1.0), 4 of 8 steps skipped" in done.stdout
     finally:
-        environment.uninstall("fv-mykernel")
+        environment.uninstall("fv-mykernel", "fv-mypolicy")
+
+
+@pytest.mark.parametrize(("option", "variable"), [((), "ATTENTION_BACKEND"), (("--cache",), "CACHE_POLICY")])
+def test_it_says_how_to_try_it(option: tuple[str, ...], variable: str) -> None:
+    made = new("fv-mykernel", *option)
+    assert f'FASTVIDEO_{variable}=MYKERNEL fv generate "a red circle' in made.output
 
 
 def test_everything_has_the_name(tmp_path: Path) -> None:

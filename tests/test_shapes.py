@@ -55,7 +55,7 @@ def test_a_prompt_outside_the_domain_says_what_is_missing() -> None:
 def test_the_checker_reads_rendered_scenes() -> None:
     rng = Random(11)
     right: Counter[str] = Counter()
-    count = 150
+    count = 100
     for _ in range(count):
         scene = random_scene(rng)
         frames, side = rng.choice(((33, 128), (33, 128), (17, 128), (45, 160)))

@@ -276,5 +276,10 @@ def build_wan_transformer(**changes: Any) -> Any:
 def run(pipe: Any, prompt: str = "cat", seed: int = 7, **overrides: Any) -> Any:
     """Frames of one short generation, (num_frames, height, width, 3)."""
     generator = torch.Generator("cpu").manual_seed(seed)
-    arguments = {**SIZE, "guidance_scale": 3.0, **overrides}
-    return pipe(prompt=prompt, generator=generator, output_type="np", **arguments).frames[0]
+    arguments = {**SIZE, "guidance_scale": 3.0, "output_type": "np", **overrides}
+    return pipe(prompt=prompt, generator=generator, **arguments).frames[0]
+
+
+def run_to_latents(pipe: Any, **options: Any) -> Any:
+    """Likewise without the autoencoder, which takes most of the time."""
+    return run(pipe, output_type="latent", **options).numpy()
