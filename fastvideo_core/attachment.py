@@ -81,18 +81,18 @@ class Attachment:
         first = transformers[0]
         needs = self.family.needs(int(first.config.attention_head_dim), first.dtype, device)
         sites = [site for transformer in transformers for site in self.family.attentions(transformer)]
-        plugins = load_plugins()
-        self.requested, resolutions = settle(plugins, attention_backend, needs)
+        self._plugins = load_plugins()
+        self.requested, resolutions = settle(self._plugins, attention_backend, needs)
         configure(resolutions, self.requested, attention_config)
         self.router = Router(resolutions, {site.role: site.calls for site in sites})
         model = model_of(self.family, str(pipe.name_or_path or type(pipe).__name__), type(pipe).__name__)
         self._caching = Caching(pipe, self.family, transformers, model)
-        self._caching.use(choose_policy(plugins, cache))
+        self._caching.use(choose_policy(self._plugins, cache))
         self._needs = needs
         self._layers = Counter(site.role for site in self.family.attentions(first))
         self.run_started = self.run_ended = 0.0
         self.device, self._dtype = str(device), needs[0].dtype
-        self.observers = Observers(plugins)
+        self.observers = Observers(self._plugins)
         self.generation: Generation | None = None
         """What the next run is told to observers as, by whoever also finishes it; None: this attachment does both."""
         self._receipt: Receipt | None = None
@@ -135,7 +135,7 @@ class Attachment:
         Raises:
             CacheError, InputError, PluginError: as `attach` does; the policy stays what it was.
         """
-        self._caching.use(choose_policy(load_plugins(), cache, settings))
+        self._caching.use(choose_policy(self._plugins, cache, settings))
 
     def detach(self) -> None:
         """Leave the pipeline as it was; doing it twice is harmless."""

@@ -15,7 +15,7 @@ from fastvideo_core import output
 from fastvideo_core.attachment import attach
 from fastvideo_core.attention.request import configure, settle
 from fastvideo_core.caching.policy import CachePolicy
-from fastvideo_core.caching.request import check_policy
+from fastvideo_core.caching.request import check_policy, split
 from fastvideo_core.errors import AttachError, InputError
 from fastvideo_core.loading import (
     check_compile,
@@ -265,7 +265,7 @@ def _cache_of(enable_teacache: bool, cache: str | CachePolicy | None) -> str | C
     """What the two arguments ask for together."""
     if not enable_teacache:
         return cache
-    name = cache.partition("@")[0].strip().upper() if isinstance(cache, str) else getattr(cache, "name", TEACACHE)
+    name = split(cache, "cache=")[0] if isinstance(cache, str) else getattr(cache, "name", TEACACHE)
     if name != TEACACHE:
         raise InputError(
             f"enable_teacache=True asks for {TEACACHE}, cache={cache!r} for something else; give one of them"

@@ -13,8 +13,7 @@ from fastvideo_core.errors import CacheError
 if TYPE_CHECKING:
     import torch
 
-SignalReader = Callable[[Any, tuple[Any, ...]], "torch.Tensor"]
-"""The signal, from the first block and the arguments that it is called with."""
+    from fastvideo_core.models.family import SignalReader
 
 _LETTERS = {Action.COMPUTE: "C", Action.REUSE: "R", Action.FORECAST: "F"}
 

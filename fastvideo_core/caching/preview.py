@@ -36,7 +36,8 @@ def preview_plan(
         CacheError: the policy does not serve the model, or decides only while it runs.
     """
     info = read_model(load_plugins(), model_path)
-    fitted = fit(policy, model_of(info.family, info.location, info.pipeline))
+    model = model_of(info.family, info.location, info.pipeline)
+    fitted = fit(policy, model)
     params = SamplingParam.from_preset(info.preset)
     if num_steps is not None:
         params.num_inference_steps = num_steps
@@ -48,7 +49,7 @@ def preview_plan(
         if steps and fitted.signal in info.family.time_signals:
             transformer = _time_modules(info, "transformer" if expert == 0 else f"transformer_{expert + 1}")
             changes = signal_changes(info.family, transformer, fitted.signal, steps)
-        stream = Stream(model_of(info.family, info.location, info.pipeline), "", expert, len(steps), steps, changes)
+        stream = Stream(model, "", expert, len(steps), steps, changes)
         plan = fitted.plan(stream)
         if plan is None:
             raise PolicyMismatchError(

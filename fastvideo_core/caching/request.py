@@ -15,7 +15,7 @@ from fastvideo_core.lookup import unknown_name
 from fastvideo_core.models.family import ModelFamily
 from fastvideo_core.models.info import ModelInfo
 from fastvideo_core.plugins import Plugin, Plugins
-from fastvideo_core.settings import read_settings
+from fastvideo_core.settings import normalize_backend_name, read_settings
 
 Policy = TypeVar("Policy", bound=CachePolicy)
 
@@ -76,7 +76,7 @@ def split(asked: str, origin: str) -> tuple[str, dict[str, Any]]:
                 "such as TEACACHE@0.08"
             )
         values[key.strip()] = _value(value.strip())
-    return name.strip().upper().replace("-", "_"), values
+    return normalize_backend_name(name) or "", values
 
 
 def _value(text: str) -> Any:

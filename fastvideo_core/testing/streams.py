@@ -5,10 +5,8 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from functools import cached_property
-from io import StringIO
 from typing import Any
 
 import torch
@@ -159,11 +157,9 @@ def latents(pipe: Any, num_steps: int = 12, seed: int = 1, **options: Any) -> to
     return made
 
 
-@contextmanager
-def cached(pipe: Any, policy: CachePolicy) -> Any:
+def cached(pipe: Any, policy: CachePolicy) -> Attachment:
     """The pipeline with the policy on it, and with torch's own attention."""
-    with redirect_stderr(StringIO()), attach(pipe, attention_backend="TORCH_SDPA", cache=policy) as attachment:
-        yield attachment
+    return attach(pipe, attention_backend="TORCH_SDPA", cache=policy)
 
 
 def letters_of(attachment: Attachment) -> dict[str, str]:
