@@ -152,10 +152,11 @@ def load_plugins() -> Plugins:
         "mochi": mochi,
         "progress-bar": progress,
     }
-    own = [Plugin(name, CORE_DISTRIBUTION, own_version()) for name in modules]
+    version_here = own_version()
+    own = [Plugin(name, CORE_DISTRIBUTION, version_here) for name in modules]
     for plugin in own:
         _register(plugin, modules[plugin.name])
-    return Plugins([*own, *(_load(entry_point) for entry_point in _entry_points())])
+    return Plugins([*own, *(_load(entry_point, *distribution) for entry_point, distribution in _entry_points())])
 
 
 def own_version() -> str:
@@ -166,19 +167,23 @@ def own_version() -> str:
         return "unknown"
 
 
-def _entry_points() -> list[EntryPoint]:
-    """Sorted, so that listings do not depend on the file system; the same one found twice counts once."""
+def _entry_points() -> list[tuple[EntryPoint, tuple[str, str]]]:
+    """Each with name and version of its distribution.
+
+    Sorted, so that listings do not depend on the file system; the same one found twice counts once.
+    """
     found = {(_distribution(ep), ep.name, ep.value): ep for ep in entry_points(group=hookspecs.PROJECT)}
-    return [found[key] for key in sorted(found)]
+    return [(found[key], key[0]) for key in sorted(found)]
 
 
 def _distribution(entry_point: EntryPoint) -> tuple[str, str]:
-    dist = entry_point.dist
-    return (dist.name, dist.version) if dist else ("unknown", "unknown")
+    # Read once: each look at a distribution's metadata parses the whole file, its README included.
+    metadata = entry_point.dist.metadata if entry_point.dist else {"Name": "unknown", "Version": "unknown"}
+    return metadata["Name"], metadata["Version"]
 
 
-def _load(entry_point: EntryPoint) -> Plugin:
-    plugin = Plugin(entry_point.name, *_distribution(entry_point))
+def _load(entry_point: EntryPoint, distribution: str, version: str) -> Plugin:
+    plugin = Plugin(entry_point.name, distribution, version)
     names = {normalize_plugin_name(plugin.name), normalize_plugin_name(plugin.distribution), "*"}
     if names & read_settings().disabled_plugins:
         plugin.status = "disabled"

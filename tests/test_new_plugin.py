@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -25,6 +26,7 @@ def test_both_kinds_pass_as_they_stand(environment: Environment, tmp_path: Path,
         tests = subprocess.run(
             [str(environment.python), "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"],
             cwd=tmp_path,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
             capture_output=True,
             text=True,
             timeout=240,

@@ -22,6 +22,8 @@ class TestPlain(AttentionBackendSuite):
     backend = Plain()
 
 
+UNNEEDED = ("xdist", "cacheprovider", "hypothesispytest")
+
 FAULTS = {
     "DropsMask": {"test_output_is_attention"},
     "IgnoresScale": {"test_output_is_attention"},
@@ -55,7 +57,8 @@ def test_a_seeded_fault_fails_the_suite(fault: str, pytester: pytest.Pytester) -
 
 def failures(pytester: pytest.Pytester, *options: str) -> set[str]:
     """Names of the tests that failed in a run of the test file that was made."""
-    recorder: Any = pytester.inline_run("-p", "no:xdist", "-p", "no:cacheprovider", "-q", *options)
+    quick = ("--assert=plain", "--tb=no", *(word for name in UNNEEDED for word in ("-p", f"no:{name}")))
+    recorder: Any = pytester.inline_run(*quick, "-q", *options)
     reports = recorder.getreports("pytest_runtest_logreport")
     assert reports, "nothing was collected"
     return {report.location[2].split(".")[1].partition("[")[0] for report in reports if report.failed}

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 
 import pytest
 import torch
@@ -21,12 +22,18 @@ from fastvideo_core.testing.cases import ROUNDING, Case, make_inputs, typical_he
 
 def find(named: str | AttentionBackend) -> tuple[AttentionBackend, Plugin, Plugins]:
     """The backend, its plugin and all plugins, whether it is installed or given as an object."""
-    plugins = load_plugins()
+    plugins = _installed_plugins()
     if isinstance(named, str):
         return *find_backend(plugins, named, "the suite's `backend`"), plugins
     plugin = Plugin("suite", "the suite's `backend`", "", backends=[named])
     others = [other for other in plugins.all if named.name not in other.provides]
     return named, plugin, Plugins([*others, plugin])
+
+
+@cache
+def _installed_plugins() -> Plugins:
+    """What is installed, discovered once for all tests."""
+    return load_plugins()
 
 
 def installed(named: str | AttentionBackend) -> tuple[AttentionBackend, Plugin]:

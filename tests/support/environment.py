@@ -75,10 +75,8 @@ class Environment:
 
     def install_project(self, project: Path) -> None:
         """Build a wheel of a project, and install it."""
-        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
         wheels = project / "dist"
-        build = [*pip, "wheel", "--no-index", "--no-deps", "--no-build-isolation", "-w", str(wheels), str(project)]
-        _check(build)
+        _check([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(wheels)], project)
         self.install_wheels(*wheels.glob("*.whl"))
 
     def install_wheels(self, *wheels: Path) -> None:
@@ -128,6 +126,6 @@ def build_bare_environment(folder: Path) -> Environment:
     return environment
 
 
-def _check(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+def _check(command: list[str], cwd: Path | None = None) -> None:
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stdout + done.stderr
