@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from fastvideo_core.hookspecs import API_VERSION, hookimpl
     from fastvideo_core.models.preset import ModelPreset
     from fastvideo_core.observers import Generation
+    from fastvideo_core.plugin_settings import setting
     from fastvideo_core.result import CacheReceipt, Receipt, RoleReceipt, VideoResult
     from fastvideo_core.sampling import SamplingParam, TeaCacheParams
 
@@ -75,6 +76,7 @@ _HOMES = {
     "hookimpl": "hookspecs",
     "preview_plan": "caching.preview",
     "relative_change": "caching.policy",
+    "setting": "plugin_settings",
 }
 
 __all__ = [
@@ -111,6 +113,7 @@ __all__ = [
     "hookimpl",
     "preview_plan",
     "relative_change",
+    "setting",
 ]
 
 

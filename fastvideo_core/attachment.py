@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from weakref import WeakSet
@@ -15,7 +15,7 @@ import torch
 
 from fastvideo_core import block_stack, diffusers_bridge
 from fastvideo_core.attention.backend import Run, TokenLayout, TokenOrder
-from fastvideo_core.attention.request import configure, settle
+from fastvideo_core.attention.request import settle
 from fastvideo_core.attention.router import Router
 from fastvideo_core.caching.gate import Passage
 from fastvideo_core.caching.policy import CachePolicy
@@ -25,6 +25,7 @@ from fastvideo_core.denoising_loop import DenoisingLoop
 from fastvideo_core.errors import AttachError, BackendNotUsedError
 from fastvideo_core.models import family_of, transformers_of
 from fastvideo_core.observers import Generation, Observers
+from fastvideo_core.plugin_settings import Config
 from fastvideo_core.plugins import CORE_DISTRIBUTION, load_plugins
 from fastvideo_core.result import Receipt, peak_memory_bytes, versions_of
 
@@ -35,17 +36,20 @@ def attach(
     pipe: Any,
     *,
     attention_backend: str | None = None,
-    attention_config: str | Path | None = None,
+    attention_config: Config = None,
     cache: str | CachePolicy | None = None,
+    cache_config: Mapping[str, Any] | None = None,
 ) -> Attachment:
     """Put an attention backend, and a caching policy if one is asked for, on a diffusers pipeline.
 
     Args:
         pipe: a supported pipeline, loaded and on the device and in the dtype it will run with.
         attention_backend: a name; default: FASTVIDEO_ATTENTION_BACKEND, else the fastest lossless one that fits.
-        attention_config: a file for the backend; default: FASTVIDEO_ATTENTION_CONFIG, else none.
+        attention_config: settings of the backend by name, or a file for its main one; default: its own variables of
+            the environment and FASTVIDEO_ATTENTION_CONFIG, else its defaults.
         cache: a caching policy: NAME, NAME@VALUE, NAME@VALUE:SETTING=VALUE, "none", or an object; default:
             FASTVIDEO_CACHE_POLICY, else none.
+        cache_config: settings of the policy by name, beside those that `cache` gives.
 
     Returns:
         An attachment: a context manager that detaches at its end; or call `detach()`.
@@ -55,11 +59,11 @@ def attach(
         AttachError: the pipeline is attached already, or its attention processors bypass diffusers' dispatch.
         BackendError: the backend is unknown, cannot run here or does not fit the model.
         CacheError: the caching policy is unknown or does not serve the model.
-        InputError: the configuration file cannot be used, or a setting of the policy does not fit.
+        InputError: a setting that the backend or the policy does not have, or a value that it does not take.
         PluginError: two plugins provide the backend or the policy.
         DiffusersVersionError: this diffusers version is not supported.
     """
-    return Attachment(pipe, attention_backend, attention_config, cache)
+    return Attachment(pipe, attention_backend, attention_config, cache, cache_config)
 
 
 class Attachment:
@@ -69,8 +73,9 @@ class Attachment:
         self,
         pipe: Any,
         attention_backend: str | None,
-        attention_config: str | Path | None,
+        attention_config: Config,
         cache: str | CachePolicy | None,
+        cache_config: Mapping[str, Any] | None,
     ) -> None:
         if pipe in _attached:
             raise AttachError(f"this {type(pipe).__name__} is attached already; detach it first")
@@ -82,12 +87,11 @@ class Attachment:
         needs = self.family.needs(int(first.config.attention_head_dim), first.dtype, device)
         sites = [site for transformer in transformers for site in self.family.attentions(transformer)]
         self._plugins = load_plugins()
-        self.requested, resolutions = settle(self._plugins, attention_backend, needs)
-        configure(resolutions, self.requested, attention_config)
+        self.requested, resolutions = settle(self._plugins, attention_backend, needs, attention_config)
         self.router = Router(resolutions, {site.role: site.calls for site in sites})
         model = model_of(self.family, str(pipe.name_or_path or type(pipe).__name__), type(pipe).__name__)
         self._caching = Caching(pipe, self.family, transformers, model)
-        self._caching.use(choose_policy(self._plugins, cache))
+        self._caching.use(choose_policy(self._plugins, cache, cache_config))
         self._needs = needs
         self._layers = Counter(site.role for site in self.family.attentions(first))
         self.run_started = self.run_ended = 0.0
@@ -125,17 +129,22 @@ class Attachment:
             raise AttachError("there is no receipt yet: the pipeline has not finished a run since it was attached")
         return self._receipt
 
-    def use_cache(self, cache: str | CachePolicy | None, settings: dict[str, dict[str, Any]] | None = None) -> None:
+    def use_cache(
+        self,
+        cache: str | CachePolicy | None,
+        cache_config: Mapping[str, Any] | None = None,
+        defaults: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
         """Change the caching policy from the next run on.
 
         Args:
-            cache: as for `attach`.
-            settings: per policy name, settings that count where `cache` does not give them.
+            cache, cache_config: as for `attach`.
+            defaults: per policy name, settings that count where the other two do not give them.
 
         Raises:
             CacheError, InputError, PluginError: as `attach` does; the policy stays what it was.
         """
-        self._caching.use(choose_policy(self._plugins, cache, settings))
+        self._caching.use(choose_policy(self._plugins, cache, cache_config, defaults))
 
     def detach(self) -> None:
         """Leave the pipeline as it was; doing it twice is harmless."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -13,7 +13,7 @@ import torch
 
 from fastvideo_core import output
 from fastvideo_core.attachment import attach
-from fastvideo_core.attention.request import configure, settle
+from fastvideo_core.attention.request import settle
 from fastvideo_core.caching.policy import CachePolicy
 from fastvideo_core.caching.request import check_policy, split
 from fastvideo_core.errors import AttachError, InputError
@@ -28,6 +28,7 @@ from fastvideo_core.loading import (
 )
 from fastvideo_core.models.info import ModelInfo, read_model
 from fastvideo_core.observers import Generation
+from fastvideo_core.plugin_settings import Config
 from fastvideo_core.plugins import load_plugins
 from fastvideo_core.result import VideoResult, peak_memory_bytes
 from fastvideo_core.sampling import SamplingParam, check_prompts
@@ -43,7 +44,7 @@ class VideoGenerator:
         pipe: Any,
         info: ModelInfo,
         attention_backend: str | None,
-        attention_config: str | Path | None,
+        attention_config: Config,
         load_seconds: float,
     ) -> None:
         self.info = info
@@ -64,7 +65,7 @@ class VideoGenerator:
         model_path: str | Path,
         *,
         attention_backend: str | None = None,
-        attention_config: str | Path | None = None,
+        attention_config: Config = None,
         device: str | None = None,
         dtype: torch.dtype | str | None = None,
         num_gpus: int = 1,
@@ -79,7 +80,8 @@ class VideoGenerator:
         Args:
             model_path: a preset's name, a local folder in diffusers format, or a hub id. Only safetensors are loaded.
             attention_backend: a name; default: FASTVIDEO_ATTENTION_BACKEND, else the fastest lossless one that fits.
-            attention_config: a file for that backend; default: FASTVIDEO_ATTENTION_CONFIG, else none.
+            attention_config: settings of that backend by name, or a file for its main one; default: its own variables
+                of the environment and FASTVIDEO_ATTENTION_CONFIG, else its defaults.
             device: default "cuda" where there is one, else "cpu".
             dtype: of the transformer and the text encoder; default bfloat16 on CUDA, float32 elsewhere. The
                 autoencoder stays in float32.
@@ -106,8 +108,7 @@ class VideoGenerator:
         if compile:
             check_compile(info, device, dit_cpu_offload)
         needs = info.family.needs(info.head_dim, dtype, torch.device(device))
-        requested, resolutions = settle(plugins, attention_backend, needs)
-        configure(resolutions, requested, attention_config)
+        settle(plugins, attention_backend, needs, attention_config)
         check_policy(plugins, None, info)
         start = time.perf_counter()
         pipe = load_pipeline(info, dtype)
@@ -124,6 +125,7 @@ class VideoGenerator:
         *,
         enable_teacache: bool = False,
         cache: str | CachePolicy | None = None,
+        cache_config: Mapping[str, Any] | None = None,
         **overrides: Any,
     ) -> VideoResult: ...
 
@@ -135,6 +137,7 @@ class VideoGenerator:
         *,
         enable_teacache: bool = False,
         cache: str | CachePolicy | None = None,
+        cache_config: Mapping[str, Any] | None = None,
         **overrides: Any,
     ) -> list[VideoResult]: ...
 
@@ -145,6 +148,7 @@ class VideoGenerator:
         *,
         enable_teacache: bool = False,
         cache: str | CachePolicy | None = None,
+        cache_config: Mapping[str, Any] | None = None,
         **overrides: Any,
     ) -> VideoResult | list[VideoResult]:
         """Generate a video, or one after the other for a list of prompts, each as if it was asked for alone.
@@ -155,6 +159,7 @@ class VideoGenerator:
             enable_teacache: short for cache="TEACACHE", with `teacache_params` of the sampling parameters.
             cache: a caching policy: NAME, NAME@VALUE, NAME@VALUE:SETTING=VALUE, "none", or an object; default:
                 FASTVIDEO_CACHE_POLICY, else none.
+            cache_config: settings of that policy by name, beside those that `cache` gives.
             overrides: any field of `SamplingParam`.
 
         Raises:
@@ -169,8 +174,8 @@ class VideoGenerator:
         params = (sampling_param or SamplingParam.from_preset(self.info.preset)).with_overrides(**overrides)
         prompts = check_prompts(prompt)
         params.check(self.info)
-        settings = {TEACACHE: params.teacache_params.settings()}
-        self._attachment.use_cache(_cache_of(enable_teacache, cache), settings)
+        defaults = {TEACACHE: params.teacache_params.settings()}
+        self._attachment.use_cache(_cache_of(enable_teacache, cache), cache_config, defaults)
         target = output.prepare_folder(params.output_path) if params.save_video else None
         results = [self._generate(one, params, target) for one in prompts]
         return results[0] if isinstance(prompt, str) else results

@@ -26,6 +26,7 @@ class RoleReceipt:
         distribution: the package that brought it, with its version.
         reason: why it was chosen.
         calls: how often it ran.
+        settings: every setting that it has, with the value that was given or its default.
         details: what the backend itself tells of the run, such as its sparsity.
         fallback: what served the calls that it turned out not to take, if FASTVIDEO_ATTENTION_FALLBACK allowed that.
     """
@@ -36,6 +37,7 @@ class RoleReceipt:
     distribution: str
     reason: str
     calls: int
+    settings: dict[str, Any] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
     fallback: RoleReceipt | None = None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +50,31 @@ def test_the_argument_comes_before_the_environment(monkeypatch: pytest.MonkeyPat
 def test_settings_by_name_beside_or_without_the_main_one() -> None:
     assert chosen("SCRIPTED@CR:ahead=true").policy == Scripted("CR", ahead=True)
     assert chosen("SCRIPTED@ahead=true").policy == Scripted(ahead=True)
-    assert chosen("SCRIPTED", settings={"SCRIPTED": {"script": "CFC"}, "OTHER": {"x": 1}}).policy == Scripted("CFC")
-    assert chosen("SCRIPTED@CR", settings={"SCRIPTED": {"script": "CFC"}}).policy == Scripted("CR")
+    assert chosen("SCRIPTED", defaults={"SCRIPTED": {"script": "CFC"}, "OTHER": {"x": 1}}).policy == Scripted("CFC")
+    assert chosen("SCRIPTED@CR", defaults={"SCRIPTED": {"script": "CFC"}}).policy == Scripted("CR")
+    assert chosen("SCRIPTED", config={"script": "CF"}, defaults={"SCRIPTED": {"script": "CFC"}}).policy == Scripted(
+        "CF"
+    )
+    assert chosen("SCRIPTED@CR", config={"ahead": True}).policy == Scripted("CR", ahead=True)
+
+
+@pytest.mark.parametrize(
+    ("asked", "config", "message"),
+    [
+        (
+            "SCRIPTED@CR",
+            {"script": "CF"},
+            "the setting 'script' of SCRIPTED is given twice, by cache= as 'SCRIPTED@CR'",
+        ),
+        ("SCRIPTED", {"scrip": "CF"}, "SCRIPTED has no setting 'scrip'; did you mean script?"),
+        (None, {"script": "CF"}, "cache_config gives script, but no caching policy was asked for: set cache="),
+        ("none", {"script": "CF"}, "cache_config gives script, but no caching policy was asked for"),
+        (Scripted("C"), {"script": "CF"}, "cache= is an object, which has its settings already"),
+    ],
+)
+def test_settings_that_would_be_ignored(asked: Any, config: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=re.escape(message)):
+        chosen(asked, config=config)
 
 
 @pytest.mark.parametrize(

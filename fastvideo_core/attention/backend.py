@@ -6,10 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
-from fastvideo_core.errors import InputError
+from fastvideo_core.plugin_settings import HasSettings
 
 if TYPE_CHECKING:
     import torch
@@ -197,7 +196,7 @@ def ask(backend: AttentionBackend) -> Probe:
         return Probe(False, reason=reason, remedy="Report it to the plugin's author", broken=True)
 
 
-class AttentionBackend(ABC):
+class AttentionBackend(HasSettings, ABC):
     """One attention kernel, or a family of kernels under one name."""
 
     name: ClassVar[str]
@@ -223,26 +222,18 @@ class AttentionBackend(ABC):
         """
         return 0
 
-    def configure(self, path: Path) -> None:
-        """Take the file that `attention_config=` or FASTVIDEO_ATTENTION_CONFIG names, when a backend is attached.
-
-        Raises:
-            InputError: the file cannot be read or means nothing to this backend; by default no file does.
-        """
-        raise InputError(f"{self.name} takes no configuration file; {str(path)!r} was given")
-
     def token_order(self, layout: TokenLayout, device: torch.device) -> TokenOrder | None:
         """The order in which it wants the video tokens, brought about once per forward pass. Default: as they are."""
         return None
 
-    def start_run(self, run: Run) -> None:  # noqa: B027  # optional
+    def start_run(self, run: Run) -> None:  # optional
         """Called before the first step of a run; raise a BackendError or InputError if it cannot be served."""
 
     def run_details(self) -> dict[str, Any]:
         """What the receipt should tell of the latest run beside the calls, as plain values. Default: nothing."""
         return {}
 
-    def finish_run(self) -> None:  # noqa: B027  # optional
+    def finish_run(self) -> None:  # optional
         """Called after a run that ended well, when the device is done; raise a BackendError to fail it.
 
         For what may not be looked at during the run because reading it would wait for the device.

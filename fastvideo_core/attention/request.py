@@ -2,37 +2,45 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from fastvideo_core.attention.backend import Need, Role
 from fastvideo_core.attention.resolve import Resolution, resolve
 from fastvideo_core.errors import InputError
+from fastvideo_core.plugin_settings import Config, Given
 from fastvideo_core.plugins import Plugins
 from fastvideo_core.settings import normalize_backend_name, read_settings
 
 
-def settle(plugins: Plugins, argument: str | None, needs: list[Need]) -> tuple[str | None, dict[Role, Resolution]]:
-    """The backend that was asked for, by argument or environment, and what serves each need."""
-    requested, origin = requested_backend(argument)
-    return requested, resolve(plugins, requested, origin, needs, read_settings().attention_fallback)
-
-
-def configure(resolutions: dict[Role, Resolution], requested: str | None, argument: str | Path | None) -> None:
-    """Give the file that argument or environment name to the backend that was asked for.
+def settle(
+    plugins: Plugins, argument: str | None, needs: list[Need], config: Config
+) -> tuple[str | None, dict[Role, Resolution]]:
+    """The backend that was asked for, by argument or environment, with its settings; and what serves each need.
 
     Raises:
-        InputError: no backend was asked for, or the one that was cannot use the file.
+        BackendError, PluginError: as `resolve` does.
+        InputError: settings were given and no backend was asked for, or it does not have or take them.
     """
-    path = Path(argument).expanduser() if argument else read_settings().attention_config
-    if path is None:
-        return
-    if requested is None:
+    requested, origin = requested_backend(argument)
+    file = file_of_environment()
+    if requested is None and (config or file):
+        given = config or (file and file.value)
         raise InputError(
-            f"the configuration file {str(path)!r} is for an attention backend, and none was asked for: set "
+            f"the configuration {str(given)!r} is for an attention backend, and none was asked for: set "
             "attention_backend= or FASTVIDEO_ATTENTION_BACKEND"
         )
-    for backend in {id(r.backend): r.backend for r in resolutions.values() if r.backend.name == requested}.values():
-        backend.configure(path)
+    return requested, resolve(
+        plugins,
+        requested,
+        origin,
+        needs,
+        read_settings().attention_fallback,
+        lambda backend: backend.take_settings(config, file),
+    )
+
+
+def file_of_environment() -> Given | None:
+    """The file that FASTVIDEO_ATTENTION_CONFIG names."""
+    path = read_settings().attention_config
+    return Given(path, "FASTVIDEO_ATTENTION_CONFIG") if path else None
 
 
 def requested_backend(argument: str | None) -> tuple[str | None, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -36,8 +36,17 @@ class Resolution:
         return replace(self, reason=f"FASTVIDEO_ATTENTION_FALLBACK, because {problem}", fallback=None)
 
 
+def _by_environment(backend: AttentionBackend) -> None:
+    backend.take_settings(None)
+
+
 def resolve(
-    plugins: Plugins, requested: str | None, origin: str, needs: Iterable[Need], fallback: str | None = None
+    plugins: Plugins,
+    requested: str | None,
+    origin: str,
+    needs: Iterable[Need],
+    fallback: str | None = None,
+    prepare: Callable[[AttentionBackend], None] = _by_environment,
 ) -> dict[Role, Resolution]:
     """Choose a backend for each need.
 
@@ -46,8 +55,10 @@ def resolve(
         origin: where the name came from, for messages and the receipt.
         fallback: the name of a backend to use where the requested one cannot run or does not fit; None: that is an
             error. A name that no plugin provides is an error all the same.
+        prepare: gives the requested backend its settings, before it is asked anything.
 
     Raises:
+        InputError: a setting of the requested backend, or of the fallback, that it does not have or take.
         UnknownBackendError: no plugin provides the requested backend.
         BackendUnavailableError: its kernel cannot be used on this machine.
         BackendMismatchError: it does not serve the model's head size, dtype or device, or none of its roles.
@@ -57,10 +68,10 @@ def resolve(
     if requested is None:
         return {need.role: _automatic(plugins, need, "automatic") for need in needs}
     if fallback is None or fallback == requested:
-        return _requested(plugins, requested, origin, needs)
+        return _requested(plugins, requested, origin, needs, prepare)
     spare = _requested(plugins, fallback, "FASTVIDEO_ATTENTION_FALLBACK", needs)
     try:
-        chosen = _requested(plugins, requested, origin, needs)
+        chosen = _requested(plugins, requested, origin, needs, prepare)
     except UnknownBackendError:
         raise
     except BackendError as error:
@@ -71,9 +82,16 @@ def resolve(
     }
 
 
-def _requested(plugins: Plugins, requested: str, origin: str, needs: list[Need]) -> dict[Role, Resolution]:
+def _requested(
+    plugins: Plugins,
+    requested: str,
+    origin: str,
+    needs: list[Need],
+    prepare: Callable[[AttentionBackend], None] = _by_environment,
+) -> dict[Role, Resolution]:
     """The backend of that name for the roles that it serves, the automatic one for the others."""
     backend, plugin = find_backend(plugins, requested, origin)
+    prepare(backend)
     probe = ask(backend)
     if not probe.available:
         raise BackendUnavailableError(

@@ -91,6 +91,7 @@ class Route:
             distribution=resolution.plugin.label,
             reason=reason or resolution.reason,
             calls=self.calls - (served.calls if served else 0),
+            settings=resolution.backend.settings_used(),
             details=resolution.backend.run_details(),
             fallback=served,
         )

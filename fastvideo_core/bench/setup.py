@@ -104,7 +104,7 @@ def prepare(
         check_compile(info, device, dit_cpu_offload=False)
     backends = [normalize_backend_name(name) or name for name in _split(attention, "--attention")]
     for name in backends:
-        settle(plugins, name, needs)
+        settle(plugins, name, needs, None)
     policies = _split(cache, "--cache")
     for asked in policies:
         check_policy(plugins, asked, info)

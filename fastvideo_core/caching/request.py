@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +14,7 @@ from fastvideo_core.errors import InputError, PolicyMismatchError, UnknownPolicy
 from fastvideo_core.lookup import unknown_name
 from fastvideo_core.models.family import ModelFamily
 from fastvideo_core.models.info import ModelInfo
+from fastvideo_core.plugin_settings import check_setting
 from fastvideo_core.plugins import Plugin, Plugins
 from fastvideo_core.settings import normalize_backend_name, read_settings
 
@@ -35,32 +36,52 @@ class ChosenPolicy:
 
 
 def choose_policy(
-    plugins: Plugins, argument: str | CachePolicy | None, settings: dict[str, dict[str, Any]] | None = None
+    plugins: Plugins,
+    argument: str | CachePolicy | None,
+    config: Mapping[str, Any] | None = None,
+    defaults: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> ChosenPolicy | None:
     """The policy that was asked for: by the argument, then the environment, else none.
 
     Args:
         argument: NAME, NAME@VALUE, NAME@VALUE:SETTING=VALUE…, NAME@SETTING=VALUE…, "none", or a policy object.
-        settings: per policy name, settings that count where the text does not give them.
+        config: settings by name, beside those in the text.
+        defaults: per policy name, settings that count where neither gives them.
 
     Raises:
         UnknownPolicyError: no plugin provides it.
-        InputError: a setting that it does not have, or a value that it does not take.
+        InputError: a setting that it does not have, a value that it does not take, a setting given twice, or settings
+            without a policy that they are for.
         DuplicateProviderError: two plugins provide it.
     """
+    config = config or {}
     if isinstance(argument, CachePolicy):
+        _refuse(config, f"cache= is an object, which has its settings already: {argument!r}")
         return ChosenPolicy(argument, "an object", "cache=")
     if argument is not None and not isinstance(argument, str):
         raise InputError(f"cache= takes a policy's name or object, not {argument!r}")
     asked, origin = (argument, "cache=") if argument else (read_settings().cache_policy, "FASTVIDEO_CACHE_POLICY")
-    if asked is None:
-        return None
-    name, values = split(asked, origin)
+    name, values = split(asked or NONE, origin)
     if name == NONE:
+        _refuse(config, "no caching policy was asked for: set cache= or FASTVIDEO_CACHE_POLICY")
         return None
     kind, plugin = find_policy(plugins, name, origin)
-    given = {**(settings or {}).get(name, {}), **_named(kind, values, asked, origin)}
+    values = _named(kind, values, asked or "", origin)
+    for key in values.keys() & config.keys():
+        raise InputError(f"the setting {key!r} of {name} is given twice, by {origin} as {asked!r} and by cache_config")
+    given = {**(defaults or {}).get(name, {}), **values, **config}
     return ChosenPolicy(make_policy(kind, given, f"{asked!r} (from {origin})"), plugin.label, f"requested by {origin}")
+
+
+def requested_policy(argument: str | None) -> str | None:
+    """The name of the policy that was asked for, by the argument, then the environment; None for none."""
+    name = split(argument or read_settings().cache_policy or NONE, "cache=")[0]
+    return None if name == NONE else name
+
+
+def _refuse(config: Mapping[str, Any], problem: str) -> None:
+    if config:
+        raise InputError(f"cache_config gives {', '.join(config)}, but {problem}")
 
 
 def split(asked: str, origin: str) -> tuple[str, dict[str, Any]]:
@@ -75,11 +96,11 @@ def split(asked: str, origin: str) -> tuple[str, dict[str, Any]]:
                 f"{asked!r} (from {origin}) is no caching policy; write NAME, NAME@VALUE or NAME@VALUE:SETTING=VALUE, "
                 "such as TEACACHE@0.08"
             )
-        values[key.strip()] = _value(value.strip())
+        values[key.strip()] = read_value(value.strip())
     return normalize_backend_name(name) or "", values
 
 
-def _value(text: str) -> Any:
+def read_value(text: str) -> Any:
     """Numbers, true, false and lists as JSON has them; anything else is text."""
     try:
         return json.loads(text)
@@ -102,13 +123,14 @@ def make_policy(kind: type[CachePolicy], settings: dict[str, Any], what: str) ->
     Raises:
         InputError: it has no such setting, or does not take the value.
     """
-    known = [name for name in inspect.signature(kind).parameters if name != "self"]
     for name in settings:
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"it has {', '.join(known) or 'none'}"
-            raise InputError(f"{what}: {kind.name} has no setting {name!r}; {hint}")
+        check_setting(kind.name, name, defaults_of(kind), what)
     return kind(**settings)
+
+
+def defaults_of(kind: type[CachePolicy]) -> dict[str, Any]:
+    """What can be set on a policy, and what it is if it is not."""
+    return {name: one.default for name, one in inspect.signature(kind).parameters.items() if name != "self"}
 
 
 def find_policy(plugins: Plugins, name: str, origin: str) -> tuple[type[CachePolicy], Plugin]:
@@ -133,9 +155,14 @@ def model_of(family: ModelFamily, name: str, pipeline: str) -> CachedModel:
     )
 
 
-def check_policy(plugins: Plugins, argument: str | CachePolicy | None, info: ModelInfo) -> None:
+def check_policy(
+    plugins: Plugins,
+    argument: str | CachePolicy | None,
+    info: ModelInfo,
+    config: Mapping[str, Any] | None = None,
+) -> None:
     """Refuse a policy, asked for by argument or environment, that is unknown or cannot serve a model; see `fit`."""
-    if chosen := choose_policy(plugins, argument):
+    if chosen := choose_policy(plugins, argument, config):
         fit(chosen.policy, model_of(info.family, info.location, info.pipeline))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -11,6 +12,10 @@ from typing import TypeAlias
 import click
 
 from fastvideo_core.attention.backend import AttentionBackend, Probe, ask
+from fastvideo_core.attention.request import file_of_environment, requested_backend
+from fastvideo_core.caching.request import defaults_of
+from fastvideo_core.errors import InputError
+from fastvideo_core.plugin_settings import shown
 from fastvideo_core.plugins import Plugin, Plugins, load_plugins, own_version
 from fastvideo_core.settings import VARIABLES, normalize_plugin_name, read_settings
 
@@ -27,7 +32,7 @@ def doctor_command() -> None:
     """
     found = load_plugins()
     click.echo(f"fastvideo-core {own_version()}, Python {sys.version.split()[0]}")
-    probes = [(backend, plugin, ask(backend)) for plugin in found.loaded for backend in plugin.backends]
+    probes = [(backend, plugin, _settled(backend)) for plugin in found.loaded for backend in plugin.backends]
     for line in (*_versions(), *_devices(), *_settings(found), *_backends(found, probes), *_policies(found)):
         click.echo(line)
     problems = list(_problems(found, probes))
@@ -35,6 +40,16 @@ def doctor_command() -> None:
     for problem in problems:
         click.echo(f"  {problem}")
     sys.exit(1 if problems else 0)
+
+
+def _settled(backend: AttentionBackend) -> Probe:
+    """What a backend says of its kernel, with the settings that the environment gives it."""
+    file = file_of_environment() if backend.name == requested_backend(None)[0] else None
+    try:
+        backend.take_settings(None, file)
+    except InputError as error:
+        return Probe(False, reason=str(error), remedy="Correct it, or unset it", broken=True)
+    return ask(backend)
 
 
 def _versions() -> Iterator[str]:
@@ -66,6 +81,13 @@ def _settings(found: Plugins) -> Iterator[str]:
     yield "\nenvironment"
     for name in VARIABLES:
         yield f"  {name}={os.environ[name]}" if name in os.environ else f"  {name} is not set"
+    variables = {
+        *VARIABLES,
+        *(one.variable for plugin in found.loaded for b in plugin.backends for one in b.declared_settings()),
+    }
+    for name in sorted(name for name in os.environ if name.startswith("FASTVIDEO_") and name not in variables):
+        close = difflib.get_close_matches(name, variables, n=1)
+        yield f"  {name} is read by nothing that is installed" + (f"; did you mean {close[0]}?" if close else "")
     known = {normalize_plugin_name(name) for plugin in found.all for name in (plugin.name, plugin.distribution)} | {"*"}
     for name in sorted(read_settings().disabled_plugins - known):
         yield f"  FASTVIDEO_DISABLE_PLUGINS names {name}, which is not installed"
@@ -79,9 +101,21 @@ def _backends(found: Plugins, probes: list[_Probed]) -> Iterator[str]:
             yield f"  {backend.name} ({plugin.label}): {probe.kernel} {probe.version}, {kind}"
         else:
             yield f"  {backend.name} ({plugin.label}) cannot run here: {probe.reason}. {probe.remedy}"
+        yield from _settings_of(backend)
     for plugin in found.all:
         if plugin.status == "disabled":
             yield f"  {plugin.label} is switched off by FASTVIDEO_DISABLE_PLUGINS"
+
+
+def _settings_of(backend: AttentionBackend) -> Iterator[str]:
+    """Each setting with its value here, where that comes from, and what it does."""
+    try:
+        values = backend.settings_used()
+    except InputError:  # reported as a problem
+        return
+    for one in backend.declared_settings():
+        origin = backend.origin_of(one.name) if backend.was_given(one.name) else f"default; {one.variable}"
+        yield f"      {one.name} = {shown(values[one.name])} ({origin}): {one.help}"
 
 
 def _policies(found: Plugins) -> Iterator[str]:
@@ -89,12 +123,14 @@ def _policies(found: Plugins) -> Iterator[str]:
     for plugin in found.loaded:
         for policy in plugin.policies:
             yield f"  {policy.name} ({plugin.label})"
+            for name, default in defaults_of(policy).items():
+                main = f"; {policy.name}@VALUE" if name == policy.main_setting else ""
+                yield f"      {name} = {shown(default)} (default{main})"
     if not found.policy_names():
         yield "  none is installed"
 
 
 def _problems(found: Plugins, probes: list[_Probed]) -> Iterator[str]:
-    from fastvideo_core.attention.request import requested_backend
     from fastvideo_core.attention.resolve import find_backend
     from fastvideo_core.caching.request import choose_policy
     from fastvideo_core.diffusers_bridge import check

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from fastvideo_core.cli.options import only_given, sampling_options
+from fastvideo_core.cli.options import only_given, sampling_options, settings_option, split_settings
 
 DEFAULT_MODEL = "shapes"
 
@@ -17,6 +17,7 @@ DEFAULT_MODEL = "shapes"
 @click.option("--attention-backend", metavar="NAME", help="Default: FASTVIDEO_ATTENTION_BACKEND, else automatic.")
 @click.option("--attention-config", metavar="FILE", help="For the backend. Default: FASTVIDEO_ATTENTION_CONFIG.")
 @click.option("--cache", metavar="POLICY", help="Such as TEACACHE@0.08. Default: FASTVIDEO_CACHE_POLICY, else none.")
+@settings_option
 @click.option("--negative-prompt", help="What the guidance leads away from.")
 @click.option("--image", "image_path", metavar="PATH", help="What an image-to-video model starts from.")
 @sampling_options
@@ -34,6 +35,7 @@ def generate_command(
     attention_backend: str | None,
     attention_config: str | None,
     cache: str | None,
+    settings: tuple[str, ...],
     device: str | None,
     dtype: str | None,
     compile: bool,  # noqa: A002  # the option's name
@@ -41,9 +43,11 @@ def generate_command(
     **overrides: Any,
 ) -> None:
     """Generate a video of PROMPT and write it with its receipt. What is not given comes from the model's preset."""
-    from fastvideo_core.caching.request import check_policy
+    from fastvideo_core.attention.request import requested_backend
+    from fastvideo_core.caching.request import check_policy, read_value, requested_policy
     from fastvideo_core.models.info import read_model
     from fastvideo_core.output import prepare_folder
+    from fastvideo_core.plugin_settings import MAIN, Given
     from fastvideo_core.plugins import load_plugins
     from fastvideo_core.sampling import SamplingParam, check_prompt
 
@@ -53,7 +57,11 @@ def generate_command(
     given = only_given(overrides)
     params = SamplingParam.from_preset(info.preset).with_overrides(**given)
     params.check(info)
-    check_policy(plugins, cache, info)
+    for_backend, for_policy = split_settings(settings, requested_backend(attention_backend)[0], requested_policy(cache))
+    if attention_config:
+        for_backend[MAIN] = Given(attention_config, "--attention-config")
+    cache_config = {key: read_value(one.value) for key, one in for_policy.items()}
+    check_policy(plugins, cache, info, cache_config)
     prepare_folder(params.output_path)
 
     from fastvideo_core.generator import VideoGenerator
@@ -61,12 +69,12 @@ def generate_command(
     with VideoGenerator.from_pretrained(
         model,
         attention_backend=attention_backend,
-        attention_config=attention_config,
+        attention_config=for_backend,
         device=device,
         dtype=dtype,
         compile=compile,
     ) as generator:
-        result = generator.generate_video(prompt, params, cache=cache)
+        result = generator.generate_video(prompt, params, cache=cache, cache_config=cache_config)
     if as_json:
         files = {"video_path": result.video_path, "receipt_path": result.receipt_path, "sheet_path": result.sheet_path}
         click.echo(_json({**{name: path and str(path) for name, path in files.items()}, **result.receipt.as_dict()}))

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
+
+from fastvideo_core.errors import InputError
+from fastvideo_core.plugin_settings import Given
+from fastvideo_core.settings import normalize_backend_name
 
 _SAMPLING = (
     click.option("--height", type=int, help="Pixels."),
@@ -21,6 +25,42 @@ def sampling_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(_SAMPLING):
         command = option(command)
     return command
+
+
+def settings_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --set, which `split_settings` reads."""
+    return click.option(
+        "--set",
+        "settings",
+        multiple=True,
+        metavar="NAME.KEY=VALUE",
+        help="A setting of the attention backend or the caching policy; may be repeated. `fv doctor` lists them.",
+    )(command)
+
+
+def split_settings(given: Sequence[str], *asked: str | None) -> list[dict[str, Any]]:
+    """The settings given with --set, for each of the names that were asked for.
+
+    Raises:
+        InputError: one is not NAME.KEY=VALUE, is for something that was not asked for, or is given twice.
+    """
+    found: list[dict[str, Any]] = [{} for _ in asked]
+    for text in given:
+        name, _, key = text.partition("=")[0].strip().rpartition(".")
+        if "=" not in text or not name or not key:
+            raise InputError(f"--set {text!r} is not NAME.KEY=VALUE, such as SLIDING_TILE_ATTN.window=3,3,3")
+        name = normalize_backend_name(name) or ""
+        if name not in asked:
+            names = " and ".join(one for one in asked if one) or "nothing"
+            raise InputError(
+                f"--set {text!r} is for {name}, but {names} was asked for: name it with --attention-backend or "
+                "--cache, or in the environment"
+            )
+        settings = found[asked.index(name)]
+        if key in settings:
+            raise InputError(f"--set gives {name}.{key} twice: {str(settings[key].value)!r} and {text!r}")
+        settings[key] = Given(text.partition("=")[2].strip(), f"--set {name}.{key}")
+    return found
 
 
 def only_given(options: dict[str, Any]) -> dict[str, Any]:

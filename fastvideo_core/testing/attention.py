@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -45,6 +46,9 @@ class AttentionBackendSuite(Suite):
 
     backend: ClassVar[str | AttentionBackend]
 
+    settings: ClassVar[Mapping[str, Any]] = {}
+    """Settings of the backend, by name."""
+
     def visible(self, case: Case) -> torch.Tensor | None:
         """What a sparse backend means to attend to: boolean, broadcasts to (batch, heads, queries, keys). None: all.
 
@@ -54,7 +58,7 @@ class AttentionBackendSuite(Suite):
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Make the grid."""
-        capabilities = find(self.backend)[0].capabilities
+        capabilities = find(self.backend, self.settings)[0].capabilities
         if "case" in metafunc.fixturenames:
             metafunc.parametrize("case", cases_for(capabilities), ids=str)
         if "role" in metafunc.fixturenames:
@@ -68,7 +72,7 @@ class AttentionBackendSuite(Suite):
         assert not run_python(_IMPORTS.format(name=backend.name, unwanted=unwanted)).split()
 
     def test_the_probe_answers(self) -> None:
-        probe = find(self.backend)[0].probe()
+        probe = find(self.backend, self.settings)[0].probe()
         assert isinstance(probe, Probe)
         if probe.available:
             assert probe.kernel, "a probe that is available names its kernel"
@@ -82,13 +86,13 @@ class AttentionBackendSuite(Suite):
         run_python(_PROBE.format(name=backend.name), CUDA_VISIBLE_DEVICES="")
 
     def test_a_lossy_backend_states_its_tolerance(self) -> None:
-        capabilities = find(self.backend)[0].capabilities
+        capabilities = find(self.backend, self.settings)[0].capabilities
         assert capabilities.lossless == (capabilities.tolerance is None), (
             "a backend that is not lossless states Capabilities.tolerance, one that is does not"
         )
 
     def test_output_is_attention(self, case: Case) -> None:
-        kernel = UsableBackend.ready(self.backend)
+        kernel = UsableBackend.ready(self.backend, self.settings)
         inputs = make_inputs(case, kernel.device)
         result = kernel.run(case)
         assert result.shape == inputs.query.shape
@@ -97,7 +101,7 @@ class AttentionBackendSuite(Suite):
         assert error <= kernel.tolerance(case), f"relative error {error:.2e}, allowed {kernel.tolerance(case):.2e}"
 
     def test_inputs_are_left_alone(self, role: Role) -> None:
-        kernel = UsableBackend.ready(self.backend)
+        kernel = UsableBackend.ready(self.backend, self.settings)
         inputs = make_inputs(kernel.plain(role), kernel.device)
         tensors = (inputs.query, inputs.key, inputs.value)
         before = [(tensor.clone(), tensor._version) for tensor in tensors]
@@ -107,14 +111,14 @@ class AttentionBackendSuite(Suite):
             assert torch.equal(tensor, copy), "an input was changed"
 
     def test_the_same_call_gives_the_same_bits(self, role: Role) -> None:
-        kernel = UsableBackend.ready(self.backend)
+        kernel = UsableBackend.ready(self.backend, self.settings)
         case = replace(kernel.plain(role), batch=2, grid=(5, 9, 13))
         first = kernel.run(case)
         for _ in range(3):
             assert torch.equal(kernel.run(case), first)
 
     def test_no_call_waits_for_the_device(self, role: Role) -> None:
-        kernel = UsableBackend.ready(self.backend)
+        kernel = UsableBackend.ready(self.backend, self.settings)
         case = kernel.plain(role)
         inputs = make_inputs(case, kernel.device)
         with kernel.forward(case) as router:
@@ -124,7 +128,7 @@ class AttentionBackendSuite(Suite):
                 router.routes[role](inputs.query, inputs.key, inputs.value)
 
     def test_layers_share_one_whole_graph(self, role: Role) -> None:
-        kernel = UsableBackend.ready(self.backend)
+        kernel = UsableBackend.ready(self.backend, self.settings)
         case = kernel.plain(role)
         inputs = make_inputs(case, kernel.device)
         graphs: list[Any] = []
@@ -143,16 +147,16 @@ class AttentionBackendSuite(Suite):
 
     @pytest.mark.parametrize("what", ["role", "head_dim", "dtype", "device"])
     def test_a_model_that_it_does_not_declare_is_refused(self, what: str) -> None:
-        kernel = UsableBackend.ready(self.backend)
+        kernel = UsableBackend.ready(self.backend, self.settings)
         need = undeclared(kernel, what)
         if need is None:
             pytest.skip(f"it declares every {what}")
         with pytest.raises(BackendMismatchError, match=kernel.backend.name):
-            resolve(kernel.plugins, kernel.backend.name, "its suite", [need])
+            resolve(kernel.plugins, kernel.backend.name, "its suite", [need], prepare=lambda backend: None)
 
     @pytest.mark.parametrize("what", ["arbitrary mask", "grouped heads"])
     def test_a_call_that_it_does_not_declare_is_refused(self, what: str, role: Role) -> None:
-        kernel = UsableBackend.ready(self.backend)
+        kernel = UsableBackend.ready(self.backend, self.settings)
         can = kernel.backend.capabilities
         if (MaskKind.ARBITRARY in can.masks) if what == "arbitrary mask" else can.grouped_heads:
             pytest.skip(f"it declares {what}")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
@@ -20,14 +22,20 @@ from fastvideo_core.plugins import Plugin, Plugins, load_plugins
 from fastvideo_core.testing.cases import ROUNDING, Case, make_inputs, typical_head_dim
 
 
-def find(named: str | AttentionBackend) -> tuple[AttentionBackend, Plugin, Plugins]:
-    """The backend, its plugin and all plugins, whether it is installed or given as an object."""
+def find(
+    named: str | AttentionBackend, settings: Mapping[str, Any] | None = None
+) -> tuple[AttentionBackend, Plugin, Plugins]:
+    """The backend with these settings, its plugin and all plugins, whether it is installed or given as an object."""
     plugins = _installed_plugins()
     if isinstance(named, str):
-        return *find_backend(plugins, named, "the suite's `backend`"), plugins
-    plugin = Plugin("suite", "the suite's `backend`", "", backends=[named])
-    others = [other for other in plugins.all if named.name not in other.provides]
-    return named, plugin, Plugins([*others, plugin])
+        found, plugin = find_backend(plugins, named, "the suite's `backend`")
+        backend, plugin = copy(found), replace(plugin)  # so that nothing of one suite's is met by another
+    else:
+        backend, plugin = named, Plugin("suite", "the suite's `backend`", "")
+    backend.take_settings(settings)
+    plugin.backends = [backend]
+    others = [other for other in plugins.all if backend.name not in other.provides]
+    return backend, plugin, Plugins([*others, plugin])
 
 
 @cache
@@ -62,8 +70,8 @@ class UsableBackend:
     device: str
 
     @classmethod
-    def ready(cls, named: str | AttentionBackend) -> UsableBackend:
-        backend, plugin, plugins = find(named)
+    def ready(cls, named: str | AttentionBackend, settings: Mapping[str, Any] | None = None) -> UsableBackend:
+        backend, plugin, plugins = find(named, settings)
         probe = ask(backend)
         if not probe.available:
             pytest.skip(f"{backend.name} cannot run here: {probe.reason}")

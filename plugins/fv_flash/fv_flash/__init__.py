@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastvideo_core import (
     AttentionBackend,
@@ -16,6 +15,7 @@ from fastvideo_core import (
     Probe,
     Role,
     hookimpl,
+    setting,
 )
 from fastvideo_core.kernels import Kernel, first_that_runs, gpu_generation, with_plain_strides
 
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     import torch
 
 api_version = 1
-
-VARIABLE = "FASTVIDEO_FLASH_ATTN_VERSION"
 
 KERNELS = {
     "2": Kernel(
@@ -57,6 +55,13 @@ KERNELS = {
 """By major version. FlashAttention 2 and 4 share the package flash_attn, so metadata tells them apart."""
 
 
+def _version(value: Any) -> str:
+    """A version that there is, from text or a number."""
+    if str(value) not in KERNELS:
+        raise ValueError("it must be 2, 3 or 4")
+    return str(value)
+
+
 def preference(generation: int | None) -> tuple[str, ...]:
     """The versions to try on a generation of GPUs, best first: 3 is for Hopper, 2 has no code for Blackwell alone."""
     if generation == 9:
@@ -64,10 +69,20 @@ def preference(generation: int | None) -> tuple[str, ...]:
     return ("2", "4") if (generation or 0) < 9 else ("4", "2")
 
 
+@dataclass(frozen=True)
+class FlashSettings:
+    """What can be set on FLASH_ATTN."""
+
+    version: str | None = setting(
+        None, "the version of FlashAttention; by default the best that is there for this GPU", parse=_version
+    )
+
+
 class FlashAttention(AttentionBackend):
     """Every role. Padding reaches it as shorter keys; any other mask is an error."""
 
     name = "FLASH_ATTN"
+    settings_type = FlashSettings
 
     @property
     def capabilities(self) -> Capabilities:
@@ -102,16 +117,13 @@ class FlashAttention(AttentionBackend):
     @cached_property
     def _chosen(self) -> tuple[Kernel, Probe]:
         """The version that was asked for, else the best that can be used here, and its probe."""
-        asked = os.environ.get(VARIABLE, "").strip()
-        if not asked:
+        asked = self.settings.version
+        if asked is None:
             return first_that_runs(KERNELS[version] for version in preference(gpu_generation()))
-        if asked not in KERNELS:
-            remedy = f"Set {VARIABLE} to {', '.join(KERNELS)}, or unset it"
-            return KERNELS["2"], Probe(False, reason=f"{VARIABLE} is {asked!r}", remedy=remedy, broken=True)
-        probe = KERNELS[asked].probe()
+        probe, origin = KERNELS[asked].probe(), self.origin_of("version")
         if probe.available:
             return KERNELS[asked], probe
-        reason, remedy = f"{probe.reason}; {VARIABLE} asks for it", f"{probe.remedy}, or unset {VARIABLE}"
+        reason, remedy = f"{probe.reason}; {origin} asks for it", f"{probe.remedy}, or unset {origin}"
         return KERNELS[asked], replace(probe, reason=reason, remedy=remedy)
 
 

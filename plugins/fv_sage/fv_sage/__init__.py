@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
@@ -15,8 +15,8 @@ from fastvideo_core import (
     Probe,
     Role,
     hookimpl,
+    setting,
 )
-from fastvideo_core.errors import InputError
 from fastvideo_core.kernels import Kernel, first_that_runs, gpu_generation, with_plain_strides
 from fv_sage.guard import FiniteGuard
 
@@ -63,15 +63,25 @@ _MANY_KEYS = 8192
 _HEAD_DIMS = {SAGE_1: {64, 96, 128}, SAGE_2: set(range(8, 129, 8)), SAGE_3: {64, 128}}
 
 
+@dataclass(frozen=True)
+class SageSettings:
+    """What can be set on SAGE_ATTN."""
+
+    cross: bool = setting(False, "whether to serve cross attention too, where it gains little")
+    guard: bool = setting(True, "whether NaN or infinity in the output ends the run with an error")
+
+
 class SageAttention(AttentionBackend):
-    """Self attention and joint attention; cross attention only if FASTVIDEO_SAGE_CROSS=1, as it gains little there."""
+    """Self attention and joint attention; cross attention only if it is asked for."""
 
     name = "SAGE_ATTN"
+    settings_type = SageSettings
+    variable_prefix = "FASTVIDEO_SAGE"
 
     @property
     def capabilities(self) -> Capabilities:
         kernel = self._chosen[0]
-        roles = {Role.SELF, Role.JOINT} | ({Role.CROSS} if _switch("FASTVIDEO_SAGE_CROSS", default=False) else set())
+        roles = {Role.SELF, Role.JOINT} | ({Role.CROSS} if self.settings.cross else set())
         return Capabilities(
             roles=frozenset(roles),
             lossless=False,
@@ -97,7 +107,7 @@ class SageAttention(AttentionBackend):
 
     @cached_property
     def _guard(self) -> FiniteGuard | None:
-        return FiniteGuard(self.name) if _switch("FASTVIDEO_SAGE_GUARD", default=True) else None
+        return FiniteGuard(self.name) if self.settings.guard else None
 
     @cached_property
     def _chosen(self) -> tuple[Kernel, Probe]:
@@ -151,14 +161,6 @@ def _heads_first(sageattn3_blackwell: Callable[..., torch.Tensor]) -> AttentionF
 
 
 _CALLS = {SAGE_1: _without_padding, SAGE_2: _tokens_first, SAGE_3: _heads_first}
-
-
-def _switch(name: str, default: bool) -> bool:
-    """0 or 1 from the environment."""
-    value = os.environ.get(name, "").strip() or str(int(default))
-    if value not in ("0", "1"):
-        raise InputError(f"{name} is {value!r}; set it to 0 or 1")
-    return value == "1"
 
 
 @hookimpl

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-import os
 from collections import Counter
 from collections.abc import Callable
 from functools import cached_property, lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastvideo_core import (
@@ -24,9 +22,10 @@ from fastvideo_core import (
 from fastvideo_core.errors import BackendMismatchError, InputError
 from fv_sta.kernels import KERNELS, dense
 from fv_sta.observer import OBSERVER
+from fv_sta.settings import StaSettings
 from fv_sta.sparse import Sparse, real_places, work_of
-from fv_sta.strategy import Strategy, Table, Uniform, check_windows, read_strategy
-from fv_sta.tiles import BLOCK, DEFAULT_TILE, Tiling, Triple, by, check_tile, parse_triple, tiling_for
+from fv_sta.strategy import Strategy, Table, Uniform, check_windows
+from fv_sta.tiles import BLOCK, Tiling, Triple, by, tiling_for
 from fv_sta.windows import describe, is_full
 
 if TYPE_CHECKING:
@@ -34,10 +33,6 @@ if TYPE_CHECKING:
 
 SparseFunction = Callable[..., "torch.Tensor"]
 
-KERNEL, TILE, WINDOW, DENSE, ORDER = (
-    f"FASTVIDEO_STA_{name}" for name in ("KERNEL", "TILE", "WINDOW", "DENSE", "ORDER")
-)
-DEFAULT_DENSE_SHARE = 0.25
 DEFAULT_WINDOW = (3, 3, 3)
 
 
@@ -45,6 +40,9 @@ class SlidingTileAttention(AttentionBackend):
     """Self attention and joint attention on any canvas; cross attention goes to the automatic backend."""
 
     name = "SLIDING_TILE_ATTN"
+    settings_type = StaSettings
+    main_setting = "file"
+    variable_prefix = "FASTVIDEO_STA"
     capabilities = Capabilities(
         roles=frozenset({Role.SELF, Role.JOINT}),
         lossless=False,
@@ -54,7 +52,6 @@ class SlidingTileAttention(AttentionBackend):
     )
 
     def __init__(self) -> None:
-        self._table: Table | None = None
         self._tallies: Counter[str] = Counter()
         self._windows_used: Counter[str] = Counter()
         self._last_grid: Triple | None = None
@@ -62,12 +59,7 @@ class SlidingTileAttention(AttentionBackend):
     def probe(self) -> Probe:
         return self._chosen[1]
 
-    def configure(self, path: Path) -> None:
-        self._table = read_strategy(path)
-
     def load(self) -> AttentionFunction:
-        # Read now: a wrong one is an error at construction, not in the middle of a run.
-        _ = self._tile_setting, self._window_setting, self._dense_share, self._orders_once
         return self.attend
 
     def token_order(self, layout: TokenLayout, device: torch.device) -> TokenOrder | None:
@@ -79,22 +71,24 @@ class SlidingTileAttention(AttentionBackend):
         if math.prod(tiling.tiles) == 1:
             raise InputError(
                 f"the canvas of {by(tiling.grid)} tokens is not larger than one tile of {by(tiling.tile)}: sliding "
-                f"tiles would be full attention; choose a smaller {TILE}, a larger video, or TORCH_SDPA"
+                f"tiles would be full attention; choose a smaller tile ({self.origin_of('tile')}), a larger video, or "
+                "TORCH_SDPA"
             )
         if OBSERVER.get() is not None:
             return
-        if self._table is None and self._window_setting is None and is_full(DEFAULT_WINDOW, tiling.tiles):
+        if self._table is None and self.settings.window is None and is_full(DEFAULT_WINDOW, tiling.tiles):
+            window, tile = self.origin_of("window"), self.origin_of("tile")
             raise InputError(
                 f"the canvas of {by(tiling.grid)} tokens has {by(tiling.tiles)} tiles of {by(tiling.tile)}, which the "
-                f"default window of {by(DEFAULT_WINDOW)} covers: that would be full attention; set {WINDOW} or a "
-                f"smaller {TILE}, choose a larger video, or TORCH_SDPA"
+                f"default window of {by(DEFAULT_WINDOW)} covers: that would be full attention; set {window} or a "
+                f"smaller {tile}, choose a larger video, or TORCH_SDPA"
             )
         if self._table is not None:
             _check_table(self._table, run, tiling)
             windows = self._table.distinct()
         else:
             windows = [self._uniform(tiling).window]
-            check_windows(windows, tiling.tiles, WINDOW)
+            check_windows(windows, tiling.tiles, self.origin_of("window"))
         text = min(run.layout.text_after, *(run.layout.text_real or (run.layout.text_after,)))
         sparse = Sparse(tiling, tuple(windows), run.layout.text_after, text, None)
         if not all(is_full(window, tiling.tiles) for window in windows):
@@ -168,32 +162,25 @@ class SlidingTileAttention(AttentionBackend):
             if problem is None:
                 return name, _loaded(name)
             problems.append(problem)
-        asked = f" ({KERNEL}={self._chosen[0][0]})" if self._asked_kernel else ""
+        asked = f" ({self.origin_of('kernel')}={self.settings.kernel})" if self.settings.kernel else ""
         raise BackendMismatchError(f"{self.name}{asked} cannot compute this: {'; '.join(problems)}")
-
-    @cached_property
-    def _asked_kernel(self) -> str:
-        return os.environ.get(KERNEL, "").strip().lower()
 
     @cached_property
     def _chosen(self) -> tuple[tuple[str, ...], Probe]:
         """The kernels that can be used here, best first, and the answer to a probe."""
-        asked = self._asked_kernel
-        if asked and asked not in KERNELS:
-            remedy = f"Set it to {', '.join(KERNELS)}, or unset it"
-            return (), Probe(False, reason=f"{KERNEL} is {asked!r}", remedy=remedy, broken=True)
+        asked = self.settings.kernel
         probes = {name: KERNELS[name].probe() for name in ((asked,) if asked else KERNELS)}
         usable = tuple(name for name, probe in probes.items() if probe.available)
         if usable:
             return usable, probes[usable[0]]
         if not asked:
             return (), probes["flex"]  # the one that should run anywhere
-        probe = probes[asked]
-        reason, remedy = f"{probe.reason}; {KERNEL} asks for it", f"{probe.remedy}, or unset {KERNEL}"
+        probe, origin = probes[asked], self.origin_of("kernel")
+        reason, remedy = f"{probe.reason}; {origin} asks for it", f"{probe.remedy}, or unset {origin}"
         return (), Probe(False, reason=reason, remedy=remedy, broken=probe.broken)
 
     def tiling(self, grid: Triple) -> Tiling:
-        tile = self._table.tile if self._table and self._table.tile else self._tile_setting
+        tile = self._table.tile if self._table and self._table.tile else self.settings.tile
         return tiling_for(grid, tile)
 
     def _strategy(self, tiling: Tiling) -> Strategy:
@@ -202,38 +189,16 @@ class SlidingTileAttention(AttentionBackend):
     def _uniform(self, tiling: Tiling) -> Uniform:
         """The window that was set; else 3 tiles along each axis, or all where there are fewer."""
         time, height, width = (min(size, count) for size, count in zip(DEFAULT_WINDOW, tiling.tiles, strict=True))
-        return Uniform(self._window_setting or (time, height, width), self._dense_share)
+        return Uniform(self.settings.window or (time, height, width), self.settings.dense)
 
-    @cached_property
-    def _tile_setting(self) -> Triple | None:
-        """None for the tile that pads least."""
-        text = os.environ.get(TILE, "").strip().lower()
-        if text == "auto":
-            return None
-        return check_tile(_setting(text, TILE), TILE) if text else DEFAULT_TILE
-
-    @cached_property
-    def _window_setting(self) -> Triple | None:
-        text = os.environ.get(WINDOW, "").strip()
-        return _setting(text, WINDOW) if text else None
-
-    @cached_property
-    def _dense_share(self) -> float:
-        text = os.environ.get(DENSE, "").strip()
-        try:
-            share = float(text or DEFAULT_DENSE_SHARE)
-        except ValueError:
-            share = math.nan
-        if not 0 <= share <= 1:
-            raise InputError(f"{DENSE} is {text!r}, it must be a share of the steps from 0 to 1")
-        return share
+    @property
+    def _table(self) -> Table | None:
+        table: Table | None = self.settings.file
+        return table
 
     @cached_property
     def _orders_once(self) -> bool:
-        text = os.environ.get(ORDER, "").strip().lower() or "forward"
-        if text not in ("forward", "layer"):
-            raise InputError(f"{ORDER} is {text!r}; set it to forward (once per forward pass) or layer (at each call)")
-        return text == "forward"
+        return bool(self.settings.order == "forward")
 
 
 @lru_cache(maxsize=8)
@@ -266,10 +231,6 @@ def _reorder(tensor: torch.Tensor, index: torch.Tensor, video: int) -> torch.Ten
 
     ordered = tensor[:, :video].index_select(1, index)
     return ordered if tensor.shape[1] == video else torch.cat((ordered, tensor[:, video:]), dim=1)
-
-
-def _setting(text: str, name: str) -> Triple:
-    return parse_triple(text, name, ": time,height,width")
 
 
 def _check_table(table: Table, run: Run, tiling: Tiling) -> None:

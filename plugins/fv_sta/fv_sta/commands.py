@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -136,9 +135,7 @@ def search_command(
     prompts = read_prompts(prompt_file)
     if not output.parent.is_dir():
         raise InputError(f"there is no folder {str(output.parent)!r} to write {output.name} into")
-    if tile:
-        os.environ["FASTVIDEO_STA_TILE"] = tile
-    generator, windows, sampling = _prepare(model, device, sampling, window_text)
+    generator, windows, sampling = _prepare(model, device, {"tile": tile} if tile else {}, sampling, window_text)
     notes = output.with_name(output.name + ".measured.npz")
     with generator:
         measured = measure(generator, prompts, sampling, windows, notes, prompt_progress(len(prompts)))
@@ -157,7 +154,7 @@ def search_command(
 
 
 def _prepare(
-    model: str, device: str | None, sampling: dict[str, Any], window_text: str | None
+    model: str, device: str | None, config: dict[str, Any], sampling: dict[str, Any], window_text: str | None
 ) -> tuple[Any, list[Triple], dict[str, Any]]:
     """The generator, the candidate windows on its canvas, and what was given of the sampling parameters."""
     from fastvideo_core import SamplingParam, VideoGenerator
@@ -167,13 +164,13 @@ def _prepare(
 
     given = only_given(sampling)
     params = SamplingParam.from_pretrained(model).with_overrides(**given)
-    generator = VideoGenerator.from_pretrained(model, attention_backend=SlidingTileAttention.name, device=device)
-    params.check(generator.info)
-    tiles = (
-        SlidingTileAttention()
-        .tiling(generator.info.geometry.grid(params.num_frames, params.height, params.width))
-        .tiles
+    generator = VideoGenerator.from_pretrained(
+        model, attention_backend=SlidingTileAttention.name, attention_config=config, device=device
     )
+    params.check(generator.info)
+    backend = SlidingTileAttention()
+    backend.take_settings(config)
+    tiles = backend.tiling(generator.info.geometry.grid(params.num_frames, params.height, params.width)).tiles
     if not window_text:
         return generator, candidates(tiles), given
     windows = [_triple(part, "--windows") for part in window_text.split()]

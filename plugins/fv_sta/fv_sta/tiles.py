@@ -174,7 +174,7 @@ def check_tile(tile: Triple, origin: str) -> Triple:
     volume = math.prod(tile)
     if min(tile) < 1 or volume % BLOCK:
         raise InputError(
-            f"{origin}: a tile of {by(tile)} has {volume} tokens; it needs a multiple of {BLOCK}, such as 6x8x8, "
-            "4x8x8, 2x8x8 or 3x32x4, or 'auto'"
+            f"{origin + ': ' if origin else ''}a tile of {by(tile)} has {volume} tokens; it needs a multiple of "
+            f"{BLOCK}, such as 6x8x8, 4x8x8, 2x8x8 or 3x32x4, or 'auto'"
         )
     return tile

@@ -7,7 +7,7 @@ torch's own on a slice of the keys, with no mask at all.
 
 from __future__ import annotations
 
-import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fastvideo_core import (
@@ -20,8 +20,9 @@ from fastvideo_core import (
     Run,
     TokenLayout,
     hookimpl,
+    setting,
 )
-from fastvideo_core.errors import BackendMismatchError, InputError
+from fastvideo_core.errors import BackendMismatchError
 
 if TYPE_CHECKING:
     import torch
@@ -29,13 +30,20 @@ if TYPE_CHECKING:
 api_version = 1
 
 
+@dataclass(frozen=True)
+class Settings:
+    """What can be set, by name in Python and with --set, or as FASTVIDEO_NEIGHBORHOOD_FRAMES and so on."""
+
+    frames: int = setting(3, "frames of tokens before its own that a token sees", ge=0)
+    dense: float = setting(0.25, "share of the first steps with full attention", ge=0, le=1)
+    dense_layers: int = setting(1, "first layers with full attention", ge=0)
+
+
 class Neighborhood(AttentionBackend):
-    """FASTVIDEO_NEIGHBORHOOD_FRAMES frames of tokens before each are seen (default 3); the first
-    FASTVIDEO_NEIGHBORHOOD_DENSE_LAYERS layers (default 1) and the share FASTVIDEO_NEIGHBORHOOD_DENSE of the first steps
-    (default 0.25) have full attention.
-    """
+    """Self attention over a few frames; full attention in the first steps and layers."""
 
     name = "NEIGHBORHOOD"
+    settings_type = Settings
     capabilities = Capabilities(roles=frozenset({Role.SELF}), lossless=False, tolerance=0.02)
 
     def __init__(self) -> None:
@@ -48,19 +56,18 @@ class Neighborhood(AttentionBackend):
         from torch import cat
         from torch.nn.functional import scaled_dot_product_attention as sdpa
 
-        frames_seen, dense_layers = _number("FRAMES", 3, 10_000), _number("DENSE_LAYERS", 1, 10_000)
-        dense_share = _number("DENSE", 0.25, 1)
+        wanted = self.settings
 
         def full(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, call: AttentionCall) -> torch.Tensor:
             query, key, value = (tensor.transpose(1, 2) for tensor in (query, key, value))
             return sdpa(query, key, value, scale=call.scale).transpose(1, 2)
 
         def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, call: AttentionCall) -> torch.Tensor:
-            if call.layout is None or call.layer < dense_layers or call.step < dense_share * call.num_steps:
+            if call.layout is None or call.layer < wanted.dense_layers or call.step < wanted.dense * call.num_steps:
                 return full(query, key, value, call)
             self._local_calls += 1
             parts = []
-            for begin, end, first in _frames(call.layout, int(frames_seen)):
+            for begin, end, first in _frames(call.layout, wanted.frames):
                 parts.append(full(query[:, begin:end], key[:, first:end], value[:, first:end], call))
             return cat(parts, dim=1)
 
@@ -72,7 +79,7 @@ class Neighborhood(AttentionBackend):
             raise BackendMismatchError("NEIGHBORHOOD needs more than one frame of tokens; choose another backend")
 
     def run_details(self) -> dict[str, Any]:
-        return {"frames_seen": int(_number("FRAMES", 3, 10_000)), "calls_with_a_window": self._local_calls}
+        return {"calls_with_a_window": self._local_calls}
 
 
 def _frames(layout: TokenLayout, seen: int) -> list[tuple[int, int, int]]:
@@ -80,19 +87,6 @@ def _frames(layout: TokenLayout, seen: int) -> list[tuple[int, int, int]]:
     frames, height, width = layout.grid
     size = height * width
     return [(n * size, (n + 1) * size, max(0, n - seen) * size) for n in range(frames)]
-
-
-def _number(name: str, default: float, most: float) -> float:
-    """A setting from the environment."""
-    variable = f"FASTVIDEO_NEIGHBORHOOD_{name}"
-    text = os.environ.get(variable, "").strip()
-    try:
-        value = float(text) if text else default
-    except ValueError:
-        value = -1
-    if not 0 <= value <= most:
-        raise InputError(f"{variable} is {text!r}, it must be a number from 0 to {most}")
-    return value
 
 
 @hookimpl

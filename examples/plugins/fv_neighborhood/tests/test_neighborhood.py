@@ -1,6 +1,5 @@
 import pytest
 import torch
-from fv_neighborhood import Neighborhood
 
 from fastvideo_core import attach
 from fastvideo_core.errors import BackendMismatchError, InputError
@@ -11,15 +10,9 @@ from fastvideo_core.testing.streams import latents, small_pipeline
 FRAMES_SEEN = 1
 
 
-@pytest.fixture(autouse=True)
-def _no_dense_part(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FASTVIDEO_NEIGHBORHOOD_FRAMES", str(FRAMES_SEEN))
-    monkeypatch.setenv("FASTVIDEO_NEIGHBORHOOD_DENSE_LAYERS", "0")
-    monkeypatch.setenv("FASTVIDEO_NEIGHBORHOOD_DENSE", "0")
-
-
 class TestNeighborhood(AttentionBackendSuite):
-    backend = Neighborhood()
+    backend = "NEIGHBORHOOD"
+    settings = {"frames": FRAMES_SEEN, "dense": 0, "dense_layers": 0}  # noqa: RUF012  # an author would not annotate it
 
     def visible(self, case: Case) -> torch.Tensor:
         frame = torch.arange(case.queries) // (case.grid[1] * case.grid[2])
@@ -27,18 +20,16 @@ class TestNeighborhood(AttentionBackendSuite):
         return (behind >= 0) & (behind <= FRAMES_SEEN)
 
 
-def test_the_first_steps_and_layers_stay_dense(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_steps_and_layers_stay_dense() -> None:
     pipe = small_pipeline()
     plain = latents(pipe, num_steps=8)
-    monkeypatch.setenv("FASTVIDEO_NEIGHBORHOOD_DENSE", "0.5")
-    monkeypatch.setenv("FASTVIDEO_NEIGHBORHOOD_DENSE_LAYERS", "1")
-    with attach(pipe, attention_backend="NEIGHBORHOOD") as fv:
+    with attach(pipe, attention_backend="NEIGHBORHOOD", attention_config={"frames": 1, "dense": 0.5}) as fv:
         changed = latents(pipe, num_steps=8)
-    details = fv.receipt.attention["SELF"].details
-    assert details == {"frames_seen": FRAMES_SEEN, "calls_with_a_window": 4 * 2 * 2}
+    served = fv.receipt.attention["SELF"]
+    assert served.details == {"calls_with_a_window": 4 * 2 * 2}
+    assert served.settings == {"frames": 1, "dense": 0.5, "dense_layers": 1}
     assert not torch.equal(changed, plain)
-    monkeypatch.setenv("FASTVIDEO_NEIGHBORHOOD_DENSE", "1")
-    with attach(pipe, attention_backend="NEIGHBORHOOD"):
+    with attach(pipe, attention_backend="NEIGHBORHOOD", attention_config={"dense": 1}):
         torch.testing.assert_close(latents(pipe, num_steps=8), plain)
 
 
@@ -50,7 +41,5 @@ def test_what_it_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         latents(pipe, num_steps=2, num_frames=1)
     monkeypatch.setenv("FASTVIDEO_NEIGHBORHOOD_FRAMES", "many")
-    with pytest.raises(
-        InputError, match="FASTVIDEO_NEIGHBORHOOD_FRAMES is 'many', it must be a number from 0 to 10000"
-    ):
+    with pytest.raises(InputError, match="FASTVIDEO_NEIGHBORHOOD_FRAMES is 'many': input should be a valid integer"):
         attach(pipe, attention_backend="NEIGHBORHOOD")
