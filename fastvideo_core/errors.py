@@ -16,7 +16,7 @@
     │   ├── ModelNotFoundError      neither a preset, nor a model folder, nor a reachable hub id
     │   └── UnsupportedModelError   a model or pipeline that the core cannot read
     ├── InputError (ValueError)     a sampling parameter or option that does not fit
-    ├── OutputError                 a video cannot be written where it should go
+    ├── OutputError                 a video or another file cannot be written where it should go
     ├── AttachError                 a pipeline or generator in the wrong state
     └── DiffusersVersionError       diffusers' internals are not as expected
 
@@ -24,6 +24,11 @@ Messages say what was asked for, what is there, and what to do.
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fastvideo_core.result import VideoResult
 
 
 class FastVideoError(Exception):
@@ -91,7 +96,13 @@ class InputError(FastVideoError, ValueError):
 
 
 class OutputError(FastVideoError):
-    """A video cannot be written where it should go."""
+    """A video, or another file, cannot be written where it should go.
+
+    Attributes:
+        result: the video that could not be written, with its frames; None if there was none yet.
+    """
+
+    result: VideoResult | None = None
 
 
 class AttachError(FastVideoError):

@@ -1,23 +1,80 @@
-"""Files that appear when they are whole, and files of prompts."""
+"""Files that appear when they are whole, files that grow by whole lines, and files of prompts."""
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from fastvideo_core.errors import InputError
+from fastvideo_core.errors import InputError, OutputError
 
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """A temporary name to write to, renamed to `path` at the end; an exception leaves neither."""
+    """A temporary name to write to, renamed to `path` at the end; an exception leaves neither.
+
+    Raises:
+        OutputError: it cannot be written, such as on a full disk.
+    """
     temporary = path.with_name(f".{path.name}.part")
+    with _explained(path):
+        try:
+            yield temporary
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+class JsonLines:
+    """A file with a JSON value a line, that a program which was interrupted goes on with.
+
+    Raises:
+        OutputError: the file cannot be read or written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def read(self) -> list[Any]:
+        """What was appended; a last line that was cut off is removed.
+
+        Raises:
+            ValueError: a line is no JSON.
+        """
+        with _explained(self.path):
+            if not self.path.exists():
+                return []
+            content = self.path.read_bytes()
+            whole = content[: content.rfind(b"\n") + 1]
+            if whole != content:
+                os.truncate(self.path, len(whole))
+        return [json.loads(line) for line in whole.decode("utf-8").splitlines()]
+
+    def append(self, value: Any) -> None:
+        """Add a line, or leave the file as it was."""
+        with _explained(self.path):
+            size = self.path.stat().st_size if self.path.exists() else 0
+            try:
+                with self.path.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(value, ensure_ascii=False) + "\n")
+            except OSError:
+                if self.path.exists():
+                    os.truncate(self.path, size)
+                raise
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
     try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        raise OutputError(
+            f"{str(path)!r} cannot be written: {reason}; free some space, or choose another place"
+        ) from error
 
 
 def read_prompts(path: Path) -> list[str]:

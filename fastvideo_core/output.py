@@ -207,4 +207,7 @@ def _explained(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise OutputError(f"writing to {str(folder)!r} failed: {error}; nothing was kept") from error
+        raise OutputError(
+            f"writing to {str(folder)!r} failed: {error}; nothing was kept. Free some space, or choose another "
+            "output_path"
+        ) from error

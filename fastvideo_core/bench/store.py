@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastvideo_core.bench.setup import Combination, Sample, Setup
 from fastvideo_core.errors import InputError, OutputError
-from fastvideo_core.files import written_whole
+from fastvideo_core.files import JsonLines, written_whole
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,13 +57,13 @@ class Store:
     """
 
     def __init__(self, folder: Path, setup: Setup) -> None:
-        self.folder, self._lines = folder, folder / "measurements.jsonl"
+        self.folder, self._lines = folder, JsonLines(folder / "measurements.jsonl")
         self.videos, self._frames = folder / "videos", folder / "plain_frames"
         try:
             for path in (self.videos, self._frames):
                 path.mkdir(parents=True, exist_ok=True)
             self._check_setup(setup.describe())
-            self.known = {one.key: one for one in self._read()}
+            self.known = {one.key: one for one in (Measurement(**line) for line in self._lines.read())}
         except OSError as error:
             raise OutputError(f"{str(folder)!r} cannot be written to: {error}; choose another --output") from error
         self.shares: dict[str, float] = self._read_shares()
@@ -74,8 +74,7 @@ class Store:
 
     def add(self, measurement: Measurement) -> None:
         self.known[measurement.key] = measurement
-        with self._lines.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(measurement), ensure_ascii=False) + "\n")
+        self._lines.append(asdict(measurement))
 
     def add_share(self, attention: str, share: float) -> None:
         """Keep the share of denoising that is attention."""
@@ -111,15 +110,6 @@ class Store:
                 f"{str(self.folder)!r} holds a bench with other settings ({' '.join(before.split())}); choose another "
                 "--output"
             )
-
-    def _read(self) -> list[Measurement]:
-        """The measurements so far; a line that was cut off is forgotten."""
-        if not self._lines.exists():
-            return []
-        whole, _, cut = self._lines.read_text("utf-8").rpartition("\n")
-        if cut:
-            self._lines.write_text(f"{whole}\n" if whole else "", "utf-8")
-        return [Measurement(**json.loads(line)) for line in whole.splitlines()]
 
     def _read_shares(self) -> dict[str, float]:
         path = self.folder / "attention_share.json"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -109,13 +110,17 @@ def write_plugin(names: Names, kind: str, folder: Path) -> None:
     templates = files("fastvideo_core.cli") / "template"
     try:
         folder.mkdir(parents=True)
-        for path, template in contents.items():
-            (folder / path).parent.mkdir(exist_ok=True)
-            (folder / path).write_text(Template(templates.joinpath(template).read_text("utf-8")).substitute(values))
     except FileExistsError as error:
         raise OutputError(f"{str(folder)!r} is there already; choose another name or --into another folder") from error
     except OSError as error:
-        raise OutputError(f"{str(folder)!r} cannot be written: {error}") from error
+        raise OutputError(f"{str(folder)!r} cannot be made: {error}; choose another folder with --into") from error
+    try:
+        for path, template in contents.items():
+            (folder / path).parent.mkdir(exist_ok=True)
+            (folder / path).write_text(Template(templates.joinpath(template).read_text("utf-8")).substitute(values))
+    except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise OutputError(f"{str(folder)!r} cannot be written: {error}; free some space, or choose --into") from error
 
 
 def _core_series() -> tuple[int, int]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from fastvideo_core import Action, CachePolicy, Signal, Step, Stream, VideoGenerator, relative_change
 from fastvideo_core.errors import InputError
+from fastvideo_core.files import JsonLines
 from fv_teacache.coefficients import Calibration
 
 if TYPE_CHECKING:
@@ -75,9 +76,11 @@ def collect(
         InputError: the notes are of another calibration.
     """
     setup = {"model": generator.info.name, "signal": signal.value, **sampling}
-    known = _read_notes(notes, setup)
-    if not notes.exists():
-        notes.write_text(json.dumps(setup) + "\n", "utf-8")
+    lines = JsonLines(notes)
+    known = _read_notes(lines, setup)
+    if known is None:
+        lines.append(setup)
+        known = {}
     for number, prompt in enumerate(prompts):
         if prompt in known:
             continue
@@ -85,31 +88,23 @@ def collect(
         collector = Collector(signal)
         generator.generate_video(prompt, cache=collector, save_video=False, **sampling)
         known[prompt] = collector.pairs
-        with notes.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"prompt": prompt, "pairs": collector.pairs}) + "\n")
+        lines.append({"prompt": prompt, "pairs": collector.pairs})
     return [pair for prompt in dict.fromkeys(prompts) for pair in known[prompt]]
 
 
-def _read_notes(notes: Path, setup: dict[str, Any]) -> dict[str, list[Pair]]:
-    """What an interrupted calibration has measured; a last line that was cut off does not count."""
-    if not notes.exists():
-        return {}
-    lines = notes.read_text("utf-8").split("\n")
+def _read_notes(notes: JsonLines, setup: dict[str, Any]) -> dict[str, list[Pair]] | None:
+    """What an interrupted calibration has measured; None if there was none."""
     try:
-        if json.loads(lines[0]) != setup:
-            raise InputError(
-                f"{str(notes)!r} holds what was measured with other settings ({lines[0]}); remove it, or choose "
-                "another --output"
-            )
-        entries = [json.loads(line) for line in lines[1:-1]]
+        before, *entries = notes.read() or [None]
         known = {entry["prompt"]: [(float(x), float(y)) for x, y in entry["pairs"]] for entry in entries}
     except (ValueError, KeyError, TypeError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{str(notes)!r} is damaged ({error}); remove it") from error
-    if lines[-1]:
-        notes.write_text("".join(f"{line}\n" for line in lines[:-1]), "utf-8")
-    return known
+        raise InputError(f"{str(notes.path)!r} is damaged ({error}); remove it") from error
+    if before not in (None, setup):
+        raise InputError(
+            f"{str(notes.path)!r} holds what was measured with other settings ({json.dumps(before)}); remove it, or "
+            "choose another --output"
+        )
+    return None if before is None else known
 
 
 def fit(pairs: Iterable[Pair], signal: Signal, model: str, prompts: int, steps: int) -> Calibration:
