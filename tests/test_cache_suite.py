@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from fastvideo_core.testing import CachePolicySuite
 from tests.support import faulty_policies
 from tests.support.faulty_policies import Sound
-from tests.test_suite import failures
-
-pytest_plugins = ["pytester"]
+from tests.support.inner_run import failures
 
 
 class TestSound(CachePolicySuite):
@@ -43,19 +43,17 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_seeded_fault_fails_the_suite(fault: str, pytester: pytest.Pytester) -> None:
-    pytester.makepyfile(
-        f"""
-        from fastvideo_core.testing import CachePolicySuite
-        from tests.support.faulty_policies import {fault}
+def test_a_seeded_fault_fails_the_suite(fault: str, tmp_path: Path) -> None:
+    source = f"""
+from fastvideo_core.testing import CachePolicySuite
+from tests.support.faulty_policies import {fault}
 
-        class TestFault(CachePolicySuite):
-            policy = {fault}()
-            never = {fault}(skips=False)
-        """
-    )
-    failed = failures(pytester, "-k", "not compiled")
-    assert failed >= FAULTS[fault], failed
+class TestFault(CachePolicySuite):
+    policy = {fault}()
+    never = {fault}(skips=False)
+"""
+    failed = failures(tmp_path, source, "-k", "not compiled")
+    assert failed.keys() >= FAULTS[fault], failed
 
 
 def test_every_fault_is_tried() -> None:

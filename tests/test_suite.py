@@ -10,6 +10,7 @@ import pytest
 from fastvideo_core.testing import AttentionBackendSuite
 from tests.support import faulty
 from tests.support.faulty import Plain, Sound
+from tests.support.inner_run import failures
 
 pytest_plugins = ["pytester"]
 
@@ -21,8 +22,6 @@ class TestSound(AttentionBackendSuite):
 class TestPlain(AttentionBackendSuite):
     backend = Plain()
 
-
-UNNEEDED = ("xdist", "cacheprovider", "hypothesispytest")
 
 FAULTS = {
     "DropsMask": {"test_output_is_attention"},
@@ -42,26 +41,15 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_seeded_fault_fails_the_suite(fault: str, pytester: pytest.Pytester) -> None:
-    pytester.makepyfile(
-        f"""
-        from fastvideo_core.testing import AttentionBackendSuite
-        from tests.support.faulty import {fault}
+def test_a_seeded_fault_fails_the_suite(fault: str, tmp_path: Path) -> None:
+    source = f"""
+from fastvideo_core.testing import AttentionBackendSuite
+from tests.support.faulty import {fault}
 
-        class TestFault(AttentionBackendSuite):
-            backend = {fault}()
-        """
-    )
-    assert failures(pytester, "-k", "not layers_share") == FAULTS[fault]
-
-
-def failures(pytester: pytest.Pytester, *options: str) -> set[str]:
-    """Names of the tests that failed in a run of the test file that was made."""
-    quick = ("--assert=plain", "--tb=no", *(word for name in UNNEEDED for word in ("-p", f"no:{name}")))
-    recorder: Any = pytester.inline_run(*quick, "-q", *options)
-    reports = recorder.getreports("pytest_runtest_logreport")
-    assert reports, "nothing was collected"
-    return {report.location[2].split(".")[1].partition("[")[0] for report in reports if report.failed}
+class TestFault(AttentionBackendSuite):
+    backend = {fault}()
+"""
+    assert failures(tmp_path, source, "-k", "not layers_share").keys() == FAULTS[fault]
 
 
 def test_every_fault_is_tried() -> None:

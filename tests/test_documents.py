@@ -1,0 +1,124 @@
+"""The documents: they build, their links lead somewhere, they leave nothing out, and what they show runs."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from copy import deepcopy
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastvideo_core import SamplingParam, errors, hookspecs
+from fastvideo_core.loading import load_pipeline
+from fastvideo_core.models.info import ModelInfo
+from fastvideo_core.plugins import load_plugins
+from fastvideo_core.settings import VARIABLES
+from tests.support.documents import REASONS, ROOT, Reader, blocks, documents
+from tests.support.inner_run import failures
+
+DOCS = ROOT / "docs"
+
+
+def name_of(document: Path) -> str:
+    return str(document.relative_to(ROOT))
+
+
+def test_they_build(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-q", "-f", str(ROOT / "mkdocs.yml")]
+    done = subprocess.run([*command, "-d", str(tmp_path / "site")], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    built = {path.parent.name for path in (tmp_path / "site").rglob("index.html")}
+    assert built >= {path.stem for path in DOCS.glob("*.md")} - {"index"}
+
+
+@pytest.mark.parametrize("document", documents(), ids=name_of)
+def test_links_lead_somewhere(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", document.read_text("utf-8")):
+        if not re.match(r"(https?:|#)", target):
+            assert (document.parent / target.partition("#")[0]).exists(), target
+
+
+def test_no_hook_variable_or_error_is_left_out() -> None:
+    plugin_pages = "".join((DOCS / name).read_text("utf-8") for name in ("attention-plugin.md", "caching-policy.md"))
+    hooks = [name for name, value in vars(hookspecs).items() if name.startswith("fastvideo_") and callable(value)]
+    assert len(hooks) == 8
+    assert [hook for hook in hooks if f"`{hook}" not in plugin_pages] == []
+
+    variables = [*VARIABLES]
+    first_party = {path.name.replace("_", "-") for path in (ROOT / "plugins").iterdir()}
+    for plugin in load_plugins().loaded:
+        if plugin.distribution in first_party:
+            variables += [one.variable for backend in plugin.backends for one in backend.declared_settings()]
+    assert len(variables) > 12
+    page = (DOCS / "environment.md").read_text("utf-8")
+    assert [name for name in variables if f"| `{name}` |" not in page] == []
+    mentioned = set(re.findall(r"\bFASTVIDEO_[A-Z_]+[A-Z]\b", page))
+    assert mentioned <= {*variables}, "a variable that nothing reads"
+
+    page = (DOCS / "errors.md").read_text("utf-8")
+    kinds = [name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, Exception)]
+    assert [name for name in kinds if f"`{name}`" not in page] == []
+
+
+def test_every_block_runs_or_says_why_not() -> None:
+    known = set()
+    for document in documents():
+        for block in blocks(document):
+            if block.not_run is not None:
+                assert any(reason in block.not_run for reason in REASONS), f"{document.name}:{block.line}"
+                known.add(document.name)
+    assert known
+
+
+_loaded: dict[tuple[str, Any], Any] = {}
+
+
+def load_once(info: ModelInfo, dtype: Any) -> Any:
+    """A copy of a pipeline that is loaded once."""
+    key = (info.location, dtype)
+    if key not in _loaded:
+        _loaded[key] = load_pipeline(info, dtype)
+    return deepcopy(_loaded[key])
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """Fewer frames and steps than the preset has, one loading, and the prompts that pages speak of."""
+    made = SamplingParam.from_preset.__func__  # type: ignore[attr-defined]
+
+    def from_preset(cls: Any, preset: Any) -> SamplingParam:
+        params: SamplingParam = made(cls, preset)
+        few = {"num_frames": 9, "num_inference_steps": 11}
+        return params.with_overrides(**few) if preset is not None and preset.name == "shapes" else params
+
+    monkeypatch.setattr(SamplingParam, "from_preset", classmethod(from_preset))
+    monkeypatch.setattr("fastvideo_core.generator.load_pipeline", load_once)
+    colours = ("red", "green", "blue", "yellow", "purple")
+    (tmp_path / "prompts.txt").write_text(
+        "".join(f"a {one} circle moving left on a white background\n" for one in colours)
+    )
+    yield
+    monkeypatch.undo()
+
+
+@pytest.mark.parametrize("document", documents(), ids=name_of)
+def test_what_they_show_runs(document: Path, quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    Reader(monkeypatch).read(document)
+
+
+@pytest.mark.parametrize("page", ["attention-plugin.md", "caching-policy.md"])
+def test_the_plugins_that_they_show_pass_the_suite(page: str, tmp_path: Path) -> None:
+    module = [one.text for one in blocks(DOCS / page) if one.language == "python" and "generator." not in one.text]
+    assert "Suite):" in "".join(module)
+    assert failures(tmp_path, "\n\n".join(module)) == {}
+
+
+def test_every_plugin_of_this_project_is_spoken_of() -> None:
+    text = "".join(path.read_text("utf-8") for path in DOCS.glob("*.md"))
+    ours = {ep.dist.name for ep in entry_points(group="fastvideo") if ep.dist} | {"fastvideo-core"}
+    assert [name for name in sorted(ours) if name.startswith("fv-") and name not in text] == []
