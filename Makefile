@@ -1,6 +1,7 @@
 # make demo   install, generate a video with the embedded model, print its path and receipt
 # make test   install, then formatting, lint, types and tests: all that CI runs
 # make dist   install, then build and check an sdist and a wheel of every distribution in dist/
+# make docs   install, then the documentation in site/
 # make bench  install, then the benchmarks that this machine can run
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ PLUGINS := $(sort $(wildcard plugins/*/pyproject.toml))
 EXAMPLES := $(sort $(wildcard examples/plugins/*/pyproject.toml))
 PROMPT ?= a red circle moving left on a white background
 
-.PHONY: demo test dist bench
+.PHONY: demo test dist docs bench
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -25,6 +26,9 @@ test: $(VENV)/.installed
 dist: $(VENV)/.installed
 	rm -rf dist
 	$(BIN)/python tools/dist.py build dist
+
+docs: $(VENV)/.installed
+	$(BIN)/mkdocs build --strict
 
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/overhead.py

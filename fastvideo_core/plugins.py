@@ -60,6 +60,15 @@ class Plugin:
         return [thing.name for things in (self.backends, self.policies, self.presets) for thing in things]
 
     @property
+    def watches(self) -> bool:
+        """Whether it is told of generations."""
+        return self.manager is not None and any(
+            hook.get_hookimpls()
+            for name, hook in vars(self.manager.hook).items()
+            if name.startswith(("fastvideo_generation_", "fastvideo_step_"))
+        )
+
+    @property
     def cause(self) -> str | None:
         """The error in one line."""
         return f"{type(self.error).__name__}: {self.error}" if self.error else None

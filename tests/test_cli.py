@@ -67,7 +67,11 @@ def test_mistakes_are_one_line_before_anything_is_loaded(
 
 
 def test_plugins_lists_in_words_and_in_json() -> None:
-    assert "TORCH_SDPA" in invoke("plugins").stdout
+    words = invoke("plugins").stdout
+    assert "TORCH_SDPA" in words
+    assert [line.split()[0] for line in words.splitlines() if line.endswith("watches generations")][:1] == [
+        "progress-bar"
+    ]
     listed = json.loads(invoke("plugins", "--json").stdout)
     assert {"name": "torch-sdpa", "status": "loaded", "error": None}.items() <= listed[0].items()
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from copy import deepcopy
 from importlib.metadata import entry_points
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +77,9 @@ def test_every_block_runs_or_says_why_not() -> None:
     assert known
 
 
+PLACES = tuple(product(range(2), range(3), range(4)))
+"""Steps, layers and heads of a small file in the published format."""
+
 _loaded: dict[tuple[str, Any], Any] = {}
 
 
@@ -102,6 +107,8 @@ def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     (tmp_path / "prompts.txt").write_text(
         "".join(f"a {one} circle moving left on a white background\n" for one in colours)
     )
+    windows = {f"{step}_{layer}_{head}": [5, 6, 10] if step == 0 else [3, 3, 3] for step, layer, head in PLACES}
+    (tmp_path / "flat.json").write_text(json.dumps(windows))
     yield
     monkeypatch.undo()
 

@@ -22,7 +22,7 @@ def plugins_command(context: click.Context, as_json: bool) -> None:
         click.echo(json.dumps([_as_dict(plugin) for plugin in found], indent=2))
         return
     rows = [("PLUGIN", "DISTRIBUTION", "STATUS", "PROVIDES")]
-    rows += [(p.name, p.label, p.status, ", ".join(p.provides) or "-") for p in found]
+    rows += [(p.name, p.label, p.status, _what(p)) for p in found]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     for row in rows:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, [*widths, 0], strict=True)).rstrip())
@@ -34,6 +34,10 @@ def plugins_command(context: click.Context, as_json: bool) -> None:
 plugins_command.add_command(new_command)
 
 
+def _what(plugin: Plugin) -> str:
+    return ", ".join([*plugin.provides, *(["watches generations"] if plugin.watches else [])]) or "-"
+
+
 def _as_dict(plugin: Plugin) -> dict[str, object]:
     return {
         "name": plugin.name,
@@ -42,6 +46,7 @@ def _as_dict(plugin: Plugin) -> dict[str, object]:
         "status": plugin.status,
         "attention_backends": [backend.name for backend in plugin.backends],
         "cache_policies": [policy.name for policy in plugin.policies],
+        "watches": plugin.watches,
         "model_presets": [preset.name for preset in plugin.presets],
         "error": plugin.cause,
     }

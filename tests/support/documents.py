@@ -26,14 +26,14 @@ REASONS = (
     "needs a hub",
     "needs a package index",
     "takes hours",
+    "docs/sta.md runs one",
+    "docs/teacache.md runs it",
     "make test runs it",
     "make runs it",
     "tests/test_dist.py runs it",
     "tests/test_new_plugin.py runs it",
 )
 """Why a block may say that it is not run."""
-
-PYTEST = ("pytest", "make")
 
 
 @dataclass(frozen=True)
@@ -135,13 +135,40 @@ class Reader:
                 return done.exit_code, done.output
             if words[:2] == ["python", "-m"]:
                 patch.setattr(sys, "argv", words[2:])
-                runpy.run_module(words[2], run_name="__main__", alter_sys=False)
+                with pytest.raises(SystemExit) as end:
+                    runpy.run_module(words[2], run_name="__main__")
+                return int(end.value.code or 0), ""
+            if words[0] in _BY_MAKE:
+                _BY_MAKE[words[0]](words[1:], place)
                 return 0, ""
             if words[0] == "python":
                 patch.setattr(sys, "argv", words[1:])
                 runpy.run_path(str(ROOT / words[1]), run_name="__main__")
                 return 0, ""
         raise AssertionError(f"{place}: who runs {words[0]!r}? Say why it is not run")
+
+
+def _installs(arguments: list[str], place: str) -> None:
+    """`pip install -e FOLDER` of something that the Makefile has installed for these tests."""
+    assert arguments[:2] == ["install", "-e"], f"{place}: what pip installs from an index, no test can"
+    assert arguments[2] in (ROOT / "Makefile").read_text() or (ROOT / arguments[2]).match("examples/plugins/*"), place
+    assert (ROOT / arguments[2] / "pyproject.toml").exists(), place
+
+
+def _tests(arguments: list[str], place: str) -> None:
+    """`pytest FOLDER` of tests that this run of pytest has among its own."""
+    assert arguments, f"{place}: all of them?"
+    assert all(one.startswith("examples/plugins/") and (ROOT / one / "tests").is_dir() for one in arguments), place
+
+
+def _makes(arguments: list[str], place: str) -> None:
+    """`make TARGET`, which installs anew; CI begins with one."""
+    target = next(one for one in arguments if "=" not in one)
+    assert f"\n{target}: $(VENV)/.installed" in (ROOT / "Makefile").read_text(), place
+
+
+_BY_MAKE = {"pip": _installs, "pytest": _tests, "make": _makes}
+"""Commands that `make test` carries out around the tests: here only what they name is looked at."""
 
 
 def _lines(text: str) -> list[str]:
