@@ -98,7 +98,7 @@ def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
 
     def from_preset(cls: Any, preset: Any) -> SamplingParam:
         params: SamplingParam = made(cls, preset)
-        few = {"num_frames": 9, "num_inference_steps": 11}
+        few = {"height": 64, "width": 64, "num_frames": 9, "num_inference_steps": 11}
         return params.with_overrides(**few) if preset is not None and preset.name == "shapes" else params
 
     monkeypatch.setattr(SamplingParam, "from_preset", classmethod(from_preset))
