@@ -51,7 +51,7 @@ class JsonLines:
             whole = content[: content.rfind(b"\n") + 1]
             if whole != content:
                 os.truncate(self.path, len(whole))
-        return [json.loads(line) for line in whole.decode("utf-8").splitlines()]
+        return [json.loads(line) for line in whole.split(b"\n")[:-1]]
 
     def append(self, value: Any) -> None:
         """Add a line, or leave the file as it was."""

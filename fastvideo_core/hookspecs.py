@@ -26,7 +26,7 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 @hookspec
 def fastvideo_attention_backends() -> list[AttentionBackend]:  # type: ignore[empty-body]  # a spec has no body
-    """Return the attention backends that the plugin provides; must import neither torch nor a kernel."""
+    """Return the attention backends that the plugin provides, new objects; must import neither torch nor a kernel."""
 
 
 @hookspec

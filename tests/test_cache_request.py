@@ -64,7 +64,7 @@ def test_settings_by_name_beside_or_without_the_main_one() -> None:
         (
             "SCRIPTED@CR",
             {"script": "CF"},
-            "the setting 'script' of SCRIPTED is given twice, by cache= as 'SCRIPTED@CR'",
+            "'script' of SCRIPTED is given twice: in 'SCRIPTED@CR' (from cache=) and by its name",
         ),
         ("SCRIPTED", {"scrip": "CF"}, "SCRIPTED has no setting 'scrip'; did you mean script?"),
         (None, {"script": "CF"}, "cache_config gives script, but no caching policy was asked for: set cache="),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Iterator
@@ -115,5 +114,6 @@ def test_lines_are_whole_or_not_there(tmp_path: Path) -> None:
     assert lines.read() == [{"prompt": "café"}]
     lines.path.write_bytes(lines.path.read_bytes() + '{"prompt": "é'.encode()[:-1])
     assert lines.read() == [{"prompt": "café"}], "a line that was cut off, in the middle of a letter"
-    lines.append([2])
-    assert [json.loads(line) for line in lines.path.read_text().splitlines()] == [{"prompt": "café"}, [2]]
+    lines.append(["one line\u2028for JSON\x0b"])
+    assert lines.read() == [{"prompt": "café"}, ["one line\u2028for JSON\x0b"]]
+    assert lines.path.read_bytes().count(b"\n") == 2

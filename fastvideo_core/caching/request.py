@@ -68,7 +68,7 @@ def choose_policy(
     kind, plugin = find_policy(plugins, name, origin)
     values = _named(kind, values, asked or "", origin)
     for key in values.keys() & config.keys():
-        raise InputError(f"the setting {key!r} of {name} is given twice, by {origin} as {asked!r} and by cache_config")
+        raise InputError(f"the setting {key!r} of {name} is given twice: in {asked!r} (from {origin}) and by its name")
     given = {**(defaults or {}).get(name, {}), **values, **config}
     return ChosenPolicy(make_policy(kind, given, f"{asked!r} (from {origin})"), plugin.label, f"requested by {origin}")
 
