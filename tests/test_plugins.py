@@ -10,6 +10,7 @@ import pytest
 from fastvideo_core.errors import DuplicateProviderError
 from fastvideo_core.plugins import Plugin, Plugins, load_plugins
 from tests.support.environment import BACKEND
+from tests.support.installed import write_distribution
 
 GOOD = BACKEND.format(backend="GOOD_ATTN", version="1")
 
@@ -22,11 +23,7 @@ class Site:
 
     def add(self, distribution: str, source: str, version: str = "1.0") -> None:
         module = distribution.replace("-", "_") + "_module"
-        (self.folder / f"{module}.py").write_text(source)
-        info = self.folder / f"{distribution.replace('-', '_')}-{version}.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n")
-        (info / "entry_points.txt").write_text(f"[fastvideo]\n{distribution}-plugin = {module}\n")
+        write_distribution(self.folder, distribution, version, module, source, plugin=f"{distribution}-plugin")
 
     def load(self, distribution: str) -> Plugin:
         return next(plugin for plugin in load_plugins().all if plugin.distribution == distribution)

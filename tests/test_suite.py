@@ -11,6 +11,7 @@ from fastvideo_core.testing import AttentionBackendSuite
 from tests.support import faulty
 from tests.support.faulty import Plain, Sound
 from tests.support.inner_run import failures
+from tests.support.installed import write_distribution
 
 pytest_plugins = ["pytester"]
 
@@ -102,12 +103,8 @@ def fastvideo_attention_backends():
 
 def install(site: Path, monkeypatch: pytest.MonkeyPatch, top: str = "", available: str = "") -> None:
     """Put a distribution with one backend on the path, as an installer would leave it."""
-    metadata = site / "acme-1.0.dist-info"
-    metadata.mkdir(parents=True)
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: acme\nVersion: 1.0\n")
-    (metadata / "entry_points.txt").write_text("[fastvideo]\nacme = acme_kernel\n")
     available = available or "True, kernel='acme.kernel', version='1.0'"
-    (site / "acme_kernel.py").write_text(PLUGIN.format(top=top, available=available))
+    write_distribution(site, "acme", "1.0", "acme_kernel", PLUGIN.format(top=top, available=available), plugin="acme")
     monkeypatch.setenv("PYTHONPATH", str(site))
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import invalidate_caches
 from pathlib import Path
 
 import pytest
+
+from tests.support.installed import write_distribution
 
 FLASH_2 = """
 from torch.nn.functional import scaled_dot_product_attention as sdpa
@@ -121,13 +122,7 @@ class Site:
         self.folder = folder
 
     def install(self, distribution: str, version: str, module: str, source: str) -> None:
-        metadata = self.folder / f"{distribution.replace('-', '_')}-{version}.dist-info"
-        metadata.mkdir(parents=True)
-        (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n")
-        package = self.folder.joinpath(*module.split("."))
-        package.mkdir(parents=True, exist_ok=True)
-        (package / "__init__.py").write_text(source)
-        invalidate_caches()
+        write_distribution(self.folder, distribution, version, module, source)
 
     def install_flash(self, *versions: str) -> None:
         known = {
