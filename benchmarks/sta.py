@@ -1,8 +1,9 @@
-"""Sliding Tile Attention on this machine: python benchmarks/sta.py [--quick].
+"""Sliding Tile Attention on this machine: python benchmarks/sta.py [--quick] [--whole].
 
 Each kernel at several windows beside dense attention, alternating in one run; then a canvas that no tile divides, with
 the default tile and the one that pads least; then blocks of HunyuanVideo's size with tokens ordered once per forward
-pass and at each call. Block lists are built before timing starts.
+pass and at each call; with --whole, and then that alone, a forward pass of all of its blocks, with random weights, by
+backend. Block lists are built before timing starts.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from fv_sta.tiles import BLOCK, Tiling, Triple, by
 from fv_sta.windows import is_full
 
 from fastvideo_core import AttentionCall, Role, TokenLayout, attach
+from fastvideo_core.errors import BackendError
 
 CANVAS, QUICK_CANVAS = (30, 48, 80), (12, 16, 16)
 RAGGED, QUICK_RAGGED = (21, 30, 52), (7, 10, 13)
@@ -33,9 +35,14 @@ QUICK_WINDOWS: tuple[Triple, ...] = ((1, 1, 1), (1, 3, 1), (3, 4, 2))
 @click.command()
 @click.option("--device", default="cuda" if torch.cuda.is_available() else "cpu", show_default=True)
 @click.option("--quick", is_flag=True, help="Small canvases, to try the script.")
+@click.option("--whole", is_flag=True, help="A forward pass of the whole model by backend, and nothing else.")
 @click.option("--rounds", default=15, show_default=True)
-def main(device: str, quick: bool, rounds: int) -> None:
+def main(device: str, quick: bool, whole: bool, rounds: int) -> None:
     """Print what was measured."""
+    if whole:
+        for line in (describe(device), *whole_model(quick, device, rounds)):
+            print(line)
+        return
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     heads, head_dim = (4, 64) if quick else (24, 128)
     canvas, windows = (QUICK_CANVAS, QUICK_WINDOWS) if quick else (CANVAS, WINDOWS)
@@ -152,14 +159,42 @@ def orders(quick: bool, device: str, rounds: int) -> Iterator[str]:
         yield f"  {title:30} {1e3 * median(taken):9.2f} ms"
 
 
-def hunyuan_blocks(quick: bool, device: str) -> tuple[Any, dict[str, Any], Triple]:
+def whole_model(quick: bool, device: str, rounds: int) -> Iterator[str]:
+    """A forward pass of HunyuanVideo with each backend that can run."""
+    double, single = (2, 2) if quick else (20, 40)
+    pipe, inputs, grid = hunyuan_blocks(quick, device, double, single)
+    values = {"dense": 0, **({"tile": (4, 4, 8), "window": (1, 3, 1)} if quick else {})}
+    seconds = {}
+    for name in ("TORCH_SDPA", "FLASH_ATTN", "SLIDING_TILE_ATTN"):
+        config = values if name == "SLIDING_TILE_ATTN" else None
+        try:
+            attached = attach(pipe, attention_backend=name, attention_config=config)
+        except BackendError as error:
+            yield f"{name} is not measured: {error}"
+            continue
+        with attached, torch.inference_mode():
+            seconds[name] = alternate({"": lambda: pipe.transformer(**inputs)}, device, rounds, warm_up=1)[""]
+    yield f"\none forward pass of HunyuanVideo ({double} double and {single} single blocks), {by(grid)} tokens, eager"
+    plain = median(seconds["TORCH_SDPA"])
+    for name, taken in seconds.items():
+        low, high = 1e3 * min(taken), 1e3 * max(taken)
+        middle = median(taken)
+        yield f"  {name:18} {1e3 * middle:9.1f} ms ({low:.1f} to {high:.1f}), {plain / middle:.3f} x TORCH_SDPA"
+
+
+def hunyuan_blocks(quick: bool, device: str, double: int = 2, single: int = 4) -> tuple[Any, dict[str, Any], Triple]:
     from diffusers import FlowMatchEulerDiscreteScheduler, HunyuanVideoPipeline, HunyuanVideoTransformer3DModel
 
     grid = QUICK_CANVAS if quick else CANVAS
     sizes = {"num_attention_heads": 4, "attention_head_dim": 64, "rope_axes_dim": (16, 24, 24)} if quick else {}
     dtype = torch.float32 if quick else torch.bfloat16
-    with torch.device(device):
-        transformer = HunyuanVideoTransformer3DModel(num_layers=2, num_single_layers=4, **sizes)
+    usual = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)  # 13 billion weights are not made in float32 first
+    try:
+        with torch.device(device):
+            transformer = HunyuanVideoTransformer3DModel(num_layers=double, num_single_layers=single, **sizes)
+    finally:
+        torch.set_default_dtype(usual)
     parts = dict.fromkeys(("text_encoder", "tokenizer", "vae", "text_encoder_2", "tokenizer_2"))
     pipe = HunyuanVideoPipeline(
         transformer=transformer.to(dtype).eval(), scheduler=FlowMatchEulerDiscreteScheduler(), **parts
