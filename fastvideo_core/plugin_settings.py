@@ -158,7 +158,7 @@ def check_setting(owner: str, name: str, known: Iterable[str], where: str) -> No
     """
     known = list(known)
     if name not in known:
-        close = difflib.get_close_matches(name, known, n=1)
+        close = difflib.get_close_matches(str(name), known, n=1)
         hint = f"did you mean {close[0]}?" if close else f"it has {', '.join(known) or 'none'}"
         raise InputError(f"{where}: {owner} has no setting {name!r}; {hint}")
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from fastvideo_core import SamplingParam, VideoGenerator
 from fastvideo_core.caching.request import choose_policy
+from fastvideo_core.cli.options import split_settings
 from fastvideo_core.errors import FastVideoError
 from fastvideo_core.models.info import read_model
 from fastvideo_core.output import name_for
@@ -65,6 +66,34 @@ def test_environment_values(environment: dict[str, str]) -> None:
 def test_policies_as_text(asked: str) -> None:
     with said():
         choose_policy(PLUGINS, asked)
+
+
+BACKENDS = [name for name in PLUGINS.backend_names() if PLUGINS.backend(name)[0].declared_settings()]
+
+
+@QUICK
+@given(
+    st.sampled_from(BACKENDS),
+    st.lists(st.one_of(VALUES, JSON, st.text("0123456789,.-auto", max_size=8)), min_size=8, max_size=8),
+    st.one_of(st.none(), VALUES),
+)
+@example("SLIDING_TILE_ATTN", ["a\0b", "9" * 5000, (10**400,) * 3, 10**400, [], {}, None, 0], 3)
+@example("SLIDING_TILE_ATTN", [None] * 8, "")
+def test_settings_of_backends(name: str, values: list[Any], odd: Any) -> None:
+    backend = PLUGINS.backend(name)[0]
+    named = dict(zip([one.name for one in backend.declared_settings()], values, strict=False))
+    for config in ({odd: 1}, *({key: value} for key, value in named.items()), odd):
+        with said():
+            backend.take_settings(config)
+            assert backend.settings_used().keys() == named.keys()
+
+
+@QUICK
+@given(st.lists(st.one_of(st.text(max_size=30), st.text("TEACACHE.threshold=01", max_size=24)), max_size=3))
+def test_settings_on_the_command_line(given: list[str]) -> None:
+    with said():
+        found = split_settings(given, "TORCH_SDPA", "TEACACHE")
+        assert len(found) == 2
 
 
 @QUICK

@@ -17,7 +17,7 @@ GENERATE = ("generate", "cat", "--height", "32", "--width", "48", "--frames", "5
 DOUBLE = BACKEND.format(backend="DOUBLE_ATTN", version="9.9")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def double(environment: Environment) -> Iterator[Environment]:
     environment.install("acme-double", DOUBLE)
     yield environment
