@@ -16,7 +16,7 @@ from fastvideo_core.attachment import attach
 from fastvideo_core.attention.request import settle
 from fastvideo_core.caching.policy import CachePolicy
 from fastvideo_core.caching.request import check_policy, split
-from fastvideo_core.errors import AttachError, InputError, OutputError
+from fastvideo_core.errors import AttachError, InputError
 from fastvideo_core.loading import (
     check_compile,
     check_device,
@@ -208,7 +208,7 @@ class VideoGenerator:
         try:
             result = self._make(prompt, params)
             if target is not None:
-                _save(result, *target, params)
+                output.save_result(result, *target, params.fps, params.sheet)
             generation.video_path = result.video_path
         except BaseException as error:
             attachment.observers.failed(error)
@@ -252,28 +252,6 @@ class VideoGenerator:
         }
         receipt.peak_memory_bytes = peak_memory_bytes(device)
         return VideoResult(prompt, frames, receipt)
-
-
-def _save(result: VideoResult, folder: Path, stem: str | None, params: SamplingParam) -> None:
-    """Write the video, its receipt and, if asked for, a contact sheet; all of them or none."""
-    start = time.perf_counter()
-    with _kept(result), output.encoded(folder, result.frames, params.fps) as video:
-        result.receipt.seconds["encode"] = time.perf_counter() - start
-        files: dict[str, bytes | Path] = {".json": result.receipt.to_json().encode()}
-        if params.sheet:
-            files[".png"] = output.contact_sheet(result.frames)
-        names = output.save(folder, stem or output.name_for(result.prompt), {**files, ".mp4": video})
-    result.video_path, result.receipt_path, result.sheet_path = names[".mp4"], names[".json"], names.get(".png")
-
-
-@contextmanager
-def _kept(result: VideoResult) -> Iterator[None]:
-    """Let an error bring along the video that could not be written: making it again may take long."""
-    try:
-        yield
-    except OutputError as error:
-        error.result = result
-        raise
 
 
 def _cache_of(enable_teacache: bool, cache: str | CachePolicy | None) -> str | CachePolicy | None:

@@ -7,6 +7,7 @@ import math
 import os
 import re
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -18,6 +19,8 @@ from fastvideo_core.errors import InputError, OutputError
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from fastvideo_core.result import VideoResult
 
 _OTHER_FORMATS = {".avi", ".gif", ".mkv", ".mov", ".webm", ".m4v"}
 _NAME_LENGTH = 60
@@ -79,6 +82,26 @@ def name_for(prompt: str) -> str:
     words = re.findall(r"\w+", prompt.lower())
     name = "-".join(words).encode("ascii", "ignore").decode()[:_NAME_LENGTH].strip("-_")
     return name or "video"
+
+
+def save_result(result: VideoResult, folder: Path, stem: str | None, fps: int, sheet: bool) -> None:
+    """Write the video, its receipt and, if asked for, a contact sheet, all of them or none; and note where they are.
+
+    Raises:
+        OutputError: the folder cannot be written to; it brings along the result, as making it again may take long.
+    """
+    start = time.perf_counter()
+    try:
+        with encoded(folder, result.frames, fps) as video:
+            result.receipt.seconds["encode"] = time.perf_counter() - start
+            files: dict[str, bytes | Path] = {".json": result.receipt.to_json().encode()}
+            if sheet:
+                files[".png"] = contact_sheet(result.frames)
+            names = save(folder, stem or name_for(result.prompt), {**files, ".mp4": video})
+    except OutputError as error:
+        error.result = result
+        raise
+    result.video_path, result.receipt_path, result.sheet_path = names[".mp4"], names[".json"], names.get(".png")
 
 
 def save(folder: Path, stem: str, files: dict[str, bytes | Path]) -> dict[str, Path]:
