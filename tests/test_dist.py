@@ -96,14 +96,6 @@ def test_the_core_alone(environment_with: Callable[..., Environment], tmp_path: 
     assert "to get SAGE_ATTN: pip install fv-sage" in doctor.stdout
 
 
-def test_the_core_and_one_plugin(environment_with: Callable[..., Environment], tmp_path: Path) -> None:
-    environment = environment_with(CORE_DISTRIBUTION, "fv-sage")
-    assert plugins_of(environment, tmp_path) == {"fv-sage": "loaded"}
-    doctor = environment.fv("doctor", cwd=tmp_path, FASTVIDEO_ATTENTION_BACKEND="SAGE_ATTN")
-    assert doctor.returncode == 0, doctor.stdout
-    assert "SAGE_ATTN (fv-sage " in doctor.stdout
-
-
 def test_all_of_them_and_one_removed_again(environment_with: Callable[..., Environment], tmp_path: Path) -> None:
     names = [dist.read(project)["name"] for project in dist.projects()]
     environment = environment_with(*names)
@@ -138,16 +130,19 @@ def newer_core(tmp_path: Path) -> Path:
     return next(source.glob("dist/*.whl"))
 
 
-def test_an_old_plugin_with_a_newer_core(
+def test_one_plugin_and_then_a_newer_core(
     environment_with: Callable[..., Environment], newer_core: Path, tmp_path: Path
 ) -> None:
     environment = environment_with(CORE_DISTRIBUTION, "fv-sage")
+    assert plugins_of(environment, tmp_path) == {"fv-sage": "loaded"}
+    doctor = environment.fv("doctor", cwd=tmp_path, FASTVIDEO_ATTENTION_BACKEND="SAGE_ATTN")
+    assert doctor.returncode == 0, doctor.stdout
+    assert "SAGE_ATTN (fv-sage " in doctor.stdout
     environment.install_wheels(newer_core)
     assert plugins_of(environment, tmp_path) == {"fv-sage": "broken"}
-    doctor = environment.fv("doctor", cwd=tmp_path, FASTVIDEO_ATTENTION_BACKEND="SAGE_ATTN")
-    assert doctor.returncode == 1
-    assert f"states api_version {API_VERSION}, this fastvideo-core (0.2.0) has {API_VERSION + 1}" in doctor.stdout
-    assert "install matching versions of fv-sage and fastvideo-core" in doctor.stdout
+    listed = environment.fv("plugins", cwd=tmp_path).stderr
+    assert f"states api_version {API_VERSION}, this fastvideo-core (0.2.0) has {API_VERSION + 1}" in listed
+    assert "install matching versions of fv-sage and fastvideo-core" in listed
     pip = [sys.executable, "-m", "pip", "--python", str(environment.python), "check"]
     checked = subprocess.run(pip, capture_output=True, text=True)
     assert "fv-sage 0.1.0 has requirement fastvideo-core<0.2,>=0.1, but you have fastvideo-core 0.2.0" in checked.stdout

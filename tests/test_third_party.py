@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -70,14 +71,16 @@ def test_an_import_that_raises_hurts_only_who_asks_for_it(
         double.uninstall("fv-sage")
 
 
-def test_two_of_one_name_are_an_error_that_names_both(double: Environment, wan_folder: Path, tmp_path: Path) -> None:
+def test_two_of_one_name_are_an_error_that_names_both(double: Environment) -> None:
     double.install("other-double", DOUBLE, plugin="other", version="0.5")
     try:
-        asked = double.fv(
-            *GENERATE, "--model", str(wan_folder), cwd=tmp_path, FASTVIDEO_ATTENTION_BACKEND="DOUBLE_ATTN"
-        )
+        code = "from fastvideo_core.plugins import load_plugins; load_plugins().backend('DOUBLE_ATTN')"
+        asked = subprocess.run([str(double.python), "-c", code], capture_output=True, text=True)
         assert asked.returncode == 1
-        assert "acme-double 1.2.3 and other-double 0.5" in asked.stderr
+        assert (
+            "DuplicateProviderError: the attention backend DOUBLE_ATTN is provided by acme-double 1.2.3" in asked.stderr
+        )
+        assert "and other-double 0.5; uninstall one of them, or set FASTVIDEO_DISABLE_PLUGINS=" in asked.stderr
     finally:
         double.uninstall("other-double")
 
