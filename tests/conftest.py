@@ -14,6 +14,10 @@ from tests.support.environment import Environment, build_environment
 from tests.support.models import build_wan_pipeline
 
 
+# Before torch reads it: workers run side by side, and a pool of processes for each only starts slowly.
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+
+
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No FASTVIDEO_ variables, no hub, relative paths below the test's own folder."""

@@ -37,7 +37,7 @@ class OneHeadSize(SlidingTileAttention):
     """With fewer things to compile for."""
 
     capabilities = Capabilities(
-        roles=frozenset({Role.SELF, Role.JOINT}),
+        roles=frozenset({Role.JOINT}),
         lossless=False,
         tolerance=0.02,
         head_dims=frozenset({64}),
@@ -130,7 +130,7 @@ def test_auto_pads_least() -> None:
         assert best.places <= min(Tiling(grid, tile).places for tile in others)
 
 
-def qkv(tokens: int, heads: int = 3) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def qkv(tokens: int, heads: int = 2) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     torch.manual_seed(0)
     return torch.randn(1, tokens, heads, 16), torch.randn(1, tokens, heads, 16), torch.randn(1, tokens, heads, 16)
 
@@ -138,7 +138,7 @@ def qkv(tokens: int, heads: int = 3) -> tuple[torch.Tensor, torch.Tensor, torch.
 @pytest.mark.parametrize("grid", [(4, 16, 16), (5, 9, 13)])
 @pytest.mark.parametrize("text", [0, 37])
 def test_each_head_has_its_own_window(grid: Triple, text: int) -> None:
-    windows: list[Triple] = [(1, 1, 1), (2, 2, 2), (1, 2, 1)]
+    windows: list[Triple] = [(1, 1, 1), (1, 2, 1)]
     backend = SlidingTileAttention()
     backend.take_settings({"file": Table(np.array([[windows]], dtype=np.int32)), "tile": (2, 8, 8)})
     inputs = Inputs(*qkv(math.prod(grid) + text), None)
