@@ -13,7 +13,6 @@ from tests.support.backends import Recorder, plugins_with
 from tests.support.environment import Environment, build_environment
 from tests.support.models import build_wan_pipeline
 
-
 # Before torch reads it: workers run side by side, and a pool of processes for each only starts slowly.
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 
