@@ -50,12 +50,17 @@ class Given:
 
 @dataclass(frozen=True)
 class DeclaredSetting:
-    """A setting that a backend has, with the environment variable that gives it."""
+    """A setting that a backend has, with the environment variable that gives it.
+
+    Attributes:
+        is_parsed: whether its value is made by its own `parse`, so that what was given says more than the value.
+    """
 
     name: str
     default: Any
     help: str
     variable: str
+    is_parsed: bool
 
 
 class HasSettings:
@@ -104,8 +109,9 @@ class HasSettings:
         given = {self.main_setting: file} if file and self.main_setting else {}
         given |= {key: _as_given(value, f"attention_config[{key!r}]") for key, value in named.items()}
         known = self.declared_settings()
+        names = [declared.name for declared in known]
         for key, one in given.items():
-            check_setting(self.name, key, [setting.name for setting in known], one.origin)
+            check_setting(self.name, key, names, one.origin)
         for declared in known:
             if declared.name not in given and (text := os.environ.get(declared.variable, "").strip()):
                 given[declared.name] = Given(text, declared.variable)
@@ -125,9 +131,8 @@ class HasSettings:
         """Every setting with the value that was given, else its default."""
         values, given = self.settings, self._given or {}
         return {
-            declared.name: given[declared.name].value if _is_parsed(values, declared.name, given) else value
-            for declared in self.declared_settings()
-            for value in (getattr(values, declared.name),)
+            one.name: given[one.name].value if one.is_parsed and one.name in given else getattr(values, one.name)
+            for one in self.declared_settings()
         }
 
     def declared_settings(self) -> list[DeclaredSetting]:
@@ -135,7 +140,13 @@ class HasSettings:
         if self.settings_type is None:
             return []
         return [
-            DeclaredSetting(one.name, one.default, one.metadata.get("help", ""), self._variable(one.name))
+            DeclaredSetting(
+                one.name,
+                one.default,
+                one.metadata.get("help", ""),
+                self._variable(one.name),
+                bool(one.metadata.get("parse")),
+            )
             for one in fields(self.settings_type)
         ]
 
@@ -165,11 +176,6 @@ def check_setting(owner: str, name: str, known: Iterable[str], where: str) -> No
 
 def _as_given(value: Any, origin: str) -> Given:
     return value if isinstance(value, Given) else Given(value, origin)
-
-
-def _is_parsed(values: Any, name: str, given: Mapping[str, Given]) -> bool:
-    """Whether the value was made by the setting's own `parse`, so that what was given says more."""
-    return name in given and any(one.name == name and one.metadata.get("parse") for one in fields(values))
 
 
 def _make(kind: type[Any], given: Mapping[str, Given]) -> Any:
