@@ -25,10 +25,9 @@ import click
 import torch
 
 from fastvideo_core import AttentionBackend, Role, TokenLayout, attach
-from fastvideo_core.attention.backend import ask
-from fastvideo_core.attention.resolve import Resolution
-from fastvideo_core.attention.router import Router, attend
-from fastvideo_core.plugins import Plugin, load_plugins
+from fastvideo_core.discovery.plugins import Plugin, load_plugins
+from fastvideo_core.engine.attention.resolve import Resolution, probe_of
+from fastvideo_core.engine.attention.router import Router, attend
 
 SHAPES = ((1, 12, 32760, 128), (1, 40, 32760, 128), (1, 24, 115200, 128))
 QUICK_SHAPES = ((1, 4, 512, 64),)
@@ -55,7 +54,7 @@ class Candidate:
     @property
     def title(self) -> str:
         """Name and version of what runs."""
-        probe = ask(self.backend)
+        probe = probe_of(self.backend)
         return f"{self.backend.name} ({probe.kernel.partition('.')[0]} {probe.version})"
 
 
@@ -89,7 +88,7 @@ def candidates(device: str) -> Iterator[Candidate]:
             for variables in several if backend.name == "FLASH_ATTN" else [{}]:
                 with environment(variables):
                     chosen = load_plugins().backend(backend.name)[0]
-                    probe = ask(chosen)
+                    probe = probe_of(chosen)
                     devices = chosen.capabilities.devices
                 if probe.available and (devices is None or device in devices):
                     yield Candidate(chosen, plugin, variables)
@@ -121,7 +120,7 @@ def run_suite(candidate: Candidate) -> str:
 
 def direct_call(candidate: Candidate) -> Attend:
     """The kernel as its own documentation calls it."""
-    module, _, name = ask(candidate.backend).kernel.rpartition(".")
+    module, _, name = probe_of(candidate.backend).kernel.rpartition(".")
     function = getattr(import_module(module), name)
     if module == "sageattention":
         return lambda q, k, v: function(q, k, v, tensor_layout="NHD")
@@ -132,7 +131,7 @@ def direct_call(candidate: Candidate) -> Attend:
 
 def core_call(candidate: Candidate) -> Attend:
     """The same kernel through the core, as a transformer's attention reaches it."""
-    resolution = Resolution(Role.SELF, candidate.backend, candidate.plugin, ask(candidate.backend), "a benchmark")
+    resolution = Resolution(Role.SELF, candidate.backend, candidate.plugin, probe_of(candidate.backend), "a benchmark")
     router = Router({Role.SELF: resolution})
 
     def call(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:

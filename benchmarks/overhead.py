@@ -19,10 +19,10 @@ import click
 import torch
 
 from fastvideo_core import AttentionCall, Need, Role, TokenLayout, VideoGenerator
-from fastvideo_core.attention.resolve import resolve
-from fastvideo_core.attention.router import Router
-from fastvideo_core.attention.router import attend as routed
-from fastvideo_core.plugins import load_plugins
+from fastvideo_core.discovery.plugins import load_plugins
+from fastvideo_core.engine.attention.resolve import resolve
+from fastvideo_core.engine.attention.router import Router
+from fastvideo_core.engine.attention.router import attend as routed
 
 PROMPT = "a red circle moving left on a white background"
 

@@ -9,8 +9,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fastvideo_core.attachment import Attachment, attach
-    from fastvideo_core.attention.backend import (
+    from fastvideo_core.app.generator import VideoGenerator
+    from fastvideo_core.app.preview import preview_plan
+    from fastvideo_core.app.result import VideoResult
+    from fastvideo_core.app.sampling import SamplingParam, TeaCacheParams
+    from fastvideo_core.contract.attention import (
         AttentionBackend,
         AttentionCall,
         AttentionFunction,
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
         TokenLayout,
         TokenOrder,
     )
-    from fastvideo_core.caching.policy import (
+    from fastvideo_core.contract.caching import (
         Action,
         CachedModel,
         CachePolicy,
@@ -33,50 +36,48 @@ if TYPE_CHECKING:
         Stream,
         relative_change,
     )
-    from fastvideo_core.caching.preview import preview_plan
-    from fastvideo_core.generator import VideoGenerator
-    from fastvideo_core.hookspecs import API_VERSION, hookimpl
-    from fastvideo_core.models.preset import ModelPreset
-    from fastvideo_core.observers import Generation
-    from fastvideo_core.plugin_settings import setting
-    from fastvideo_core.result import CacheReceipt, Receipt, RoleReceipt, VideoResult
-    from fastvideo_core.sampling import SamplingParam, TeaCacheParams
+    from fastvideo_core.contract.hookspecs import API_VERSION, hookimpl
+    from fastvideo_core.contract.observing import Generation
+    from fastvideo_core.contract.preset import ModelPreset
+    from fastvideo_core.contract.receipt import CacheReceipt, Receipt, RoleReceipt
+    from fastvideo_core.contract.settings import setting
+    from fastvideo_core.engine.attachment import Attachment, attach
 
 _HOMES = {
-    "API_VERSION": "hookspecs",
-    "Action": "caching.policy",
-    "Attachment": "attachment",
-    "AttentionBackend": "attention.backend",
-    "AttentionCall": "attention.backend",
-    "AttentionFunction": "attention.backend",
-    "CachePolicy": "caching.policy",
-    "CacheReceipt": "result",
-    "CachedModel": "caching.policy",
-    "Capabilities": "attention.backend",
-    "Computed": "caching.policy",
-    "Generation": "observers",
-    "MaskKind": "attention.backend",
-    "ModelPreset": "models.preset",
-    "Need": "attention.backend",
-    "Probe": "attention.backend",
-    "Receipt": "result",
-    "Role": "attention.backend",
-    "RoleReceipt": "result",
-    "Run": "attention.backend",
-    "SamplingParam": "sampling",
-    "Signal": "caching.policy",
-    "Step": "caching.policy",
-    "Stream": "caching.policy",
-    "TeaCacheParams": "sampling",
-    "TokenLayout": "attention.backend",
-    "TokenOrder": "attention.backend",
-    "VideoGenerator": "generator",
-    "VideoResult": "result",
-    "attach": "attachment",
-    "hookimpl": "hookspecs",
-    "preview_plan": "caching.preview",
-    "relative_change": "caching.policy",
-    "setting": "plugin_settings",
+    "API_VERSION": "contract.hookspecs",
+    "Action": "contract.caching",
+    "Attachment": "engine.attachment",
+    "AttentionBackend": "contract.attention",
+    "AttentionCall": "contract.attention",
+    "AttentionFunction": "contract.attention",
+    "CachePolicy": "contract.caching",
+    "CacheReceipt": "contract.receipt",
+    "CachedModel": "contract.caching",
+    "Capabilities": "contract.attention",
+    "Computed": "contract.caching",
+    "Generation": "contract.observing",
+    "MaskKind": "contract.attention",
+    "ModelPreset": "contract.preset",
+    "Need": "contract.attention",
+    "Probe": "contract.attention",
+    "Receipt": "contract.receipt",
+    "Role": "contract.attention",
+    "RoleReceipt": "contract.receipt",
+    "Run": "contract.attention",
+    "SamplingParam": "app.sampling",
+    "Signal": "contract.caching",
+    "Step": "contract.caching",
+    "Stream": "contract.caching",
+    "TeaCacheParams": "app.sampling",
+    "TokenLayout": "contract.attention",
+    "TokenOrder": "contract.attention",
+    "VideoGenerator": "app.generator",
+    "VideoResult": "app.result",
+    "attach": "engine.attachment",
+    "hookimpl": "contract.hookspecs",
+    "preview_plan": "app.preview",
+    "relative_change": "contract.caching",
+    "setting": "contract.settings",
 }
 
 __all__ = [

@@ -25,10 +25,7 @@ Messages say what was asked for, what is there, and what to do.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from fastvideo_core.result import VideoResult
+from typing import Any
 
 
 class FastVideoError(Exception):
@@ -99,10 +96,10 @@ class OutputError(FastVideoError):
     """A video, or another file, cannot be written where it should go.
 
     Attributes:
-        result: the video that could not be written, with its frames; None if there was none yet.
+        result: the `VideoResult` that could not be written, with its frames; None if there was none yet.
     """
 
-    result: VideoResult | None = None
+    result: Any = None
 
 
 class AttachError(FastVideoError):

@@ -14,7 +14,7 @@ from importlib import import_module
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from typing import TYPE_CHECKING, Any
 
-from fastvideo_core.attention.backend import Probe
+from fastvideo_core.contract.attention import Probe
 
 if TYPE_CHECKING:
     import torch

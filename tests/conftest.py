@@ -49,14 +49,14 @@ def wan_pipeline() -> Any:
 def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     """A backend that attach finds as if it was installed; torch could not trace it: it keeps what it sees in lists."""
     backend = Recorder()
-    monkeypatch.setattr("fastvideo_core.attachment.load_plugins", lambda: plugins_with(backend))
+    monkeypatch.setattr("fastvideo_core.engine.attachment.load_plugins", lambda: plugins_with(backend))
     return backend
 
 
 @pytest.fixture
 def mask_reads(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Grows by one whenever a mask is read, which on a GPU is a wait for the device."""
-    from fastvideo_core.attention import masks, router
+    from fastvideo_core.engine.attention import masks, router
 
     reads: list[Any] = []
 

@@ -262,7 +262,7 @@ def test_capabilities_default_to_no_masks() -> None:
 
 def test_the_receipt_tells_of_the_fallback(wan_pipeline: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     backend = Recorder("GPU_ATTN", devices=frozenset({"cuda"}))
-    monkeypatch.setattr("fastvideo_core.attachment.load_plugins", lambda: plugins_with(backend))
+    monkeypatch.setattr("fastvideo_core.engine.attachment.load_plugins", lambda: plugins_with(backend))
     monkeypatch.setenv("FASTVIDEO_ATTENTION_FALLBACK", "torch-sdpa")
     with attach(wan_pipeline, attention_backend="GPU_ATTN") as fv:
         run(wan_pipeline)

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from fastvideo_core.bench import measure
-from fastvideo_core.bench.measure import similarity
+from fastvideo_core.app.bench import measure
+from fastvideo_core.app.bench.measure import similarity
 from fastvideo_core.cli import fv
 
 SMALL = ("--height", "32", "--width", "48", "--frames", "9", "--steps", "4")
@@ -120,7 +120,7 @@ def test_other_settings_do_not_mix(wan_folder: Path, prompts: Path) -> None:
 def test_what_does_not_fit_is_said_before_anything_is_loaded(
     wan_folder: Path, prompts: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], message: str
 ) -> None:
-    monkeypatch.setattr("fastvideo_core.generator.load_pipeline", lambda *args: pytest.fail("weights were loaded"))
+    monkeypatch.setattr("fastvideo_core.app.generator.load_pipeline", lambda *args: pytest.fail("weights were loaded"))
     done = bench(wan_folder, prompts, *options)
     assert done.exit_code == 1
     assert message in done.output

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from fastvideo_core import CachePolicy, SamplingParam, Signal, TeaCacheParams, VideoGenerator, attach
-from fastvideo_core.caching.request import choose_policy
+from fastvideo_core.discovery.plugins import Plugin, Plugins, _register
+from fastvideo_core.engine.caching.request import choose_policy
 from fastvideo_core.errors import (
     DuplicateProviderError,
     InputError,
@@ -18,7 +19,6 @@ from fastvideo_core.errors import (
     PolicyMismatchError,
     UnknownPolicyError,
 )
-from fastvideo_core.plugins import Plugin, Plugins, _register
 from tests.support.backends import core_alone
 from tests.support.models import SIZE, run
 from tests.support.policies import Scripted
@@ -196,7 +196,7 @@ def test_enable_teacache_and_its_parameters(scripted: None, wan_folder: Path) ->
 def test_an_environment_that_cannot_be_met_is_refused_before_any_weight_is_loaded(
     scripted: None, wan_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fastvideo_core.generator.load_pipeline", lambda *args: pytest.fail("weights were loaded"))
+    monkeypatch.setattr("fastvideo_core.app.generator.load_pipeline", lambda *args: pytest.fail("weights were loaded"))
     monkeypatch.setenv("FASTVIDEO_CACHE_POLICY", "SCRIPTD")
     with pytest.raises(UnknownPolicyError, match="from FASTVIDEO_CACHE_POLICY"):
         VideoGenerator.from_pretrained(wan_folder)

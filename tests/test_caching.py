@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from fastvideo_core import Attachment, Signal, attach, relative_change
+from fastvideo_core.engine.families import family_of
 from fastvideo_core.errors import AttachError, CacheError, PolicyMismatchError
-from fastvideo_core.models import family_of
 from tests.support.models import SIZE, build_wan_pipeline
 from tests.support.models import run_to_latents as run
 from tests.support.policies import PIPELINES, Scripted

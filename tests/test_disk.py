@@ -13,9 +13,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from fastvideo_core import SamplingParam, VideoGenerator
+from fastvideo_core.app.files import JsonLines, written_whole
 from fastvideo_core.cli import fv
 from fastvideo_core.errors import OutputError
-from fastvideo_core.files import JsonLines, written_whole
 
 resource = pytest.importorskip("resource", reason="the system has no limit on the size of files")
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from fastvideo_core.hookspecs import API_VERSION
-from fastvideo_core.plugins import CORE_DISTRIBUTION, load_plugins
+from fastvideo_core.contract.hookspecs import API_VERSION
+from fastvideo_core.discovery.plugins import CORE_DISTRIBUTION, load_plugins
 from tests.support.environment import Environment, build_bare_environment
 from tools import dist
 
@@ -119,7 +119,7 @@ def newer_core(tmp_path: Path) -> Path:
     for path, before, after in (
         (source / "pyproject.toml", 'version = "0.1.0"', 'version = "0.2.0"'),
         (
-            source / "fastvideo_core" / "hookspecs.py",
+            source / "fastvideo_core" / "contract" / "hookspecs.py",
             f"API_VERSION = {API_VERSION}",
             f"API_VERSION = {API_VERSION + 1}",
         ),

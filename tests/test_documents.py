@@ -15,11 +15,12 @@ from typing import Any
 
 import pytest
 
-from fastvideo_core import SamplingParam, errors, hookspecs
-from fastvideo_core.loading import load_pipeline
-from fastvideo_core.models.info import ModelInfo
-from fastvideo_core.plugins import load_plugins
-from fastvideo_core.settings import VARIABLES
+from fastvideo_core import SamplingParam, errors
+from fastvideo_core.app.loading import load_pipeline
+from fastvideo_core.app.model_info import ModelInfo
+from fastvideo_core.contract import hookspecs
+from fastvideo_core.discovery.environment import VARIABLES
+from fastvideo_core.discovery.plugins import load_plugins
 from tests.support.documents import REASONS, ROOT, Reader, blocks, documents
 from tests.support.inner_run import failures
 
@@ -102,7 +103,7 @@ def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
         return params.with_overrides(**few) if preset is not None and preset.name == "shapes" else params
 
     monkeypatch.setattr(SamplingParam, "from_preset", classmethod(from_preset))
-    monkeypatch.setattr("fastvideo_core.generator.load_pipeline", load_once)
+    monkeypatch.setattr("fastvideo_core.app.generator.load_pipeline", load_once)
     colours = ("red", "green", "blue", "yellow", "purple")
     (tmp_path / "prompts.txt").write_text(
         "".join(f"a {one} circle moving left on a white background\n" for one in colours)

@@ -15,13 +15,13 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from fastvideo_core import SamplingParam, VideoGenerator
-from fastvideo_core.caching.request import choose_policy
+from fastvideo_core.app.model_info import read_model
+from fastvideo_core.app.output import name_for
 from fastvideo_core.cli.options import split_settings
+from fastvideo_core.discovery.environment import VARIABLES, read_settings
+from fastvideo_core.discovery.plugins import load_plugins
+from fastvideo_core.engine.caching.request import choose_policy
 from fastvideo_core.errors import FastVideoError
-from fastvideo_core.models.info import read_model
-from fastvideo_core.output import name_for
-from fastvideo_core.plugins import load_plugins
-from fastvideo_core.settings import VARIABLES, read_settings
 
 QUICK = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 TINY: dict[str, Any] = {"height": 16, "width": 16, "num_frames": 1, "num_inference_steps": 1, "guidance_scale": 1.0}

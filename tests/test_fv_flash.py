@@ -10,9 +10,9 @@ import torch
 from fv_flash import FlashAttention
 
 from fastvideo_core import AttentionCall, Need, Role
-from fastvideo_core.attention.resolve import resolve
+from fastvideo_core.discovery.plugins import load_plugins
+from fastvideo_core.engine.attention.resolve import resolve
 from fastvideo_core.errors import BackendMismatchError, BackendUnavailableError, InputError
-from fastvideo_core.plugins import load_plugins
 from fastvideo_core.testing import AttentionBackendSuite
 from fastvideo_core.testing.cases import Inputs, exact_attention
 from tests.support.kernels import BROKEN, Site, kernel_site, pretend_gpu

@@ -12,9 +12,9 @@ from fv_sage import SageAttention
 from fv_sage.guard import FiniteGuard
 
 from fastvideo_core import AttentionCall, AttentionFunction, Need, Role, attach
-from fastvideo_core.attention.resolve import resolve
+from fastvideo_core.discovery.plugins import load_plugins
+from fastvideo_core.engine.attention.resolve import resolve
 from fastvideo_core.errors import BackendMismatchError, BackendOutputError, BackendUnavailableError, InputError
-from fastvideo_core.plugins import load_plugins
 from fastvideo_core.testing import AttentionBackendSuite
 from fastvideo_core.testing.cases import Inputs, exact_attention
 from tests.support.backends import Recorder, plugins_with
@@ -175,7 +175,7 @@ def test_the_guard_ends_a_run_at_the_first_output_that_is_not_finite(
     wan_pipeline: Any, monkeypatch: pytest.MonkeyPatch, step: int, layer: int, calls: int
 ) -> None:
     backend = Poisoned(step, layer)
-    monkeypatch.setattr("fastvideo_core.attachment.load_plugins", lambda: plugins_with(backend))
+    monkeypatch.setattr("fastvideo_core.engine.attachment.load_plugins", lambda: plugins_with(backend))
     bare = run(wan_pipeline)
     with attach(wan_pipeline, attention_backend="POISONED") as fv:
         message = (
@@ -191,7 +191,7 @@ def test_the_guard_ends_a_run_at_the_first_output_that_is_not_finite(
 
 def test_the_guard_sees_the_last_call_of_a_run(wan_pipeline: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     backend = Poisoned(2, 1)
-    monkeypatch.setattr("fastvideo_core.attachment.load_plugins", lambda: plugins_with(backend))
+    monkeypatch.setattr("fastvideo_core.engine.attachment.load_plugins", lambda: plugins_with(backend))
     with (
         attach(wan_pipeline, attention_backend="POISONED"),
         pytest.raises(BackendOutputError, match="layer 1 of SELF attention, step 2"),

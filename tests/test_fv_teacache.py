@@ -17,9 +17,9 @@ from fv_teacache.coefficients import Calibration
 from fv_teacache.policy import TeaCache
 
 from fastvideo_core import Action, CachedModel, Signal, Step, Stream, attach
-from fastvideo_core.caching.request import fit
+from fastvideo_core.engine.caching.request import fit
+from fastvideo_core.engine.families import FAMILIES
 from fastvideo_core.errors import InputError, PolicyMismatchError
-from fastvideo_core.models import FAMILIES
 from fastvideo_core.testing import CachePolicySuite
 from tests.support.models import run
 from tests.support.policies import PIPELINES
@@ -216,7 +216,7 @@ def test_ret_steps_are_for_wan() -> None:
 
 @pytest.mark.parametrize("kind", ["Wan 2.1", "Wan 2.2", "CogVideoX"])
 def test_a_time_embedding_is_never_read_in_the_loop(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fastvideo_core.caching import run as caching_run
+    from fastvideo_core.engine.caching import run as caching_run
 
     build, options = PIPELINES[kind]
     pipe = build()

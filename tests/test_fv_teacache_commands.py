@@ -14,7 +14,7 @@ from fv_teacache.calibrate import fit
 from fv_teacache.policy import TeaCache
 
 from fastvideo_core import Signal, VideoGenerator, attach, preview_plan
-from fastvideo_core.caching import preview
+from fastvideo_core.app import preview
 from fastvideo_core.cli import fv
 from fastvideo_core.errors import InputError, ModelNotFoundError
 from tests.support.models import build_cogvideox_pipeline, build_mochi_pipeline, build_wan_pipeline, run
@@ -61,7 +61,7 @@ def test_the_plan_reads_the_time_embedding_alone(wan_folder: Path, monkeypatch: 
         return tensors
 
     monkeypatch.setattr(preview, "read_tensors", counted)
-    monkeypatch.setattr("fastvideo_core.generator.load_pipeline", lambda *args: pytest.fail("the model was loaded"))
+    monkeypatch.setattr("fastvideo_core.app.generator.load_pipeline", lambda *args: pytest.fail("the model was loaded"))
     file = Path("teacache.json")
     file.write_text(json.dumps({"coefficients": RISING, "signal": "TIME_EMBEDDING"}))
     done = teacache("plan", "--model", wan_folder, "--steps", 10, "--threshold", 0.5, "--coefficients", file)

@@ -97,7 +97,7 @@ def test_a_list_of_prompts_gives_a_list_each_as_if_alone(shared: VideoGenerator,
 
 def test_two_generators_with_different_backends_side_by_side(wan_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recorder = Recorder()
-    for module in ("attachment", "generator"):
+    for module in ("engine.attachment", "app.generator"):
         monkeypatch.setattr(f"fastvideo_core.{module}.load_plugins", lambda: plugins_with(recorder))
     with (
         VideoGenerator.from_pretrained(wan_folder, attention_backend="RECORDER") as one,
@@ -137,9 +137,9 @@ FULL = OSError(28, "No space left on device")
 @pytest.mark.parametrize(
     ("where", "error", "expected"),
     [
-        ("fastvideo_core.output.to_bytes", KeyboardInterrupt(), KeyboardInterrupt),
-        ("fastvideo_core.output.to_bytes", FULL, OutputError),
-        ("fastvideo_core.output.contact_sheet", KeyboardInterrupt(), KeyboardInterrupt),
+        ("fastvideo_core.app.output.to_bytes", KeyboardInterrupt(), KeyboardInterrupt),
+        ("fastvideo_core.app.output.to_bytes", FULL, OutputError),
+        ("fastvideo_core.app.output.contact_sheet", KeyboardInterrupt(), KeyboardInterrupt),
         ("os.link", KeyboardInterrupt(), KeyboardInterrupt),
         ("os.link", FULL, OutputError),
     ],
@@ -253,7 +253,7 @@ def test_backends_that_do_not_fit_are_refused_before_loading(
     with pytest.raises(UnknownBackendError, match="unknown attention backend 'NOSUCH_ATTN'"):
         VideoGenerator.from_pretrained(wan_folder, attention_backend="NOSUCH_ATTN")
     narrow = Recorder("NARROW_ATTN", head_dims=frozenset({128}))
-    monkeypatch.setattr("fastvideo_core.generator.load_plugins", lambda: plugins_with(narrow))
+    monkeypatch.setattr("fastvideo_core.app.generator.load_plugins", lambda: plugins_with(narrow))
     with pytest.raises(BackendMismatchError, match="head size is 16, it takes 128"):
         VideoGenerator.from_pretrained(wan_folder, attention_backend="NARROW_ATTN")
 

@@ -25,7 +25,7 @@ def _imported(code: str) -> set[str]:
     [
         "import fastvideo_core",
         "from fastvideo_core import AttentionBackend, ModelPreset, hookimpl, SamplingParam",
-        "from fastvideo_core.plugins import load_plugins; load_plugins()",
+        "from fastvideo_core.discovery.plugins import load_plugins; load_plugins()",
         "from fastvideo_core.cli import fv; fv.main(['--help'], standalone_mode=False)",
         "from fastvideo_core.cli import fv; fv.main(['plugins', '--json'], standalone_mode=False)",
         "import fastvideo_core.testing.pytest_plugin",
@@ -50,7 +50,7 @@ def test_public_names_are_sorted_and_exist() -> None:
 def test_attach_stays_a_function_after_everything_was_imported() -> None:
     from fastvideo_core import VideoGenerator, attach
 
-    assert VideoGenerator.__module__ == "fastvideo_core.generator"
+    assert VideoGenerator.__module__ == "fastvideo_core.app.generator"
     assert callable(attach)
 
 

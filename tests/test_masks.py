@@ -7,9 +7,9 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from fastvideo_core import AttentionFunction, MaskKind, Need, Role, TokenLayout
-from fastvideo_core.attention.masks import reduce_mask
-from fastvideo_core.attention.resolve import resolve
-from fastvideo_core.attention.router import Router
+from fastvideo_core.engine.attention.masks import reduce_mask
+from fastvideo_core.engine.attention.resolve import resolve
+from fastvideo_core.engine.attention.router import Router
 from fastvideo_core.errors import BackendMismatchError
 from tests.support.backends import Recorder, plugins_with
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from fastvideo_core import Generation, VideoGenerator, attach, hookimpl
+from fastvideo_core.discovery.plugins import Plugin, Plugins, _register
 from fastvideo_core.errors import OutputError
-from fastvideo_core.plugins import Plugin, Plugins, _register
 from tests.support.backends import core_alone
 from tests.support.models import SIZE, run
 
@@ -61,7 +61,7 @@ def watching(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Watcher]:
     def install(**options: Any) -> Watcher:
         watcher = Watcher(**options)
         plugins = Plugins([*core_alone().all, watcher.plugin()])
-        monkeypatch.setattr("fastvideo_core.attachment.load_plugins", lambda: plugins)
+        monkeypatch.setattr("fastvideo_core.engine.attachment.load_plugins", lambda: plugins)
         return watcher
 
     return install
@@ -112,7 +112,9 @@ def test_a_video_that_cannot_be_written_has_failed(
 ) -> None:
     watcher = watching()
     with VideoGenerator.from_pretrained(wan_folder) as generator:
-        monkeypatch.setattr("fastvideo_core.output.save", lambda *args: (_ for _ in ()).throw(OutputError("disk full")))
+        monkeypatch.setattr(
+            "fastvideo_core.app.output.save", lambda *args: (_ for _ in ()).throw(OutputError("disk full"))
+        )
         with pytest.raises(OutputError, match="disk full"):
             generator.generate_video("cat", **SHORT, output_path=tmp_path)
     assert [event for event, *_ in watcher.told] == ["started", "step", "step", "step", "failed"]

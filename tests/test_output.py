@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fastvideo_core import output
+from fastvideo_core.app import output
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from click.testing import CliRunner, Result
 
 from fastvideo_core import SamplingParam, VideoGenerator, attach, setting
 from fastvideo_core.cli import fv
+from fastvideo_core.discovery.plugins import Plugin, Plugins, load_plugins
 from fastvideo_core.errors import InputError
-from fastvideo_core.plugins import Plugin, Plugins, load_plugins
 from tests.support.backends import Recorder
 
 SHORT = ("--height", "32", "--width", "48", "--frames", "5", "--steps", "2")
@@ -44,7 +44,7 @@ def tunable(monkeypatch: pytest.MonkeyPatch) -> Tunable:
     """Found everywhere as if it was installed."""
     backend = Tunable("TUNABLE")
     found = Plugins([*load_plugins().all, Plugin("test", "acme", "1.0", backends=[backend])])
-    for module in ("attachment", "generator", "plugins", "cli.doctor"):
+    for module in ("engine.attachment", "app.generator", "discovery.plugins", "cli.doctor"):
         monkeypatch.setattr(f"fastvideo_core.{module}.load_plugins", lambda: found)
     return backend
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from fastvideo_core.discovery.plugins import Plugin, Plugins, load_plugins
 from fastvideo_core.errors import DuplicateProviderError
-from fastvideo_core.plugins import Plugin, Plugins, load_plugins
 from tests.support.environment import BACKEND
 from tests.support.installed import write_distribution
 

@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 
 from fastvideo_core import Need, Probe, Role
-from fastvideo_core.attention.resolve import resolve
-from fastvideo_core.attention.router import Router
+from fastvideo_core.discovery.plugins import Plugin, Plugins
+from fastvideo_core.engine.attention.resolve import resolve
+from fastvideo_core.engine.attention.router import Router
 from fastvideo_core.errors import (
     BackendMismatchError,
     BackendUnavailableError,
     DuplicateProviderError,
     UnknownBackendError,
 )
-from fastvideo_core.plugins import Plugin, Plugins
 from tests.support.backends import Recorder, core_alone, plugins_with
 
 NEEDS = [Need(role, 128, "bfloat16", "cpu") for role in (Role.SELF, Role.CROSS)]

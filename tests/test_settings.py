@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from fastvideo_core.discovery.environment import VARIABLES, read_settings
 from fastvideo_core.errors import InputError
-from fastvideo_core.settings import VARIABLES, read_settings
 
 
 @pytest.mark.parametrize(

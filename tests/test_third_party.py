@@ -74,7 +74,7 @@ def test_an_import_that_raises_hurts_only_who_asks_for_it(
 def test_two_of_one_name_are_an_error_that_names_both(double: Environment) -> None:
     double.install("other-double", DOUBLE, plugin="other", version="0.5")
     try:
-        code = "from fastvideo_core.plugins import load_plugins; load_plugins().backend('DOUBLE_ATTN')"
+        code = "from fastvideo_core.discovery.plugins import load_plugins; load_plugins().backend('DOUBLE_ATTN')"
         asked = subprocess.run([str(double.python), "-c", code], capture_output=True, text=True)
         assert asked.returncode == 1
         assert (

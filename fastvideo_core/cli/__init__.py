@@ -10,8 +10,8 @@ from fastvideo_core.cli.bench import bench_command
 from fastvideo_core.cli.doctor import doctor_command
 from fastvideo_core.cli.generate import generate_command
 from fastvideo_core.cli.plugins import plugins_command
+from fastvideo_core.discovery.plugins import load_plugins, own_version
 from fastvideo_core.errors import FastVideoError
-from fastvideo_core.plugins import load_plugins, own_version
 
 
 class _Fv(click.Group):

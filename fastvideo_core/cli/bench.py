@@ -51,13 +51,13 @@ def bench_command(
         raise InputError(f"fv bench needs {' and '.join(missing)}: pip install 'fastvideo-core[bench]'")
     if seeds < 1:
         raise InputError(f"--seeds is {seeds}, it must be 1 or more")
-    from fastvideo_core.bench.measure import run
-    from fastvideo_core.bench.page import write_page
-    from fastvideo_core.bench.report import draw, table, write_json
-    from fastvideo_core.bench.setup import prepare
-    from fastvideo_core.bench.store import Store
-    from fastvideo_core.bench.summary import summarise
-    from fastvideo_core.files import read_prompts
+    from fastvideo_core.app.bench.measure import run
+    from fastvideo_core.app.bench.page import write_page
+    from fastvideo_core.app.bench.report import draw, table, write_json
+    from fastvideo_core.app.bench.setup import prepare
+    from fastvideo_core.app.bench.store import Store
+    from fastvideo_core.app.bench.summary import summarise
+    from fastvideo_core.app.files import read_prompts
 
     given = only_given(sampling)
     loading = {name: value for name, value in (("device", device), ("dtype", dtype), ("compile", compile)) if value}

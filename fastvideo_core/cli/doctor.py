@@ -11,13 +11,14 @@ from typing import TypeAlias
 
 import click
 
-from fastvideo_core.attention.backend import AttentionBackend, Probe, ask
-from fastvideo_core.attention.request import file_of_environment, requested_backend
-from fastvideo_core.caching.request import defaults_of
+from fastvideo_core.contract.attention import AttentionBackend, Probe
+from fastvideo_core.contract.settings import shown
+from fastvideo_core.discovery.environment import VARIABLES, normalize_plugin_name, read_settings
+from fastvideo_core.discovery.plugins import Plugin, Plugins, load_plugins, own_version
+from fastvideo_core.engine.attention.request import file_of_environment, requested_backend
+from fastvideo_core.engine.attention.resolve import probe_of
+from fastvideo_core.engine.caching.request import defaults_of
 from fastvideo_core.errors import InputError
-from fastvideo_core.plugin_settings import shown
-from fastvideo_core.plugins import Plugin, Plugins, load_plugins, own_version
-from fastvideo_core.settings import VARIABLES, normalize_plugin_name, read_settings
 
 _LIBRARIES = ("torch", "diffusers", "transformers", "accelerate", "safetensors", "pluggy", "av")
 
@@ -49,7 +50,7 @@ def _settled(backend: AttentionBackend) -> Probe:
         backend.take_settings(None, file)
     except InputError as error:
         return Probe(False, reason=str(error), remedy="Correct it, or unset it", broken=True)
-    return ask(backend)
+    return probe_of(backend)
 
 
 def _versions() -> Iterator[str]:
@@ -131,9 +132,9 @@ def _policies(found: Plugins) -> Iterator[str]:
 
 
 def _problems(found: Plugins, probes: list[_Probed]) -> Iterator[str]:
-    from fastvideo_core.attention.resolve import find_backend
-    from fastvideo_core.caching.request import choose_policy
-    from fastvideo_core.diffusers_bridge import check
+    from fastvideo_core.engine.attention.resolve import find_backend
+    from fastvideo_core.engine.caching.request import choose_policy
+    from fastvideo_core.engine.diffusers_bridge import check
     from fastvideo_core.errors import FastVideoError
 
     for plugin in found.broken:

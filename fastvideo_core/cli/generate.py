@@ -43,13 +43,13 @@ def generate_command(
     **overrides: Any,
 ) -> None:
     """Generate a video of PROMPT and write it with its receipt. What is not given comes from the model's preset."""
-    from fastvideo_core.attention.request import requested_backend
-    from fastvideo_core.caching.request import check_policy, read_value, requested_policy
-    from fastvideo_core.models.info import read_model
-    from fastvideo_core.output import prepare_folder
-    from fastvideo_core.plugin_settings import MAIN, Given
-    from fastvideo_core.plugins import load_plugins
-    from fastvideo_core.sampling import SamplingParam, check_prompt
+    from fastvideo_core.app.model_info import read_model
+    from fastvideo_core.app.output import prepare_folder
+    from fastvideo_core.app.sampling import SamplingParam, check_prompt
+    from fastvideo_core.contract.settings import MAIN, Given
+    from fastvideo_core.discovery.plugins import load_plugins
+    from fastvideo_core.engine.attention.request import requested_backend
+    from fastvideo_core.engine.caching.request import check_policy, read_value, requested_policy
 
     check_prompt(prompt)
     plugins = load_plugins()
@@ -61,10 +61,10 @@ def generate_command(
     if attention_config:
         for_backend[MAIN] = Given(attention_config, "--attention-config")
     cache_config = {key: read_value(one.value) for key, one in for_policy.items()}
-    check_policy(plugins, cache, info, cache_config)
+    check_policy(plugins, cache, info.cached_model, cache_config)
     prepare_folder(params.output_path)
 
-    from fastvideo_core.generator import VideoGenerator
+    from fastvideo_core.app.generator import VideoGenerator
 
     with VideoGenerator.from_pretrained(
         model,

@@ -11,9 +11,9 @@ from string import Template
 
 import click
 
+from fastvideo_core.contract.hookspecs import API_VERSION
+from fastvideo_core.discovery.plugins import CORE_DISTRIBUTION, Plugins, load_plugins, own_version
 from fastvideo_core.errors import InputError, OutputError
-from fastvideo_core.hookspecs import API_VERSION
-from fastvideo_core.plugins import CORE_DISTRIBUTION, Plugins, load_plugins, own_version
 
 _KINDS = {
     "attention": ("an attention backend", "FASTVIDEO_ATTENTION_BACKEND"),

@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
+from fastvideo_core.contract.settings import Given
+from fastvideo_core.discovery.environment import normalize_backend_name
 from fastvideo_core.errors import InputError
-from fastvideo_core.plugin_settings import Given
-from fastvideo_core.settings import normalize_backend_name
 
 _SAMPLING = (
     click.option("--height", type=int, help="Pixels."),

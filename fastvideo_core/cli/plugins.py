@@ -7,7 +7,7 @@ import json
 import click
 
 from fastvideo_core.cli.new_plugin import new_command
-from fastvideo_core.plugins import Plugin, load_plugins
+from fastvideo_core.discovery.plugins import Plugin, load_plugins
 
 
 @click.group("plugins", invoke_without_command=True)

@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 import pytest
 import torch
 
-from fastvideo_core.attention.backend import AttentionBackend, MaskKind, Probe, Role, ask
-from fastvideo_core.attention.resolve import resolve
-from fastvideo_core.attention.router import attend
+from fastvideo_core.contract.attention import AttentionBackend, MaskKind, Probe, Role
+from fastvideo_core.engine.attention.resolve import probe_of, resolve
+from fastvideo_core.engine.attention.router import attend
 from fastvideo_core.errors import BackendMismatchError
 from fastvideo_core.testing.cases import Case, cases_for, exact_attention, make_inputs, relative_error
 from fastvideo_core.testing.fixed import Suite, counting, no_waiting
@@ -21,12 +21,12 @@ _LAYERS = 5
 
 _IMPORTS = """
 import sys
-from fastvideo_core.plugins import load_plugins
+from fastvideo_core.discovery.plugins import load_plugins
 assert {name!r} in load_plugins().backend_names()
 print(*[module for module in {unwanted!r} if module in sys.modules])
 """
 _PROBE = """
-from fastvideo_core.plugins import load_plugins
+from fastvideo_core.discovery.plugins import load_plugins
 load_plugins().backend({name!r})[0].probe()
 """
 
@@ -66,7 +66,7 @@ class AttentionBackendSuite(Suite):
 
     def test_discovery_imports_neither_torch_nor_the_kernel(self) -> None:
         backend, _ = installed(self.backend)
-        kernel = ask(backend).kernel.partition(".")[0]
+        kernel = probe_of(backend).kernel.partition(".")[0]
         own = type(backend).__module__.partition(".")[0]
         unwanted = sorted({"torch", "triton", "diffusers", "transformers", kernel} - {"", own})
         assert not run_python(_IMPORTS.format(name=backend.name, unwanted=unwanted)).split()

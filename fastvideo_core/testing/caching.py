@@ -9,16 +9,16 @@ from typing import Any, ClassVar
 import pytest
 import torch
 
-from fastvideo_core.caching.policy import CachePolicy, Signal, Stream
-from fastvideo_core.caching.request import fit
-from fastvideo_core.plugins import load_plugins
+from fastvideo_core.contract.caching import CachePolicy, Signal, Stream
+from fastvideo_core.discovery.plugins import load_plugins
+from fastvideo_core.engine.caching.request import fit
 from fastvideo_core.testing.fixed import Suite, counting, no_waiting
 from fastvideo_core.testing.streams import MODEL, Inputs, cached, drive, latents, letters_of, small_pipeline
 from fastvideo_core.testing.subject import run_python
 
 _IMPORTS = """
 import sys
-from fastvideo_core.plugins import load_plugins
+from fastvideo_core.discovery.plugins import load_plugins
 assert {name!r} in load_plugins().policy_names()
 print(*[module for module in ("torch", "diffusers", "transformers") if module in sys.modules])
 """

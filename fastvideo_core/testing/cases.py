@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 
-from fastvideo_core.attention.backend import Capabilities, MaskKind, Role, TokenLayout
+from fastvideo_core.contract.attention import Capabilities, MaskKind, Role, TokenLayout
 
 GRID = (3, 5, 7)
 VIDEO_TOKENS = 105

@@ -32,10 +32,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _check(name: str) -> str:
-    from fastvideo_core.attention.resolve import find_backend
+    from fastvideo_core.discovery.environment import normalize_backend_name
+    from fastvideo_core.discovery.plugins import load_plugins
+    from fastvideo_core.engine.attention.resolve import find_backend
     from fastvideo_core.errors import FastVideoError
-    from fastvideo_core.plugins import load_plugins
-    from fastvideo_core.settings import normalize_backend_name
 
     try:
         return find_backend(load_plugins(), normalize_backend_name(name) or name, "--fv-backend")[0].name

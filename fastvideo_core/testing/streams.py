@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 
-from fastvideo_core.attachment import Attachment, attach
-from fastvideo_core.caching.gate import Gate
-from fastvideo_core.caching.policy import CachedModel, CachePolicy, Signal, Stream, relative_change
-from fastvideo_core.caching.request import fit
-from fastvideo_core.models.wan import WAN
+from fastvideo_core.builtin.models.wan import WAN
+from fastvideo_core.contract.caching import CachedModel, CachePolicy, Signal, Stream, relative_change
+from fastvideo_core.engine.attachment import Attachment, attach
+from fastvideo_core.engine.caching.gate import Gate
+from fastvideo_core.engine.caching.request import fit
 
 MODEL = CachedModel("the suite's model", "Wan", "WanPipeline", None, WAN.all_signals, frozenset(WAN.time_signals))
 

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 import torch
 
-from fastvideo_core.attention.backend import AttentionBackend, Need, Probe, Role, ask
-from fastvideo_core.attention.resolve import Resolution, find_backend
-from fastvideo_core.attention.router import Router
-from fastvideo_core.plugins import Plugin, Plugins, load_plugins
+from fastvideo_core.contract.attention import AttentionBackend, Need, Probe, Role
+from fastvideo_core.discovery.plugins import Plugin, Plugins, load_plugins
+from fastvideo_core.engine.attention.resolve import Resolution, find_backend, probe_of
+from fastvideo_core.engine.attention.router import Router
 from fastvideo_core.testing.cases import ROUNDING, Case, make_inputs, typical_head_dim
 
 
@@ -72,7 +72,7 @@ class UsableBackend:
     @classmethod
     def ready(cls, named: str | AttentionBackend, settings: Mapping[str, Any] | None = None) -> UsableBackend:
         backend, plugin, plugins = find(named, settings)
-        probe = ask(backend)
+        probe = probe_of(backend)
         if not probe.available:
             pytest.skip(f"{backend.name} cannot run here: {probe.reason}")
         here = ["cuda", "cpu"] if torch.cuda.is_available() else ["cpu"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from fastvideo_core import AttentionBackend, AttentionCall, AttentionFunction, Capabilities, Probe, Role
-from fastvideo_core.plugins import Plugin, Plugins, load_plugins
+from fastvideo_core.discovery.plugins import Plugin, Plugins, load_plugins
 
 if TYPE_CHECKING:
     import torch

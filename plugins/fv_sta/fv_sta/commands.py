@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fastvideo_core.app.files import read_prompts
 from fastvideo_core.cli.options import only_given, prompt_progress, sampling_options
 from fastvideo_core.errors import InputError
-from fastvideo_core.files import read_prompts
 
 if TYPE_CHECKING:
     from fv_sta.tiles import Triple

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastvideo_core import VideoGenerator
+from fastvideo_core.app.files import written_whole
 from fastvideo_core.errors import InputError
-from fastvideo_core.files import written_whole
 from fv_sta.observer import OBSERVER, Observer
 from fv_sta.sparse import cost_of
 from fv_sta.strategy import Table

@@ -13,8 +13,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from fastvideo_core.app.files import written_whole
 from fastvideo_core.errors import InputError
-from fastvideo_core.files import written_whole
 from fv_sta.tiles import Triple, by, check_tile
 
 SCHEMA = "fv-sta/1"

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastvideo_core import Action, CachePolicy, Signal, Step, Stream, VideoGenerator, relative_change
+from fastvideo_core.app.files import JsonLines
 from fastvideo_core.errors import InputError
-from fastvideo_core.files import JsonLines
 from fv_teacache.coefficients import Calibration
 
 if TYPE_CHECKING:

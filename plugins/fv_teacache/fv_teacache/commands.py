@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fastvideo_core.app.files import read_prompts, written_whole
 from fastvideo_core.cli.options import only_given, prompt_progress, sampling_options
 from fastvideo_core.errors import InputError, PolicyMismatchError
-from fastvideo_core.files import read_prompts, written_whole
 
 if TYPE_CHECKING:
     from fastvideo_core import Action, Signal

@@ -1,0 +1,120 @@
+"""Generate the videos of a bench and measure each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from fastvideo_core.app.bench.setup import NO_CACHE, Combination, Sample, Setup
+from fastvideo_core.app.bench.store import Measurement, Store
+from fastvideo_core.app.generator import VideoGenerator
+from fastvideo_core.app.output import to_bytes
+from fastvideo_core.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+WARM_UP_STEPS = 2
+PROFILED_STEPS = 4
+
+Progress = Callable[[int, int, Combination, Sample], None]
+"""Called before each video with its number, how many there are, and what it is of."""
+
+
+def run(setup: Setup, store: Store, progress: Progress) -> None:
+    """Measure what the store does not have yet. Each backend is constructed anew; its policies alternate per sample."""
+    total = len(setup.combinations) * len(setup.samples)
+    done = 0
+    for attention, combinations in setup.of_attention():
+        missing = [(s, c) for s in setup.samples for c in combinations if store.find(c, s) is None]
+        done += len(combinations) * len(setup.samples) - len(missing)
+        if not missing and attention in store.shares:
+            continue
+        with VideoGenerator.from_pretrained(setup.info.name, attention_backend=attention, **setup.loading) as generator:
+            _warm_up(generator, setup)
+            store.add_share(attention, _attention_share(generator, setup))
+            for sample, combination in missing:
+                progress(done + 1, total, combination, sample)
+                store.add(_measure(generator, setup, store, combination, sample))
+                done += 1
+
+
+def _warm_up(generator: VideoGenerator, setup: Setup) -> None:
+    """What is compiled, tuned or allocated at the first run is not measured."""
+    generator.generate_video(setup.samples[0].prompt, **_short(generator, setup, WARM_UP_STEPS))
+
+
+def _short(generator: VideoGenerator, setup: Setup, steps: int) -> dict[str, Any]:
+    return {**setup.sampling, "num_inference_steps": steps, "save_video": False, "cache": NO_CACHE}
+
+
+def _attention_share(generator: VideoGenerator, setup: Setup) -> float:
+    """The share of denoising that is spent in the attention kernels, in a run of its own of a few steps."""
+    with generator.attention_timed() as spent:
+        result = generator.generate_video(setup.samples[0].prompt, **_short(generator, setup, PROFILED_STEPS))
+    share: float = spent() / result.receipt.seconds["denoise"]
+    return share
+
+
+def _measure(
+    generator: VideoGenerator, setup: Setup, store: Store, combination: Combination, sample: Sample
+) -> Measurement:
+    result = generator.generate_video(
+        sample.prompt,
+        cache=combination.cache,
+        seed=sample.seed,
+        output_path=store.videos / f"{combination.file_name}-{sample.number}-{sample.seed}.mp4",
+        **setup.sampling,
+    )
+    assert result.video_path is not None
+    frames = to_bytes(result.frames)
+    psnr, ssim = _against_plain(setup, store, combination, sample, frames)
+    receipt, score = result.receipt, setup.info.preset.score if setup.info.preset else None
+    return Measurement(
+        attention=combination.attention,
+        cache=combination.cache,
+        number=sample.number,
+        prompt=sample.prompt,
+        seed=sample.seed,
+        seconds=receipt.seconds["denoise"],
+        steps_computed=sum(receipt.steps_computed.values()),
+        steps_skipped=sum(receipt.steps_skipped.values()),
+        peak_memory_bytes=receipt.peak_memory_bytes,
+        psnr=psnr,
+        ssim=ssim,
+        right=score(result.frames, sample.prompt) if score else None,
+        video=result.video_path.name,
+        schedule=receipt.cache.schedule if receipt.cache else None,
+    )
+
+
+def _against_plain(
+    setup: Setup, store: Store, combination: Combination, sample: Sample, frames: NDArray[np.uint8]
+) -> tuple[float | None, float | None]:
+    if combination == setup.plain:
+        store.keep_plain_frames(sample, frames)
+        return None, None
+    plain = store.plain_frames(sample)
+    if plain is None:
+        raise InputError(
+            f"{str(store.folder)!r} has measured the plain video of {sample.prompt!r} and lost its frames; remove the "
+            "folder, or choose another --output"
+        )
+    return similarity(frames, plain)
+
+
+def similarity(frames: NDArray[np.uint8], plain: NDArray[np.uint8]) -> tuple[float | None, float]:
+    """PSNR in dB (None where both are equal) and SSIM (Wang et al. 2004), by torchmetrics, over all frames."""
+    from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+
+    made, expected = (torch.from_numpy(x).permute(0, 3, 1, 2).float() / 255 for x in (frames, plain))
+    index = structural_similarity_index_measure(made, expected, data_range=1.0)
+    assert isinstance(index, torch.Tensor)
+    ssim = float(index)
+    if torch.equal(made, expected):
+        return None, ssim
+    return float(peak_signal_noise_ratio(made, expected, data_range=1.0)), ssim

@@ -1,0 +1,124 @@
+"""What is to be measured: every attention backend with every caching policy, each prompt and seed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from fastvideo_core.app.loading import check_compile, check_device, check_dtype
+from fastvideo_core.app.model_info import ModelInfo, read_model
+from fastvideo_core.app.sampling import SamplingParam, check_prompt
+from fastvideo_core.discovery.environment import normalize_backend_name
+from fastvideo_core.discovery.plugins import load_plugins
+from fastvideo_core.engine.attention.request import settle
+from fastvideo_core.engine.caching.request import check_policy
+from fastvideo_core.errors import InputError
+
+NO_CACHE = "none"
+
+
+@dataclass(frozen=True)
+class Combination:
+    """An attention backend and a caching policy, as they were written."""
+
+    attention: str
+    cache: str
+
+    @property
+    def title(self) -> str:
+        """For tables."""
+        return self.attention if self.cache == NO_CACHE else f"{self.attention} + {self.cache}"
+
+    @property
+    def file_name(self) -> str:
+        """For files."""
+        return re.sub(r"[^A-Za-z0-9.]+", "-", f"{self.attention}-{self.cache}").strip("-")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A prompt, its number, and a seed."""
+
+    number: int
+    prompt: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Setup:
+    """All that a bench measures; the first combination is the plain one, which the others are held against.
+
+    Attributes:
+        sampling: sampling parameters that differ from the model's preset.
+        loading: keywords of `VideoGenerator.from_pretrained`.
+    """
+
+    info: ModelInfo
+    combinations: tuple[Combination, ...]
+    samples: tuple[Sample, ...]
+    sampling: dict[str, Any]
+    loading: dict[str, Any]
+
+    @property
+    def plain(self) -> Combination:
+        return self.combinations[0]
+
+    def of_attention(self) -> Iterator[tuple[str, list[Combination]]]:
+        """The combinations of each backend."""
+        for attention in dict.fromkeys(one.attention for one in self.combinations):
+            yield attention, [one for one in self.combinations if one.attention == attention]
+
+    def describe(self) -> dict[str, Any]:
+        """What must be the same when a bench is resumed."""
+        return {"model": self.info.name, "plain": self.plain.title, "sampling": self.sampling, "loading": self.loading}
+
+
+def prepare(
+    model: str,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    attention: str,
+    cache: str,
+    sampling: dict[str, Any],
+    loading: dict[str, Any],
+) -> Setup:
+    """Check everything that can be checked before a weight is loaded.
+
+    Args:
+        attention, cache: lists separated by commas; of the first backend without caching is the plain one.
+
+    Raises:
+        ModelError, BackendError, CacheError, InputError: something does not exist, fit, or run here.
+    """
+    plugins = load_plugins()
+    info = read_model(plugins, model)
+    params = SamplingParam.from_preset(info.preset).with_overrides(**sampling)
+    params.check(info)
+    device = check_device(loading.get("device"))
+    needs = info.family.needs(info.head_dim, check_dtype(loading.get("dtype"), device), torch.device(device))
+    if loading.get("compile"):
+        check_compile(info, device, dit_cpu_offload=False)
+    backends = [normalize_backend_name(name) or name for name in _split(attention, "--attention")]
+    for name in backends:
+        settle(plugins, name, needs, None)
+    policies = _split(cache, "--cache")
+    for asked in policies:
+        check_policy(plugins, asked, info.cached_model)
+    ordered = dict.fromkeys([NO_CACHE, *(NO_CACHE if one.lower() == NO_CACHE else one for one in policies)])
+    samples = [
+        Sample(number, check_prompt(prompt), seed + number) for number, prompt in enumerate(prompts) for seed in seeds
+    ]
+    combinations = tuple(Combination(name, policy) for name in dict.fromkeys(backends) for policy in ordered)
+    return Setup(info, combinations, tuple(samples), sampling, loading)
+
+
+def _split(text: str, option: str) -> list[str]:
+    """Parts between commas that are not within brackets."""
+    parts = [part.strip() for part in re.split(r",(?![^\[]*\])", text)]
+    if not all(parts):
+        raise InputError(f"{option} {text!r} has an empty entry; write names separated by commas")
+    return parts

@@ -1,0 +1,94 @@
+"""What a bench came to: a row for each combination, paired per prompt and seed with the plain one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from fastvideo_core.app.bench.setup import Combination, Setup
+from fastvideo_core.app.bench.store import Measurement, Store
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Median, least and greatest."""
+
+    median: float
+    least: float
+    greatest: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread | None:
+        """None of no values."""
+        return cls(median(values), min(values), max(values)) if values else None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One combination.
+
+    Attributes:
+        seconds: of denoising.
+        speed_up: the plain video's seconds over this one's, per prompt and seed.
+        skipped: the share of steps that were skipped.
+        attention_share: the share of denoising that is attention, measured without caching.
+        peak_memory_bytes: the greatest; on a CPU of the process since it started.
+        psnr, ssim: against the plain video; PSNR of those that differ, `equal` counts the others.
+        accuracy: the share of videos that show all that their prompt says.
+    """
+
+    attention: str
+    cache: str
+    title: str
+    videos: int
+    seconds: Spread
+    speed_up: Spread
+    skipped: float
+    attention_share: float | None
+    peak_memory_bytes: int | None
+    psnr: Spread | None
+    equal: int
+    ssim: Spread | None
+    accuracy: float | None
+
+
+def summarise(setup: Setup, store: Store) -> list[Row]:
+    """A row for each combination that has been measured, the plain one first."""
+    rows = []
+    for combination in setup.combinations:
+        pairs = [
+            (found, plain)
+            for sample in setup.samples
+            if (found := store.find(combination, sample)) and (plain := store.find(setup.plain, sample))
+        ]
+        if pairs:
+            rows.append(_row(combination, pairs, store.shares.get(combination.attention)))
+    return rows
+
+
+def _row(combination: Combination, pairs: list[tuple[Measurement, Measurement]], attention_share: float | None) -> Row:
+    found = [measurement for measurement, _ in pairs]
+    seconds = Spread.of([one.seconds for one in found])
+    speed_up = Spread.of([plain.seconds / one.seconds for one, plain in pairs])
+    assert seconds is not None
+    assert speed_up is not None
+    peaks = [one.peak_memory_bytes for one in found if one.peak_memory_bytes is not None]
+    right = [all(one.right.values()) for one in found if one.right is not None]
+    compared = [one for one in found if one.ssim is not None]
+    steps = sum(one.steps_computed + one.steps_skipped for one in found)
+    return Row(
+        attention=combination.attention,
+        cache=combination.cache,
+        title=combination.title,
+        videos=len(found),
+        seconds=seconds,
+        speed_up=speed_up,
+        skipped=sum(one.steps_skipped for one in found) / steps,
+        attention_share=attention_share,
+        peak_memory_bytes=max(peaks, default=None),
+        psnr=Spread.of([one.psnr for one in compared if one.psnr is not None]),
+        equal=sum(one.psnr is None for one in compared),
+        ssim=Spread.of([one.ssim for one in compared if one.ssim is not None]),
+        accuracy=sum(right) / len(right) if right else None,
+    )

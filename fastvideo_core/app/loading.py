@@ -1,0 +1,91 @@
+"""Load a pipeline and put it where it runs; check what was asked for before that."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from fastvideo_core.app.model_info import ModelInfo
+from fastvideo_core.engine.diffusers_bridge import blocks_can_be_compiled
+from fastvideo_core.engine.families import transformers_of
+from fastvideo_core.errors import InputError, ModelNotFoundError
+from fastvideo_core.kernels import cpp_compiler
+
+
+def check_device(device: str | None) -> str:
+    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        kind = torch.device(chosen).type
+    except RuntimeError as error:
+        raise InputError(f"device {chosen!r} is none that torch knows: {str(error).splitlines()[0]}") from error
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"device {chosen!r} was asked for, but torch {torch.__version__} sees no CUDA device here")
+    return chosen
+
+
+def check_dtype(dtype: torch.dtype | str | None, device: str) -> torch.dtype:
+    if dtype is None:
+        return torch.bfloat16 if device.startswith("cuda") else torch.float32
+    chosen = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if chosen not in (torch.float32, torch.bfloat16, torch.float16):
+        raise InputError(f"dtype {dtype!r} is none of float32, bfloat16, float16")
+    return chosen
+
+
+def check_offload(offload: list[str], pin_cpu_memory: bool, device: str) -> None:
+    if offload and not device.startswith("cuda"):
+        raise InputError(f"{' and '.join(offload)} cannot be offloaded to the CPU: the device is {device!r}")
+    if pin_cpu_memory and not offload:
+        raise InputError("pin_cpu_memory does nothing without dit_, vae_ or text_encoder_cpu_offload=True")
+
+
+def check_compile(info: ModelInfo, device: str, dit_cpu_offload: bool) -> None:
+    """Raise InputError where the blocks cannot be compiled."""
+    if not device.startswith("cuda") and cpp_compiler() is None:
+        raise InputError(
+            f"compile was asked for on {device!r}, for which torch needs a C++ compiler, and there is none: "
+            "install g++, or name one in CXX"
+        )
+    if not blocks_can_be_compiled(info.family.transformer):
+        raise InputError(
+            f"compile was asked for, but diffusers does not say which blocks a {info.family.transformer} repeats, so "
+            f"{info.name} runs eager only"
+        )
+    if dit_cpu_offload:
+        raise InputError("compile and dit_cpu_offload exclude each other: offloading hooks are not traceable")
+
+
+def load_pipeline(info: ModelInfo, dtype: torch.dtype) -> Any:
+    import diffusers
+
+    try:
+        return diffusers.DiffusionPipeline.from_pretrained(
+            info.location, dtype={"default": dtype, "vae": torch.float32}, use_safetensors=True
+        )
+    except (OSError, ValueError) as error:
+        raise ModelNotFoundError(f"the model {info.name} cannot be loaded: {error}") from error
+
+
+def compile_blocks(pipe: Any, info: ModelInfo) -> None:
+    for transformer in transformers_of(pipe, info.family):
+        transformer.compile_repeated_blocks(fullgraph=True)
+
+
+def place_pipeline(pipe: Any, device: str, offload: list[str], pin_cpu_memory: bool) -> None:
+    """Move what stays on the device there, and set up offloading for the rest."""
+    from diffusers.hooks import apply_group_offloading
+
+    for name, component in pipe.components.items():
+        if not isinstance(component, torch.nn.Module):
+            continue
+        if not name.startswith(tuple(offload)):
+            component.to(device)
+            continue
+        apply_group_offloading(
+            component,
+            onload_device=torch.device(device),
+            offload_device=torch.device("cpu"),
+            offload_type="leaf_level",
+            use_stream=pin_cpu_memory,
+        )

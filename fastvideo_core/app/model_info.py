@@ -1,0 +1,147 @@
+"""Read what a model is from its JSON files, before any of its weights are loaded."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from fastvideo_core.contract.caching import CachedModel
+from fastvideo_core.contract.model import Geometry, ModelFamily
+from fastvideo_core.contract.preset import ModelPreset
+from fastvideo_core.discovery.plugins import Plugins
+from fastvideo_core.engine.caching.request import model_of
+from fastvideo_core.engine.families import family_of
+from fastvideo_core.errors import ModelNotFoundError, UnsupportedModelError
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """A model that can be loaded.
+
+    Attributes:
+        name: as the user gave it.
+        location: a local folder or a hub id.
+        preset: the preset of that name, if there is one.
+        pipeline: the class name of its pipeline.
+        head_dim: head size of its attention.
+        takes_image: whether it needs an image to start from.
+    """
+
+    name: str
+    location: str
+    preset: ModelPreset | None
+    family: ModelFamily
+    geometry: Geometry
+    pipeline: str
+    head_dim: int
+    takes_image: bool
+
+    @property
+    def cached_model(self) -> CachedModel:
+        """What a caching policy is told of it."""
+        return model_of(self.family, self.location, self.pipeline)
+
+
+def find_preset(plugins: Plugins, model_path: str) -> ModelPreset | None:
+    """The preset of that name, if an installed plugin has one."""
+    try:
+        return plugins.preset(model_path)[0]
+    except KeyError:
+        return None
+
+
+def read_model(plugins: Plugins, model_path: str | Path) -> ModelInfo:
+    """Find a model by preset name, local folder or hub id.
+
+    Raises:
+        ModelNotFoundError: it is none of them, or its files cannot be read.
+        UnsupportedModelError: its pipeline class is not supported.
+    """
+    name = str(model_path)
+    preset = find_preset(plugins, name)
+    location = preset.location if preset else name
+    read_json = _reader(plugins, location)
+    index = read_json("model_index.json")
+    pipeline = str(index.get("_class_name"))
+    family = family_of([pipeline], f"the model {name}")
+    try:
+        transformer, vae = read_json("transformer/config.json"), read_json("vae/config.json")
+        geometry = family.geometry(transformer, vae)
+        head_dim = int(transformer["attention_head_dim"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UnsupportedModelError(f"the configuration of {name} lacks or garbles {error}") from error
+    takes_image = pipeline in family.image_pipelines
+    return ModelInfo(name, location, preset, family, geometry, pipeline, head_dim, takes_image)
+
+
+def open_model_file(location: str, file: str) -> BinaryIO:
+    """Open a file of a model for reading; of a hub's, only the parts that are read are fetched.
+
+    Raises:
+        ModelNotFoundError: there is no such file, or it cannot be reached.
+    """
+    folder = Path(location).expanduser()
+    try:
+        if folder.is_dir():
+            return (folder / file).open("rb")
+        from huggingface_hub import HfFileSystem
+
+        opened: BinaryIO = HfFileSystem().open(f"{location}/{file}", "rb", block_size=2**20)
+        return opened
+    except Exception as error:  # the hub's client raises errors of its own, of the HTTP library and OSError
+        raise ModelNotFoundError(f"{location} has no {file} that can be read: {error}") from error
+
+
+def _reader(plugins: Plugins, location: str) -> Callable[[str], dict[str, Any]]:
+    if "\0" in location or not location.strip():
+        raise ModelNotFoundError(f"{location!r} is no model; presets: {', '.join(plugins.preset_names())}")
+    folder = Path(location).expanduser()
+    if folder.is_dir():
+        return lambda file: _parse(folder / file, location)
+    if folder.exists() or location.startswith((".", "/", "~")) or location.count("/") != 1:
+        raise ModelNotFoundError(_not_found(plugins, location))
+    return lambda file: _parse(_download(plugins, location, file), location)
+
+
+def _parse(path: Path, location: str) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise ModelNotFoundError(
+            f"{location} is a folder but no model in diffusers format: it has no {path.name} at {path}"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise ModelNotFoundError(f"{path} cannot be read: {error}") from error
+    if not isinstance(content, dict):
+        raise ModelNotFoundError(f"{path} holds no JSON object")
+    return content
+
+
+def _download(plugins: Plugins, repository: str, file: str) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(repository, file))
+    except Exception as error:  # the hub's client raises errors of its own, of the HTTP library and OSError
+        reason = str(error).strip().split("\n")[0]
+        if any(preset.location == repository for plugin in plugins.loaded for preset in plugin.presets):
+            problem = f"the model {repository} lies on the hub, from which {file} cannot be fetched"
+        else:
+            problem = _not_found(plugins, repository)
+        raise ModelNotFoundError(f"{problem}; the hub said: {reason}") from error
+
+
+def _not_found(plugins: Plugins, name: str) -> str:
+    presets = plugins.preset_names()
+    close = difflib.get_close_matches(name, presets, n=1)
+    hint = f"; did you mean {close[0]}?" if close else ""
+    if name == "shapes" and name not in presets:
+        hint = "; to get the embedded model: pip install fv-shapes"
+    return (
+        f"there is no model {name!r}: it is no preset ({', '.join(presets)}), no local folder, and no hub id that can "
+        f"be reached{hint}"
+    )

@@ -1,0 +1,236 @@
+"""Write videos, receipts and contact sheets: under a temporary name, renamed when whole, never over another file."""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import re
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fastvideo_core.errors import InputError, OutputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from fastvideo_core.app.result import VideoResult
+
+_OTHER_FORMATS = {".avi", ".gif", ".mkv", ".mov", ".webm", ".m4v"}
+_NAME_LENGTH = 60
+_PARTIAL = ".partial-"
+"""How names of unfinished files begin; the number of their process comes next."""
+
+
+def prepare_folder(output_path: str | Path) -> tuple[Path, str | None]:
+    """Make sure that files can be written, before any work is done.
+
+    Returns:
+        The folder, and the file's stem if `output_path` names a file.
+
+    Raises:
+        InputError: the path names a file that is not an MP4.
+        OutputError: the folder cannot be made or written to.
+    """
+    path = Path(output_path).expanduser()
+    if path.suffix.lower() in _OTHER_FORMATS:
+        raise InputError(f"output_path {str(path)!r} ends in {path.suffix}; videos are written as .mp4")
+    folder, stem = (path.parent, path.stem) if path.suffix.lower() == ".mp4" else (path, None)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(folder)
+        with tempfile.TemporaryFile(dir=folder, prefix=_prefix()):
+            pass
+    except (OSError, ValueError) as error:
+        raise OutputError(f"no file can be written to {str(folder)!r}: {error}; choose another output_path") from error
+    return folder, stem
+
+
+def _prefix() -> str:
+    return f"{_PARTIAL}{os.getpid()}-"
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove unfinished files of processes that were killed."""
+    for path in folder.glob(f"{_PARTIAL}*"):
+        owner = path.name.removeprefix(_PARTIAL).partition("-")[0]
+        if owner.isdigit() and not _runs(int(owner)):
+            path.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    """Whether there is a process of that number; where the system does not tell, there is."""
+    if os.name == "nt":
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
+
+
+def name_for(prompt: str) -> str:
+    """A file name made of the prompt's letters and digits."""
+    words = re.findall(r"\w+", prompt.lower())
+    name = "-".join(words).encode("ascii", "ignore").decode()[:_NAME_LENGTH].strip("-_")
+    return name or "video"
+
+
+def save_result(result: VideoResult, folder: Path, stem: str | None, fps: int, sheet: bool) -> None:
+    """Write the video, its receipt and, if asked for, a contact sheet, all of them or none; and note where they are.
+
+    Raises:
+        OutputError: the folder cannot be written to; it brings along the result, as making it again may take long.
+    """
+    start = time.perf_counter()
+    try:
+        with encoded(folder, result.frames, fps) as video:
+            result.receipt.seconds["encode"] = time.perf_counter() - start
+            files: dict[str, bytes | Path] = {".json": result.receipt.to_json().encode()}
+            if sheet:
+                files[".png"] = contact_sheet(result.frames)
+            names = save(folder, stem or name_for(result.prompt), {**files, ".mp4": video})
+    except OutputError as error:
+        error.result = result
+        raise
+    result.video_path, result.receipt_path, result.sheet_path = names[".mp4"], names[".json"], names.get(".png")
+
+
+def save(folder: Path, stem: str, files: dict[str, bytes | Path]) -> dict[str, Path]:
+    """Give files their final names, all with one stem that is free: `stem`, `stem_1`, `stem_2`, …
+
+    Args:
+        files: per suffix, the content, or a finished temporary file in the same folder that is moved.
+
+    Raises:
+        OutputError: the folder cannot be written to any more.
+    """
+    with _explained(folder), _temporaries(folder, files) as ready:
+        for number in range(1_000_000):
+            names = {suffix: folder / f"{stem}{f'_{number}' if number else ''}{suffix}" for suffix in files}
+            if _claim(ready, names):
+                return names
+    raise OutputError(f"{folder} holds a million files named {stem}")
+
+
+def _claim(ready: dict[str, Path], names: dict[str, Path]) -> bool:
+    """Link each file to its name; if one is taken, take back the others."""
+    linked: list[Path] = []
+    try:
+        for suffix, name in names.items():
+            _give_name(ready[suffix], name)
+            linked.append(name)
+    except BaseException as error:
+        for name in linked:
+            name.unlink(missing_ok=True)
+        if isinstance(error, FileExistsError):
+            return False
+        raise
+    return True
+
+
+def _give_name(temporary: Path, name: Path) -> None:
+    """A link is the one way to name a file that fails if the name is taken; some file systems have none."""
+    try:
+        os.link(temporary, name)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
+            raise
+        if name.exists():
+            raise FileExistsError(errno.EEXIST, "exists", str(name)) from None
+        temporary.rename(name)
+
+
+@contextmanager
+def _temporaries(folder: Path, files: dict[str, bytes | Path]) -> Iterator[dict[str, Path]]:
+    """Write contents to temporary files; all are removed at the end, when they have got their names or failed."""
+    ready: dict[str, Path] = {}
+    try:
+        for suffix, content in files.items():
+            if isinstance(content, Path):
+                ready[suffix] = content
+                continue
+            descriptor, name = tempfile.mkstemp(dir=folder, prefix=_prefix(), suffix=suffix)
+            ready[suffix] = Path(name)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+        for path in ready.values():
+            path.chmod(0o644)
+        yield ready
+    finally:
+        for path in ready.values():
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def encoded(folder: Path, frames: NDArray[np.float32], fps: int) -> Iterator[Path]:
+    """An H.264 MP4 (yuv420p) of the frames under a temporary name, removed at the end unless it was moved.
+
+    Args:
+        frames: (num_frames, height, width, 3) in 0…1, height and width even.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    import av
+
+    with _explained(folder):
+        descriptor, name = tempfile.mkstemp(dir=folder, prefix=_prefix(), suffix=".mp4")
+    os.close(descriptor)
+    try:
+        with _explained(folder), av.open(name, "w", options={"movflags": "+faststart"}) as container:
+            stream = container.add_stream("libx264", rate=Fraction(fps), options={"crf": "16"})
+            stream.height, stream.width = frames.shape[1:3]
+            stream.pix_fmt = "yuv420p"
+            for frame in to_bytes(frames):
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            container.mux(stream.encode())
+        yield Path(name)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def contact_sheet(frames: NDArray[np.float32], most: int = 12, columns: int = 4) -> bytes:
+    """A PNG with up to `most` frames, evenly spaced from the first to the last, row by row."""
+    import io
+
+    import numpy as np
+    from PIL import Image
+
+    chosen = to_bytes(frames)[np.unique(np.linspace(0, len(frames) - 1, min(most, len(frames))).round().astype(int))]
+    count, height, width, _ = chosen.shape
+    columns = min(columns, count)
+    gap = 4
+    size = (columns * (width + gap) - gap, math.ceil(count / columns) * (height + gap) - gap)
+    sheet = Image.new("RGB", size, "white")
+    for index, frame in enumerate(chosen):
+        sheet.paste(Image.fromarray(frame), (index % columns * (width + gap), index // columns * (height + gap)))
+    buffer = io.BytesIO()
+    sheet.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def to_bytes(frames: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """0…1 to 0…255, rounded."""
+    import numpy as np
+
+    return np.rint(np.clip(frames, 0, 1) * 255).astype(np.uint8)
+
+
+@contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"writing to {str(folder)!r} failed: {error}; nothing was kept. Free some space, or choose another "
+            "output_path"
+        ) from error

@@ -1,0 +1,35 @@
+"""What a generation gives back: the frames, where they were written, and the receipt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from fastvideo_core.contract.receipt import Receipt
+
+
+@dataclass(repr=False)
+class VideoResult:
+    """One generated video.
+
+    Attributes:
+        frames: (num_frames, height, width, 3), float32 in 0…1.
+        video_path: the MP4; None if it was not to be saved.
+        receipt_path: the receipt's JSON beside it; None likewise.
+        sheet_path: the contact sheet; None if none was asked for.
+    """
+
+    prompt: str
+    frames: NDArray[np.float32]
+    receipt: Receipt
+    video_path: Path | None = None
+    receipt_path: Path | None = None
+    sheet_path: Path | None = None
+
+    def __repr__(self) -> str:
+        return f"VideoResult(prompt={self.prompt!r}, frames={self.frames.shape}, video_path={str(self.video_path)!r})"

@@ -1,0 +1,226 @@
+"""Sampling parameters, their presets, and the check that they fit a model before anything runs."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Self
+
+from fastvideo_core.app.model_info import ModelInfo, find_preset
+from fastvideo_core.contract.model import Geometry
+from fastvideo_core.contract.preset import ModelPreset
+from fastvideo_core.discovery.plugins import load_plugins
+from fastvideo_core.errors import InputError
+
+MAX_STEPS = 1000
+
+
+@dataclass
+class TeaCacheParams:
+    """Settings of the caching policy TEACACHE, as FastVideo names them; for any other policy they mean nothing.
+
+    Attributes:
+        teacache_thresh: the higher, the more steps are skipped; None for the policy's default for the model.
+        use_ret_steps: the other published variant for Wan 2.1; None for the policy's default.
+        coefficients: of the polynomial, highest power first; or a file that `fv teacache calibrate` wrote; or the name
+            of a model whose published ones to use; None for those of the model itself.
+    """
+
+    teacache_thresh: float | None = None
+    use_ret_steps: bool | None = None
+    coefficients: Sequence[float] | str | Path | None = None
+
+    def settings(self) -> dict[str, Any]:
+        """Those that are given, under the policy's own names."""
+        named = {
+            "threshold": self.teacache_thresh,
+            "use_ret_steps": self.use_ret_steps,
+            "coefficients": self.coefficients,
+        }
+        return {name: value for name, value in named.items() if value is not None}
+
+
+@dataclass
+class SamplingParam:
+    """How to generate a video. Defaults are those of Wan 2.1 at 480p.
+
+    Attributes:
+        height, width: in pixels; must be multiples that the model can do, they are never changed.
+        num_frames: length; must be one more than a multiple of what the autoencoder compresses (4 for Wan).
+        fps: frames per second of the file.
+        num_inference_steps: denoising steps.
+        guidance_scale: classifier-free guidance; 1 or less switches it off and halves the work.
+        negative_prompt: what the guidance leads away from.
+        image_path: the image that an image-to-video model starts from; scaled to height and width.
+        seed: same seed, same video.
+        teacache_params: settings of TEACACHE, where that is asked for.
+        output_path: a folder, or a file ending in .mp4; nothing is ever overwritten.
+        save_video: whether to write files at all.
+        sheet: whether to write a PNG contact sheet beside the video.
+    """
+
+    height: int = 480
+    width: int = 832
+    num_frames: int = 81
+    fps: int = 16
+    num_inference_steps: int = 50
+    guidance_scale: float = 5.0
+    negative_prompt: str = ""
+    image_path: str | Path | None = None
+    seed: int = 1024
+    teacache_params: TeaCacheParams = field(default_factory=TeaCacheParams)
+    output_path: str | Path = "outputs/"
+    save_video: bool = True
+    sheet: bool = False
+
+    @classmethod
+    def from_pretrained(cls, model_path: str | Path) -> Self:
+        """The parameters that a model was made for, if a preset knows it; the defaults otherwise."""
+        return cls.from_preset(find_preset(load_plugins(), str(model_path)))
+
+    @classmethod
+    def from_preset(cls, preset: ModelPreset | None) -> Self:
+        """The parameters of a preset; the defaults without one."""
+        return cls().with_overrides(**preset.sampling) if preset else cls()
+
+    def with_overrides(self, **overrides: Any) -> Self:
+        """A copy with some fields changed.
+
+        Raises:
+            InputError: a name is not a field.
+        """
+        names = [known.name for known in fields(self)]
+        for name in overrides:
+            if name not in names:
+                close = difflib.get_close_matches(name, names, n=1)
+                hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(names)}"
+                raise InputError(f"unknown sampling parameter {name!r}; {hint}")
+        return replace(self, **overrides)
+
+    def check(self, info: ModelInfo) -> None:
+        """Refuse what does not fit the model.
+
+        Raises:
+            InputError: with every problem, its numbers, and what would fit.
+        """
+        if problems := [*self._wrong_types(), *self._wrong_values()] or [
+            *self._misfits(info.geometry, info.name),
+            *self._wrong_conditions(info),
+        ]:
+            raise InputError("; ".join(problems))
+
+    def check_steps(self) -> None:
+        """Refuse a number of steps that no model can do.
+
+        Raises:
+            InputError: it is not a whole number from 1 to 1000.
+        """
+        if problems := [
+            p for p in (*self._wrong_types(), *self._wrong_values()) if p.startswith("num_inference_steps")
+        ]:
+            raise InputError("; ".join(problems))
+
+    def _wrong_types(self) -> Iterator[str]:
+        for name in ("height", "width", "num_frames", "fps", "num_inference_steps", "seed"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool):
+                yield f"{name} must be a whole number, not {value!r}"
+        if isinstance(self.guidance_scale, bool) or not isinstance(self.guidance_scale, int | float):
+            yield f"guidance_scale must be a number, not {self.guidance_scale!r}"
+        if not isinstance(self.negative_prompt, str):
+            yield f"negative_prompt must be text, not {self.negative_prompt!r}"
+        elif not is_writable(self.negative_prompt):
+            yield f"negative_prompt {self.negative_prompt!r} holds half a character (a lone surrogate)"
+        if self.image_path is not None and not isinstance(self.image_path, str | Path):
+            yield f"image_path must be a path, not {self.image_path!r}"
+        if not isinstance(self.teacache_params, TeaCacheParams):
+            yield f"teacache_params must be TeaCacheParams, not {self.teacache_params!r}"
+        if not isinstance(self.output_path, str | Path):
+            yield f"output_path must be a path, not {self.output_path!r}"
+
+    def _wrong_values(self) -> Iterator[str]:
+        limits = {
+            "height": (1, math.inf),
+            "width": (1, math.inf),
+            "num_frames": (1, math.inf),
+            "fps": (1, 240),
+            "num_inference_steps": (1, MAX_STEPS),
+            "seed": (0, 2**63 - 1),
+            "guidance_scale": (0, 1000),
+        }
+        for name, (low, high) in limits.items():
+            value = getattr(self, name)
+            if isinstance(value, int | float) and not low <= value <= high:
+                yield f"{name} is {value}, it must be " + (f"{low} or more" if high == math.inf else f"{low} to {high}")
+
+    def _wrong_conditions(self, info: ModelInfo) -> Iterator[str]:
+        if info.takes_image and self.image_path is None:
+            yield f"{info.name} starts from an image; give it as image_path"
+        elif info.takes_image and not Path(str(self.image_path)).expanduser().is_file():
+            yield f"image_path {str(self.image_path)!r} is no file"
+        elif self.image_path is not None and not info.takes_image:
+            yield f"{info.name} makes videos from text alone; it takes no image_path"
+        if self.negative_prompt and info.family.guidance_is_built_in:
+            yield f"{info.name} has its guidance built in; it takes no negative_prompt"
+
+    def _misfits(self, geometry: Geometry, what: str) -> Iterator[str]:
+        longest = math.inf if geometry.max_tokens is None else geometry.max_tokens
+        for name, multiple in zip(("height", "width"), geometry.pixels_per_token, strict=True):
+            value = getattr(self, name)
+            if value % multiple:
+                near = _near(value, multiple)
+                yield f"{name} {value} is not a multiple of {multiple}, as {what} needs; near it: {near}"
+            elif value // multiple > longest:
+                yield f"{name} {value} is too large, {what} reaches {longest * multiple}"
+        stride = geometry.frames_per_token
+        if (self.num_frames - 1) % stride:
+            yield (
+                f"num_frames {self.num_frames} is not one more than a multiple of {stride}, as {what} needs; near it: "
+                f"{_near(self.num_frames - 1, stride, 1)}"
+            )
+        elif (self.num_frames - 1) // stride >= longest:
+            yield f"num_frames {self.num_frames} is too many, {what} reaches {(longest - 1) * stride + 1}"
+
+
+def _near(value: int, multiple: int, offset: int = 0) -> str:
+    below = value // multiple * multiple
+    candidates = (below, below + multiple) if below or offset else (below + multiple,)
+    return " or ".join(str(candidate + offset) for candidate in candidates)
+
+
+def check_prompts(prompts: object) -> list[str]:
+    """The prompts of a single one or of a list.
+
+    Raises:
+        InputError: it is neither, there is none, or one is not text or empty.
+    """
+    if isinstance(prompts, str):
+        return [check_prompt(prompts)]
+    if not isinstance(prompts, list | tuple):
+        raise InputError(f"a prompt must be text, or a list of texts, not {prompts!r}")
+    if not prompts:
+        raise InputError("the list of prompts is empty")
+    return [check_prompt(prompt) for prompt in prompts]
+
+
+def is_writable(text: str) -> bool:
+    """Whether the text can be written as UTF-8."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
+def check_prompt(prompt: object) -> str:
+    """The prompt, if it is text that is not empty.
+
+    Raises:
+        InputError: it is not.
+    """
+    if not isinstance(prompt, str):
+        raise InputError(f"a prompt must be text, not {prompt!r}")
+    if not is_writable(prompt):
+        raise InputError(f"the prompt {prompt!r} holds half a character (a lone surrogate), which no file can hold")
+    if not prompt.strip():
+        raise InputError(f"the prompt {prompt!r} is empty; say what the video should show")
+    return prompt

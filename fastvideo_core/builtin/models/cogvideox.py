@@ -1,0 +1,82 @@
+"""CogVideoX: text and video in one sequence, text first; both guidance branches in one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+from fastvideo_core.builtin.models.time_embedding import embed
+from fastvideo_core.contract.attention import Role, TokenLayout
+from fastvideo_core.contract.caching import Signal
+from fastvideo_core.contract.hookspecs import API_VERSION, hookimpl
+from fastvideo_core.contract.model import AttentionSite, BlockStack, Geometry, ModelFamily
+from fastvideo_core.contract.preset import ModelPreset
+
+if TYPE_CHECKING:
+    import torch
+
+api_version = API_VERSION
+
+
+def _attentions(transformer: torch.nn.Module) -> Iterator[AttentionSite]:
+    for block in cast("torch.nn.ModuleList", transformer.transformer_blocks):
+        yield AttentionSite(cast("torch.nn.Module", block.attn1), Role.JOINT)
+
+
+def _token_layout(config: Mapping[str, Any], arguments: Mapping[str, Any]) -> TokenLayout:
+    _, frames, _, height, width = arguments["hidden_states"].shape
+    patch, patch_time = config["patch_size"], config.get("patch_size_t") or 1
+    return TokenLayout(
+        (-(-frames // patch_time), height // patch, width // patch),
+        text_before=arguments["encoder_hidden_states"].shape[1],
+    )
+
+
+def _geometry(transformer: Mapping[str, Any], vae: Mapping[str, Any]) -> Geometry:
+    pixels = 2 ** (len(vae["block_out_channels"]) - 1) * transformer["patch_size"]
+    return Geometry(
+        (pixels, pixels), int(vae.get("temporal_compression_ratio", 4)), None, transformer.get("patch_size_t") or 1
+    )
+
+
+def _time_embedding(transformer: Any, timesteps: torch.Tensor) -> torch.Tensor:
+    return embed(transformer.time_proj, transformer.time_embedding, timesteps)
+
+
+COGVIDEOX = ModelFamily(
+    name="CogVideoX",
+    transformer="CogVideoXTransformer3DModel",
+    pipelines=frozenset({"CogVideoXPipeline"}),
+    attentions=_attentions,
+    token_layout=_token_layout,
+    geometry=_geometry,
+    stack=BlockStack(lists=("transformer_blocks",), modulation=2, rotary=3, rotary_axis=0, returns_text=True),
+    roles=(Role.JOINT,),
+    signals={Signal.MODULATED_INPUT: lambda block, args: block.norm1(args[0], args[1], args[2])[0]},
+    time_signals={Signal.TIME_EMBEDDING: _time_embedding},
+    time_modules=("time_embedding",),
+)
+
+
+@hookimpl
+def fastvideo_model_presets() -> list[ModelPreset]:
+    """Sizes, steps and guidance as the model cards of the checkpoints use them."""
+    older = {
+        "height": 480,
+        "width": 720,
+        "num_frames": 49,
+        "fps": 8,
+        "num_inference_steps": 50,
+        "guidance_scale": 6.0,
+    }
+    newer = {**older, "height": 768, "width": 1360, "num_frames": 81, "fps": 16}
+    return [
+        ModelPreset("THUDM/CogVideoX-2b", "THUDM/CogVideoX-2b", older, "CogVideoX text-to-video, 2 billion parameters"),
+        ModelPreset("THUDM/CogVideoX-5b", "THUDM/CogVideoX-5b", older, "CogVideoX text-to-video, 5 billion parameters"),
+        ModelPreset(
+            "THUDM/CogVideoX1.5-5B",
+            "THUDM/CogVideoX1.5-5B",
+            newer,
+            "CogVideoX 1.5 text-to-video, 5 billion parameters",
+        ),
+    ]

@@ -1,0 +1,81 @@
+"""HunyuanVideo: video and text in one sequence, in two lists of blocks, with a mask over the text's padding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+from fastvideo_core.contract.attention import Role, TokenLayout
+from fastvideo_core.contract.caching import Signal
+from fastvideo_core.contract.hookspecs import API_VERSION, hookimpl
+from fastvideo_core.contract.model import AttentionSite, BlockStack, Geometry, ModelFamily
+from fastvideo_core.contract.preset import ModelPreset
+
+if TYPE_CHECKING:
+    import torch
+
+api_version = API_VERSION
+
+
+def _attentions(transformer: torch.nn.Module) -> Iterator[AttentionSite]:
+    """Those of the two block lists; the text refiner's stays with diffusers."""
+    for blocks in (transformer.transformer_blocks, transformer.single_transformer_blocks):
+        for block in cast("torch.nn.ModuleList", blocks):
+            yield AttentionSite(cast("torch.nn.Module", block.attn), Role.JOINT)
+
+
+def _token_layout(config: Mapping[str, Any], arguments: Mapping[str, Any]) -> TokenLayout:
+    frames, height, width = arguments["hidden_states"].shape[2:]
+    patch, patch_time = config["patch_size"], config["patch_size_t"]
+    return TokenLayout(
+        (frames // patch_time, height // patch, width // patch), text_after=arguments["encoder_hidden_states"].shape[1]
+    )
+
+
+def _geometry(transformer: Mapping[str, Any], vae: Mapping[str, Any]) -> Geometry:
+    pixels = vae.get("spatial_compression_ratio", 8) * transformer["patch_size"]
+    return Geometry((pixels, pixels), vae.get("temporal_compression_ratio", 4) * transformer["patch_size_t"], None)
+
+
+HUNYUAN_VIDEO = ModelFamily(
+    name="HunyuanVideo",
+    transformer="HunyuanVideoTransformer3DModel",
+    pipelines=frozenset({"HunyuanVideoPipeline"}),
+    attentions=_attentions,
+    token_layout=_token_layout,
+    geometry=_geometry,
+    stack=BlockStack(
+        lists=("transformer_blocks", "single_transformer_blocks"),
+        modulation=2,
+        rotary=4,
+        rotary_axis=0,
+        returns_text=True,
+    ),
+    roles=(Role.JOINT,),
+    guidance_is_built_in=True,
+    text_mask="encoder_attention_mask",
+    signals={
+        Signal.TIME_EMBEDDING: lambda block, args: args[2],
+        Signal.MODULATED_INPUT: lambda block, args: block.norm1(args[0], emb=args[2])[0],
+    },
+)
+
+
+@hookimpl
+def fastvideo_model_presets() -> list[ModelPreset]:
+    """Size, steps and embedded guidance as the model card of the checkpoint uses them."""
+    return [
+        ModelPreset(
+            "hunyuanvideo-community/HunyuanVideo",
+            "hunyuanvideo-community/HunyuanVideo",
+            {
+                "height": 720,
+                "width": 1280,
+                "num_frames": 129,
+                "fps": 24,
+                "num_inference_steps": 50,
+                "guidance_scale": 6.0,
+            },
+            "HunyuanVideo text-to-video, 13 billion parameters",
+        ),
+    ]

@@ -1,0 +1,90 @@
+"""LTX-Video: self attention over the video, cross attention to the text with a mask over its padding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+from fastvideo_core.builtin.models.time_embedding import embed, linear
+from fastvideo_core.contract.attention import Role, TokenLayout
+from fastvideo_core.contract.caching import Signal
+from fastvideo_core.contract.hookspecs import API_VERSION, hookimpl
+from fastvideo_core.contract.model import AttentionSite, BlockStack, Geometry, ModelFamily
+from fastvideo_core.contract.preset import ModelPreset
+
+if TYPE_CHECKING:
+    import torch
+
+api_version = API_VERSION
+
+
+def _attentions(transformer: torch.nn.Module) -> Iterator[AttentionSite]:
+    for block in cast("torch.nn.ModuleList", transformer.transformer_blocks):
+        yield AttentionSite(cast("torch.nn.Module", block.attn1), Role.SELF)
+        yield AttentionSite(cast("torch.nn.Module", block.attn2), Role.CROSS)
+
+
+def _token_layout(config: Mapping[str, Any], arguments: Mapping[str, Any]) -> TokenLayout:
+    """The pipeline packs latents into tokens itself and tells the grid beside them."""
+    return TokenLayout((arguments["num_frames"], arguments["height"], arguments["width"]))
+
+
+def _geometry(transformer: Mapping[str, Any], vae: Mapping[str, Any]) -> Geometry:
+    halvings = sum(vae.get("spatio_temporal_scaling", (True, True, True, False)))
+    pixels = vae.get("patch_size", 4) * 2**halvings * transformer.get("patch_size", 1)
+    frames = vae.get("patch_size_t", 1) * 2**halvings * transformer.get("patch_size_t", 1)
+    return Geometry((pixels, pixels), frames, None)
+
+
+def _time_embedding(transformer: Any, timesteps: torch.Tensor) -> torch.Tensor:
+    embedder = transformer.time_embed.emb
+    return embed(embedder.time_proj, embedder.timestep_embedder, timesteps)
+
+
+def _time_projection(transformer: Any, timesteps: torch.Tensor) -> torch.Tensor:
+    return linear(transformer.time_embed.linear, transformer.time_embed.silu(_time_embedding(transformer, timesteps)))
+
+
+def _modulated_input(block: Any, args: tuple[Any, ...]) -> torch.Tensor:
+    """`temb` is (batch, 1 or tokens, 6 * channels)."""
+    hidden, _, temb = args[:3]
+    shift, scale = (block.scale_shift_table + temb.unflatten(-1, (6, -1))).unbind(-2)[:2]
+    modulated: torch.Tensor = block.norm1(hidden) * (1 + scale) + shift
+    return modulated
+
+
+LTX_VIDEO = ModelFamily(
+    name="LTX-Video",
+    transformer="LTXVideoTransformer3DModel",
+    pipelines=frozenset({"LTXPipeline"}),
+    attentions=_attentions,
+    token_layout=_token_layout,
+    geometry=_geometry,
+    stack=BlockStack(lists=("transformer_blocks",), modulation=2, rotary=3, rotary_axis=1),
+    roles=(Role.SELF, Role.CROSS),
+    frame_rate_argument="frame_rate",
+    text_mask="encoder_attention_mask",
+    signals={Signal.MODULATED_INPUT: _modulated_input},
+    time_signals={Signal.TIME_EMBEDDING: _time_embedding, Signal.TIME_PROJECTION: _time_projection},
+    time_modules=("time_embed.emb.timestep_embedder", "time_embed.linear"),
+)
+
+
+@hookimpl
+def fastvideo_model_presets() -> list[ModelPreset]:
+    """Size, steps and guidance as diffusers' example for the checkpoint uses them."""
+    return [
+        ModelPreset(
+            "Lightricks/LTX-Video",
+            "Lightricks/LTX-Video",
+            {
+                "height": 480,
+                "width": 704,
+                "num_frames": 161,
+                "fps": 24,
+                "num_inference_steps": 50,
+                "guidance_scale": 3.0,
+            },
+            "LTX-Video text-to-video, 2 billion parameters",
+        ),
+    ]

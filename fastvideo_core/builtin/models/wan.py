@@ -1,0 +1,100 @@
+"""Wan: self attention over the video, cross attention to the text and, in image-to-video Wan 2.1, to the image."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+from fastvideo_core.builtin.models.time_embedding import embed, linear
+from fastvideo_core.contract.attention import Role, TokenLayout
+from fastvideo_core.contract.caching import Signal
+from fastvideo_core.contract.hookspecs import API_VERSION, hookimpl
+from fastvideo_core.contract.model import AttentionSite, BlockStack, Geometry, ModelFamily
+from fastvideo_core.contract.preset import ModelPreset
+
+if TYPE_CHECKING:
+    import torch
+
+api_version = API_VERSION
+
+
+def _attentions(transformer: torch.nn.Module) -> Iterator[AttentionSite]:
+    for block in cast("torch.nn.ModuleList", transformer.blocks):
+        cross = cast("torch.nn.Module", block.attn2)
+        yield AttentionSite(cast("torch.nn.Module", block.attn1), Role.SELF)
+        yield AttentionSite(cross, Role.CROSS, calls=1 if cross.add_k_proj is None else 2)
+
+
+def _token_layout(config: Mapping[str, Any], arguments: Mapping[str, Any]) -> TokenLayout:
+    latent_size = arguments["hidden_states"].shape[2:]
+    time, height, width = (size // patch for size, patch in zip(latent_size, config["patch_size"], strict=True))
+    return TokenLayout((time, height, width))
+
+
+def _geometry(transformer: Mapping[str, Any], vae: Mapping[str, Any]) -> Geometry:
+    stride = vae.get("scale_factor_spatial", 8)
+    _, patch_height, patch_width = transformer["patch_size"]
+    # WanPipeline itself insists on multiples of 16, whatever the patch.
+    height, width = (math.lcm(stride * patch, 16) for patch in (patch_height, patch_width))
+    return Geometry((height, width), vae.get("scale_factor_temporal", 4), transformer.get("rope_max_seq_len", 1024))
+
+
+def _time_embedding(transformer: Any, timesteps: torch.Tensor) -> torch.Tensor:
+    return embed(transformer.condition_embedder.timesteps_proj, transformer.condition_embedder.time_embedder, timesteps)
+
+
+def _time_projection(transformer: Any, timesteps: torch.Tensor) -> torch.Tensor:
+    embedder = transformer.condition_embedder
+    return linear(embedder.time_proj, embedder.act_fn(_time_embedding(transformer, timesteps)))
+
+
+def _modulated_input(block: Any, args: tuple[Any, ...]) -> torch.Tensor:
+    """`timestep_proj` is (batch, 6, channels), or (batch, tokens, 6, channels) with a timestep for each token."""
+    hidden, _, projection = args[:3]
+    shift, scale = (block.scale_shift_table + projection.float()).unbind(-2)[:2]
+    if projection.ndim == 3:
+        shift, scale = shift[:, None], scale[:, None]
+    modulated: torch.Tensor = block.norm1(hidden.float()) * (1 + scale) + shift
+    return modulated
+
+
+WAN = ModelFamily(
+    name="Wan",
+    transformer="WanTransformer3DModel",
+    pipelines=frozenset({"WanPipeline", "WanImageToVideoPipeline"}),
+    image_pipelines=frozenset({"WanImageToVideoPipeline"}),
+    attentions=_attentions,
+    token_layout=_token_layout,
+    geometry=_geometry,
+    stack=BlockStack(lists=("blocks",), modulation=2, rotary=3, rotary_axis=1),
+    roles=(Role.SELF, Role.CROSS),
+    signals={Signal.MODULATED_INPUT: _modulated_input},
+    time_signals={Signal.TIME_EMBEDDING: _time_embedding, Signal.TIME_PROJECTION: _time_projection},
+    time_modules=("condition_embedder.time_embedder", "condition_embedder.time_proj"),
+)
+
+
+@hookimpl
+def fastvideo_model_presets() -> list[ModelPreset]:
+    """Sizes, steps and guidance as the model cards of the checkpoints use them."""
+    return [
+        ModelPreset(
+            "Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
+            "Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
+            {"height": 480, "width": 832, "num_frames": 81, "num_inference_steps": 50, "guidance_scale": 5.0},
+            "Wan 2.1 text-to-video, 1.3 billion parameters",
+        ),
+        ModelPreset(
+            "Wan-AI/Wan2.1-T2V-14B-Diffusers",
+            "Wan-AI/Wan2.1-T2V-14B-Diffusers",
+            {"height": 720, "width": 1280, "num_frames": 81, "num_inference_steps": 50, "guidance_scale": 5.0},
+            "Wan 2.1 text-to-video, 14 billion parameters",
+        ),
+        ModelPreset(
+            "Wan-AI/Wan2.1-I2V-14B-480P-Diffusers",
+            "Wan-AI/Wan2.1-I2V-14B-480P-Diffusers",
+            {"height": 480, "width": 832, "num_frames": 81, "num_inference_steps": 50, "guidance_scale": 5.0},
+            "Wan 2.1 image-to-video, 14 billion parameters",
+        ),
+    ]

@@ -1,0 +1,231 @@
+"""The contract of an attention backend. Nothing here imports torch: discovery must stay cheap."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+
+from fastvideo_core.contract.settings import HasSettings
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Role(StrEnum):
+    """What attends to what."""
+
+    SELF = "SELF"
+    """Video tokens to video tokens."""
+    CROSS = "CROSS"
+    """Video tokens to text or image tokens."""
+    JOINT = "JOINT"
+    """Video and text tokens in one sequence."""
+
+
+class MaskKind(StrEnum):
+    """The simplest form that means the same as a given mask."""
+
+    NONE = "NONE"
+    """Every query sees every key."""
+    KEY_LENGTH = "KEY_LENGTH"
+    """Each batch entry sees its first n keys."""
+    ARBITRARY = "ARBITRARY"
+    """Anything else."""
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a backend serves; the core refuses anything else before it gets there.
+
+    Attributes:
+        roles: the roles it can take; others go to the automatic backend.
+        lossless: exact up to rounding. A backend that is not is used only when named.
+        tolerance: if it is not lossless, the largest relative error, in the Euclidean norm, that it claims for any head
+            on normally distributed inputs; `AttentionBackendSuite` holds it to that.
+        head_dims: head sizes; None for any.
+        dtypes: names of torch dtypes, such as "bfloat16"; None for any.
+        devices: torch device types, such as "cuda"; None for any.
+        masks: the kinds of mask it applies itself. Key lengths that it does not take become shorter keys, one batch
+            entry at a time; an arbitrary mask that it does not take is an error.
+        grouped_heads: whether keys and values may have fewer heads than queries.
+    """
+
+    roles: frozenset[Role]
+    lossless: bool
+    tolerance: float | None = None
+    head_dims: frozenset[int] | None = None
+    dtypes: frozenset[str] | None = None
+    devices: frozenset[str] | None = None
+    masks: frozenset[MaskKind] = frozenset({MaskKind.NONE})
+    grouped_heads: bool = False
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Whether a backend's kernel can be used here.
+
+    Attributes:
+        available: whether `load` would succeed.
+        kernel: what would run, as an import path: "sageattention.sageattn".
+        version: its version.
+        reason: if it is not available, what was looked for and what was found.
+        remedy: if it is not available, what to do.
+        broken: if it is not available, whether something is installed that should work and does not.
+    """
+
+    available: bool
+    kernel: str = ""
+    version: str = ""
+    reason: str = ""
+    remedy: str = ""
+    broken: bool = False
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a model asks of a backend in one role: head size, torch dtype name, torch device type."""
+
+    role: Role
+    head_dim: int
+    dtype: str
+    device: str
+
+
+@dataclass(frozen=True)
+class TokenLayout:
+    """How a sequence of tokens is made up.
+
+    Attributes:
+        grid: video tokens along time, height and width; tokens run with width fastest.
+        text_before: text tokens in front of the video tokens.
+        text_after: text tokens behind them.
+        text_real: how many text tokens are not padding, per batch entry, also where text is seen by cross attention
+            only; None if all are.
+        ordered: whether the video tokens are in the order, and with the padding, that the backend asked for.
+    """
+
+    grid: tuple[int, int, int]
+    text_before: int = 0
+    text_after: int = 0
+    text_real: tuple[int, ...] | None = None
+    ordered: bool = False
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is about to run, told to each backend before the first step.
+
+    Attributes:
+        family: the model's family, such as "Wan".
+        num_layers: attention layers of the role; `num_heads` of size `head_dim` in each.
+        dtype: the name of a torch dtype; `device` that of a torch device type.
+    """
+
+    family: str
+    role: Role
+    layout: TokenLayout
+    num_steps: int
+    num_layers: int
+    num_heads: int
+    head_dim: int
+    dtype: str
+    device: str
+
+
+@dataclass(frozen=True)
+class TokenOrder:
+    """Another order of the video tokens, with padding, in which a backend wants them.
+
+    Attributes:
+        gather: for each place in the new order, the video token that goes there, (places,), int64; places of padding
+            name any token.
+        scatter: for each video token its place, (video tokens,), int64.
+    """
+
+    gather: torch.Tensor
+    scatter: torch.Tensor
+
+    @property
+    def padding(self) -> int:
+        """How many places are padding."""
+        return len(self.gather) - len(self.scatter)
+
+
+@dataclass(slots=True)
+class AttentionCall:
+    """Where in a generation a call of attention stands, and what goes with its tensors.
+
+    One object per role is reused for all calls: read it during the call, do not keep it.
+
+    Attributes:
+        role: what attends to what.
+        layer: index of the call's layer among those of its role, from 0.
+        step: denoising step, from 0.
+        num_steps: denoising steps of this generation.
+        branch: "cond", "uncond" or whatever the pipeline calls it; "" if it does not say.
+        layout: how the video tokens are arranged.
+        scale: factor on the scores; None for 1/sqrt(head_dim).
+        key_lengths: with MaskKind.KEY_LENGTH, how many keys each batch entry sees.
+        mask: with MaskKind.ARBITRARY, the mask as scaled_dot_product_attention takes it.
+    """
+
+    role: Role
+    layer: int = -1
+    step: int = 0
+    num_steps: int = 0
+    branch: str = ""
+    layout: TokenLayout | None = None
+    scale: float | None = None
+    key_lengths: tuple[int, ...] | None = None
+    mask: torch.Tensor | None = None
+
+
+AttentionFunction: TypeAlias = "Callable[[torch.Tensor, torch.Tensor, torch.Tensor, AttentionCall], torch.Tensor]"
+"""query, key, value and result are (batch, tokens, heads, head_dim); inputs may be views and must not be changed."""
+
+
+class AttentionBackend(HasSettings, ABC):
+    """One attention kernel, or a family of kernels under one name."""
+
+    name: ClassVar[str]
+    """Upper case, as in FASTVIDEO_ATTENTION_BACKEND."""
+
+    @property
+    @abstractmethod
+    def capabilities(self) -> Capabilities:
+        """What it serves: a class attribute, or a property where that depends on the kernel that is there."""
+
+    @abstractmethod
+    def probe(self) -> Probe:
+        """Say whether the kernel can be used here. Must not raise; may import torch."""
+
+    @abstractmethod
+    def load(self) -> AttentionFunction:
+        """Import the kernel and return the function to call. Runs once a role, when a backend is attached."""
+
+    def automatic_priority(self, need: Need) -> int:
+        """Rank for use when nothing was asked for: the highest positive one wins; TORCH_SDPA has 1.
+
+        Return more than 1 only where the backend is lossless and faster than torch's own attention. Default: 0, never.
+        """
+        return 0
+
+    def token_order(self, layout: TokenLayout, device: torch.device) -> TokenOrder | None:
+        """The order in which it wants the video tokens, brought about once per forward pass. Default: as they are."""
+        return None
+
+    def start_run(self, run: Run) -> None:  # optional
+        """Called before the first step of a run; raise a BackendError or InputError if it cannot be served."""
+
+    def run_details(self) -> dict[str, Any]:
+        """What the receipt should tell of the latest run beside the calls, as plain values. Default: nothing."""
+        return {}
+
+    def finish_run(self) -> None:  # optional
+        """Called after a run that ended well, when the device is done; raise a BackendError to fail it.
+
+        For what may not be looked at during the run because reading it would wait for the device.
+        """

@@ -1,0 +1,27 @@
+"""What plugins that watch are told of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(eq=False)
+class Generation:
+    """One video that is being made; the same object for all that is told of it.
+
+    Attributes:
+        pipeline: the class name of the pipeline.
+        num_steps: denoising steps; `steps_done` of them are done.
+        model, prompt: as the user gave them; None under `attach`, which is not told.
+        show_progress: whether the user wants to see progress; under `attach` diffusers shows its own.
+        video_path: the file, once it is written.
+    """
+
+    pipeline: str
+    num_steps: int = 0
+    steps_done: int = 0
+    model: str | None = None
+    prompt: str | None = None
+    show_progress: bool = False
+    video_path: Path | None = None

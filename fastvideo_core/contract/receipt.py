@@ -1,0 +1,114 @@
+"""A receipt: what ran for one video."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+RECEIPT_VERSION = 1
+
+
+@dataclass
+class RoleReceipt:
+    """Which backend served one role of attention, and why.
+
+    Attributes:
+        backend: its name; `kernel` and `version` are what ran behind it.
+        distribution: the package that brought it, with its version.
+        reason: why it was chosen.
+        calls: how often it ran.
+        settings: every setting that it has, with the value that was given or its default.
+        details: what the backend itself tells of the run, such as its sparsity.
+        fallback: what served the calls that it turned out not to take, if FASTVIDEO_ATTENTION_FALLBACK allowed that.
+    """
+
+    backend: str
+    kernel: str
+    version: str
+    distribution: str
+    reason: str
+    calls: int
+    settings: dict[str, Any] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
+    fallback: RoleReceipt | None = None
+
+
+@dataclass
+class CacheReceipt:
+    """What a caching policy did.
+
+    Attributes:
+        policy: its name; `distribution` the package that brought it, with its version.
+        reason: what asked for it.
+        settings: what it ran with.
+        schedule: for each guidance branch a letter a step: C computed, R the residual reused, F forecast. A model of
+            two experts has entries for each.
+    """
+
+    policy: str
+    distribution: str
+    reason: str
+    settings: dict[str, Any]
+    schedule: dict[str, str]
+
+
+@dataclass
+class Receipt:
+    """What ran for one video. What a pipeline of one's own does not tell (prompt, seed, …) is None under `attach`.
+
+    Attributes:
+        requested_backend: the name that was asked for; None for the automatic choice.
+        attention: per role, what served it.
+        compiled: whether the transformer's blocks were compiled.
+        token_grid: video tokens along time, height and width.
+        steps_computed: forward passes per guidance branch in which the blocks ran; `steps_skipped` the others.
+        cache: what the caching policy did; None if there was none.
+        seconds: load, text, denoise, decode and encode, as far as known.
+        peak_memory_bytes: of the CUDA device since the generation began, else of the process since it started.
+        versions: of Python, torch, diffusers, the core and the plugins that served.
+    """
+
+    requested_backend: str | None
+    attention: dict[str, RoleReceipt]
+    num_inference_steps: int
+    steps_computed: dict[str, int]
+    token_grid: tuple[int, int, int] | None
+    device: str
+    dtype: str
+    pipeline: str
+    steps_skipped: dict[str, int] = field(default_factory=dict)
+    cache: CacheReceipt | None = None
+    compiled: bool = False
+    model: str | None = None
+    prompt: str | None = None
+    negative_prompt: str | None = None
+    height: int | None = None
+    width: int | None = None
+    num_frames: int | None = None
+    fps: int | None = None
+    guidance_scale: float | None = None
+    seed: int | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+    peak_memory_bytes: int | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+    receipt_version: int = RECEIPT_VERSION
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, as written to the JSON file."""
+        return {name: _plain(value) for name, value in asdict(self).items()}
+
+    def to_json(self) -> str:
+        """The receipt as indented JSON."""
+        return json.dumps(self.as_dict(), indent=2, ensure_ascii=False) + "\n"
+
+    __str__ = to_json
+
+
+def _plain(value: Any) -> Any:
+    """The value with anything that JSON does not know as text, such as paths in a policy's settings."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value if value is None or isinstance(value, str | int | float | bool) else str(value)

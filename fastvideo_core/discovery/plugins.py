@@ -1,0 +1,249 @@
+"""Find, load, list and switch off plugins; one that is broken never takes down another."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Literal
+
+import pluggy
+
+from fastvideo_core.contract import hookspecs
+from fastvideo_core.contract.attention import AttentionBackend
+from fastvideo_core.contract.caching import CachePolicy
+from fastvideo_core.contract.preset import ModelPreset
+from fastvideo_core.discovery.environment import normalize_plugin_name, read_settings
+from fastvideo_core.discovery.time_limit import load_within
+from fastvideo_core.errors import DuplicateProviderError, PluginError
+
+if TYPE_CHECKING:
+    import click
+
+CORE_DISTRIBUTION = "fastvideo-core"
+
+BUILTIN = {
+    "torch-sdpa": "fastvideo_core.builtin.torch_sdpa",
+    "wan": "fastvideo_core.builtin.models.wan",
+    "hunyuan-video": "fastvideo_core.builtin.models.hunyuan_video",
+    "ltx-video": "fastvideo_core.builtin.models.ltx_video",
+    "cogvideox": "fastvideo_core.builtin.models.cogvideox",
+    "mochi": "fastvideo_core.builtin.models.mochi",
+    "progress-bar": "fastvideo_core.builtin.progress_bar",
+}
+"""The plugins that come with the core, and their modules: as text, so that discovery imports nothing above it."""
+
+
+@dataclass
+class Plugin:
+    """One entry point of group `fastvideo`, loaded or not.
+
+    Attributes:
+        name: the entry point's name.
+        distribution: the package that brings it, and its `version`.
+        status: "loaded", "disabled" or "broken".
+        backends: the attention backends that it provides.
+        policies: the classes of the caching policies that it provides.
+        presets: the model presets that it provides.
+        error: if broken, why.
+    """
+
+    name: str
+    distribution: str
+    version: str
+    status: Literal["loaded", "disabled", "broken"] = "loaded"
+    backends: list[AttentionBackend] = field(default_factory=list)
+    policies: list[type[CachePolicy]] = field(default_factory=list)
+    presets: list[ModelPreset] = field(default_factory=list)
+    error: Exception | None = None
+    manager: pluggy.PluginManager | None = field(default=None, repr=False)
+
+    @property
+    def label(self) -> str:
+        """Distribution and version, as messages name it."""
+        return f"{self.distribution} {self.version}"
+
+    @property
+    def provides(self) -> list[str]:
+        """Names of everything that the plugin brings."""
+        return [thing.name for things in (self.backends, self.policies, self.presets) for thing in things]
+
+    @property
+    def watches(self) -> bool:
+        """Whether it is told of generations."""
+        return self.manager is not None and any(
+            hook.get_hookimpls()
+            for name, hook in vars(self.manager.hook).items()
+            if name.startswith(("fastvideo_generation_", "fastvideo_step_"))
+        )
+
+    @property
+    def cause(self) -> str | None:
+        """The error in one line."""
+        return f"{type(self.error).__name__}: {self.error}" if self.error else None
+
+
+class Plugins:
+    """All plugins of this process, each looked at once."""
+
+    def __init__(self, plugins: Iterable[Plugin]) -> None:
+        self.all = list(plugins)
+
+    @property
+    def loaded(self) -> list[Plugin]:
+        return [plugin for plugin in self.all if plugin.status == "loaded"]
+
+    @property
+    def broken(self) -> list[Plugin]:
+        return [plugin for plugin in self.all if plugin.status == "broken"]
+
+    def backend_names(self) -> list[str]:
+        """Names of all installed attention backends, sorted."""
+        return sorted({backend.name for plugin in self.loaded for backend in plugin.backends})
+
+    def backend(self, name: str) -> tuple[AttentionBackend, Plugin]:
+        """The backend of that name and its plugin.
+
+        Raises:
+            KeyError: no plugin provides it.
+            DuplicateProviderError: more than one does.
+        """
+        return _only(
+            "attention backend",
+            name,
+            [(b, plugin) for plugin in self.loaded for b in plugin.backends if b.name == name],
+        )
+
+    def policy_names(self) -> list[str]:
+        """Names of all installed caching policies, sorted."""
+        return sorted({policy.name for plugin in self.loaded for policy in plugin.policies})
+
+    def policy(self, name: str) -> tuple[type[CachePolicy], Plugin]:
+        """The class of the caching policy of that name and its plugin; raises as `backend` does."""
+        return _only(
+            "caching policy", name, [(p, plugin) for plugin in self.loaded for p in plugin.policies if p.name == name]
+        )
+
+    def preset_names(self) -> list[str]:
+        """Names of all installed model presets, sorted."""
+        return sorted({preset.name for plugin in self.loaded for preset in plugin.presets})
+
+    def preset(self, name: str) -> tuple[ModelPreset, Plugin]:
+        """The model preset of that name and its plugin; raises as `backend` does."""
+        return _only(
+            "model preset", name, [(p, plugin) for plugin in self.loaded for p in plugin.presets if p.name == name]
+        )
+
+    def register_commands(self, cli: click.Group) -> None:
+        """Let every plugin add subcommands; one that raises becomes broken."""
+        for plugin in self.loaded:
+            try:
+                _hook(plugin).fastvideo_register_commands(cli=cli)
+            except Exception as error:
+                plugin.status, plugin.error = "broken", error
+
+
+def _only(kind: str, name: str, found: list[tuple[Any, Plugin]]) -> tuple[Any, Plugin]:
+    if not found:
+        raise KeyError(name)
+    if len(found) > 1:
+        labels = " and ".join(plugin.label for _, plugin in found)
+        raise DuplicateProviderError(
+            f"the {kind} {name} is provided by {labels}; uninstall one of them, or set "
+            f"FASTVIDEO_DISABLE_PLUGINS={found[-1][1].distribution}"
+        )
+    return found[0]
+
+
+def load_plugins() -> Plugins:
+    """Discover and load every plugin that is installed now and not switched off."""
+    version_here = own_version()
+    own = [Plugin(name, CORE_DISTRIBUTION, version_here) for name in BUILTIN]
+    for plugin in own:
+        _register(plugin, import_module(BUILTIN[plugin.name]))
+    return Plugins([*own, *(_load(entry_point, *distribution) for entry_point, distribution in _entry_points())])
+
+
+def own_version() -> str:
+    """The version of fastvideo-core; "unknown" when it runs from a source tree that is not installed."""
+    try:
+        return version(CORE_DISTRIBUTION)
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _entry_points() -> list[tuple[EntryPoint, tuple[str, str]]]:
+    """Each with name and version of its distribution.
+
+    Sorted, so that listings do not depend on the file system; the same one found twice counts once.
+    """
+    found = {(_distribution(ep), ep.name, ep.value): ep for ep in entry_points(group=hookspecs.PROJECT)}
+    return [(found[key], key[0]) for key in sorted(found)]
+
+
+def _distribution(entry_point: EntryPoint) -> tuple[str, str]:
+    # Read once: each look at a distribution's metadata parses the whole file, its README included.
+    metadata = entry_point.dist.metadata if entry_point.dist else {"Name": "unknown", "Version": "unknown"}
+    return metadata["Name"], metadata["Version"]
+
+
+def _load(entry_point: EntryPoint, distribution: str, version: str) -> Plugin:
+    plugin = Plugin(entry_point.name, distribution, version)
+    names = {normalize_plugin_name(plugin.name), normalize_plugin_name(plugin.distribution), "*"}
+    if names & read_settings().disabled_plugins:
+        plugin.status = "disabled"
+        return plugin
+    return load_within(
+        read_settings().plugin_timeout, plugin, lambda loading: _register(loading, entry_point.load()), entry_point
+    )
+
+
+def _register(plugin: Plugin, module: ModuleType) -> None:
+    """Validate the module against the contract and collect what it provides; raises on anything unexpected."""
+    stated = getattr(module, "api_version", None)
+    if stated != hookspecs.API_VERSION:
+        raise PluginError(
+            f"{module.__name__} states api_version {stated!r}, this fastvideo-core ({own_version()}) has "
+            f"{hookspecs.API_VERSION}; install matching versions of {plugin.distribution} and {CORE_DISTRIBUTION}"
+        )
+    # A manager for each plugin: pluggy's validation and every hook call then concern this plugin alone.
+    plugin.manager = pluggy.PluginManager(hookspecs.PROJECT)
+    plugin.manager.add_hookspecs(hookspecs)
+    plugin.manager.register(module, plugin.name)
+    plugin.manager.check_pending()
+    if not plugin.manager.get_hookcallers(module):
+        raise PluginError(f"{module.__name__} implements no hook; mark its functions with fastvideo_core.hookimpl")
+    plugin.backends = _collect(plugin, "fastvideo_attention_backends", AttentionBackend)
+    plugin.policies = _collect(plugin, "fastvideo_cache_policies", CachePolicy, classes=True)
+    plugin.presets = _collect(plugin, "fastvideo_model_presets", ModelPreset)
+    for kind, names in (
+        ("backend", [backend.name for backend in plugin.backends]),
+        ("caching policy's", [policy.name for policy in plugin.policies]),
+    ):
+        for name in names:
+            if not re.fullmatch(r"[A-Z][A-Z0-9_]*", name):
+                raise PluginError(f"the {kind} name {name!r} is not upper case with digits and underscores")
+
+
+def _collect(plugin: Plugin, hook: str, kind: type[Any], classes: bool = False) -> list[Any]:
+    """What the hook returns: a list of instances of `kind`, or of its subclasses."""
+
+    def fits(item: object) -> bool:
+        return isinstance(item, type) and issubclass(item, kind) if classes else isinstance(item, kind)
+
+    results: list[Any] = []
+    for result in getattr(_hook(plugin), hook)():
+        if not isinstance(result, list) or not all(map(fits, result)):
+            what = f"subclasses of {kind.__name__}" if classes else f"{kind.__name__} instances"
+            raise PluginError(f"{hook} must return a list of {what}, not {result!r}")
+        results += result
+    return results
+
+
+def _hook(plugin: Plugin) -> Any:
+    if plugin.manager is None:
+        raise PluginError(f"{plugin.label} is not loaded")
+    return plugin.manager.hook

@@ -1,0 +1,178 @@
+"""Decide, once and before anything runs, which backend serves which role."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Self
+
+from fastvideo_core.contract.attention import AttentionBackend, Need, Probe, Role
+from fastvideo_core.discovery.plugins import Plugin, Plugins
+from fastvideo_core.discovery.unknown_name import unknown_name
+from fastvideo_core.errors import BackendError, BackendMismatchError, BackendUnavailableError, UnknownBackendError
+
+FIRST_PARTY = {
+    "TORCH_SDPA": "fastvideo-core",
+    "FLASH_ATTN": "fv-flash",
+    "SLIDING_TILE_ATTN": "fv-sta",
+    "SAGE_ATTN": "fv-sage",
+}
+"""Backends of this project and the package that brings each."""
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """The backend that serves one role, and why; `fallback` serves what it turns out not to take, if one was named."""
+
+    role: Role
+    backend: AttentionBackend
+    plugin: Plugin
+    probe: Probe
+    reason: str
+    fallback: Resolution | None = None
+
+    def because(self, problem: str) -> Self:
+        """This one, chosen as the fallback because of a problem."""
+        return replace(self, reason=f"FASTVIDEO_ATTENTION_FALLBACK, because {problem}", fallback=None)
+
+
+def probe_of(backend: AttentionBackend) -> Probe:
+    """The backend's probe; one that raises, which none should, is an answer too."""
+    try:
+        return backend.probe()
+    except Exception as error:
+        reason = f"its probe raised {type(error).__name__}: {error}"
+        return Probe(False, reason=reason, remedy="Report it to the plugin's author", broken=True)
+
+
+def _by_environment(backend: AttentionBackend) -> None:
+    backend.take_settings(None)
+
+
+def resolve(
+    plugins: Plugins,
+    requested: str | None,
+    origin: str,
+    needs: Iterable[Need],
+    fallback: str | None = None,
+    prepare: Callable[[AttentionBackend], None] = _by_environment,
+) -> dict[Role, Resolution]:
+    """Choose a backend for each need.
+
+    Args:
+        requested: a normalised backend name, or None for the automatic choice.
+        origin: where the name came from, for messages and the receipt.
+        fallback: the name of a backend to use where the requested one cannot run or does not fit; None: that is an
+            error. A name that no plugin provides is an error all the same.
+        prepare: gives the requested backend its settings, before it is asked anything.
+
+    Raises:
+        InputError: a setting of the requested backend, or of the fallback, that it does not have or take.
+        UnknownBackendError: no plugin provides the requested backend.
+        BackendUnavailableError: its kernel cannot be used on this machine.
+        BackendMismatchError: it does not serve the model's head size, dtype or device, or none of its roles.
+        DuplicateProviderError: two plugins provide it.
+    """
+    needs = list(needs)
+    if requested is None:
+        return {need.role: _automatic(plugins, need, "automatic") for need in needs}
+    if fallback is None or fallback == requested:
+        return _requested(plugins, requested, origin, needs, prepare)
+    spare = _requested(plugins, fallback, "FASTVIDEO_ATTENTION_FALLBACK", needs)
+    try:
+        chosen = _requested(plugins, requested, origin, needs, prepare)
+    except UnknownBackendError:
+        raise
+    except BackendError as error:
+        return {role: resolution.because(str(error)) for role, resolution in spare.items()}
+    return {
+        role: replace(resolution, fallback=spare[role]) if resolution.backend.name == requested else resolution
+        for role, resolution in chosen.items()
+    }
+
+
+def _requested(
+    plugins: Plugins,
+    requested: str,
+    origin: str,
+    needs: list[Need],
+    prepare: Callable[[AttentionBackend], None] = _by_environment,
+) -> dict[Role, Resolution]:
+    """The backend of that name for the roles that it serves, the automatic one for the others."""
+    backend, plugin = find_backend(plugins, requested, origin)
+    prepare(backend)
+    probe = probe_of(backend)
+    if not probe.available:
+        raise BackendUnavailableError(
+            f"{requested} (from {origin}, provided by {plugin.label}) cannot run here: {probe.reason}. {probe.remedy}"
+        )
+    served = [need for need in needs if need.role in backend.capabilities.roles]
+    if not served:
+        raise BackendMismatchError(
+            f"{requested} serves {_names(backend.capabilities.roles)} attention, this model has "
+            f"{_names(need.role for need in needs)}; choose another backend: {', '.join(plugins.backend_names())}"
+        )
+    if misfits := [reason for need in served if (reason := misfit(backend, need))]:
+        raise BackendMismatchError(f"{requested} (from {origin}) does not fit: {misfits[0]}")
+    return {
+        need.role: Resolution(need.role, backend, plugin, probe, f"requested by {origin}")
+        if need in served
+        else _automatic(plugins, need, f"{requested} does not serve {need.role.value}")
+        for need in needs
+    }
+
+
+def find_backend(plugins: Plugins, name: str, origin: str) -> tuple[AttentionBackend, Plugin]:
+    """The installed backend of that name, or an error that says what is installed and what to do."""
+    try:
+        return plugins.backend(name)
+    except KeyError:
+        message, cause = unknown_name(plugins, "attention backend", name, origin, plugins.backend_names(), FIRST_PARTY)
+        raise UnknownBackendError(message) from cause
+
+
+def misfit(backend: AttentionBackend, need: Need) -> str | None:
+    """Why the backend's declared capabilities do not cover the need, or None."""
+    can = backend.capabilities
+    if can.head_dims is not None and need.head_dim not in can.head_dims:
+        return f"the model's head size is {need.head_dim}, it takes {_numbers(can.head_dims)}"
+    if can.dtypes is not None and need.dtype not in can.dtypes:
+        return f"the model is {need.dtype}, it takes {', '.join(sorted(can.dtypes))}; load the model with dtype=…"
+    if can.devices is not None and need.device not in can.devices:
+        return f"the model is on {need.device!r}, it runs on {', '.join(sorted(can.devices))}"
+    return None
+
+
+def _automatic(plugins: Plugins, need: Need, why: str) -> Resolution:
+    """The highest ranked lossless backend that is available and fits; TORCH_SDPA always does."""
+    ranked = []
+    for name in plugins.backend_names():
+        backend, plugin = _lossless(plugins, name)
+        if backend is None or plugin is None or need.role not in backend.capabilities.roles or misfit(backend, need):
+            continue
+        rank = backend.automatic_priority(need)
+        if rank > 0 and (probe := probe_of(backend)).available:
+            ranked.append((rank, name, Resolution(need.role, backend, plugin, probe, _because(why, name))))
+    return max(ranked, key=lambda entry: entry[:2])[2]
+
+
+def _because(why: str, name: str) -> str:
+    return f"automatic: {name} is the fastest lossless backend that fits" if why == "automatic" else f"{why}: automatic"
+
+
+def _lossless(plugins: Plugins, name: str) -> tuple[AttentionBackend | None, Plugin | None]:
+    """A lossy backend is never a candidate, so two of one name matter only when at least one is lossless."""
+    if not any(b.capabilities.lossless for plugin in plugins.loaded for b in plugin.backends if b.name == name):
+        return None, None
+    return plugins.backend(name)
+
+
+def _names(roles: Iterable[Role]) -> str:
+    return " and ".join(sorted({role.value for role in roles}))
+
+
+def _numbers(values: frozenset[int]) -> str:
+    ordered = sorted(values)
+    if len(ordered) > 6:
+        return f"{ordered[0]} to {ordered[-1]} ({len(ordered)} sizes)"
+    return ", ".join(map(str, ordered))
