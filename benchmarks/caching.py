@@ -19,7 +19,7 @@ import click
 import torch
 from attention import LATENT, QUICK_LATENT, build_pipeline, describe
 
-from fastvideo_core import Action, CachePolicy, Step, Stream, attach
+from fastvideo_core import Action, Branch, CachePolicy, Step, attach
 
 
 @dataclass
@@ -29,8 +29,8 @@ class FixedShare(CachePolicy):
     name = "FIXED_SHARE"
     share: float = 0.5
 
-    def plan(self, stream: Stream) -> list[Action]:
-        return [self._action(index, stream.num_steps) for index in range(stream.num_steps)]
+    def plan(self, branch: Branch) -> list[Action]:
+        return [self._action(index, branch.num_steps) for index in range(branch.num_steps)]
 
     def decide(self, step: Step, state: Any) -> Action:
         return self._action(step.index, step.num_steps)

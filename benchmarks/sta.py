@@ -75,7 +75,7 @@ def windows_of(
     for name in usable():
         for window in windows:
             sparse = Sparse(tiling, (window,) * heads, text, text, None)
-            if KERNELS[name].misfit(sparse, head_dim, str(dtype)[6:], device) is None:
+            if KERNELS[name].mismatch(sparse, head_dim, str(dtype)[6:], device) is None:
                 calls[name, window] = partial(KERNELS[name].load(), q, k, v, sparse)
                 # The dense run of the same kernel, which the saving is measured against.
                 calls.setdefault((name, tiling.tiles), partial(KERNELS[name].load(), q, k, v, full(sparse)))

@@ -11,7 +11,7 @@ import pytest
 
 from fastvideo_core import CachePolicy, SamplingParam, Signal, TeaCacheParams, VideoGenerator, attach
 from fastvideo_core.discovery.plugins import Plugin, Plugins, _register
-from fastvideo_core.engine.caching.request import choose_policy
+from fastvideo_core.engine.caching.choice import choose_policy
 from fastvideo_core.errors import (
     DuplicateProviderError,
     InputError,
@@ -151,7 +151,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
         def settings(self) -> dict[str, Any]:
             return self.given
 
-    for module in ("attachment", "generator"):
+    for module in ("engine.attachment", "app.generator"):
         monkeypatch.setattr(f"fastvideo_core.{module}.load_plugins", lambda: plugins_with(Scripted, Tea))
 
 

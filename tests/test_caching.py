@@ -107,7 +107,7 @@ def test_a_plan_is_followed_without_asking(kind: str) -> None:
         assert np.array_equal(run(pipe, **options), frames)
         assert schedules(fv) == schedule
     assert not planned.steps
-    assert asked.streams == planned.streams
+    assert asked.branches == planned.branches
 
 
 def test_the_steps_of_a_stream_are_the_scheduler_s() -> None:
@@ -115,16 +115,16 @@ def test_the_steps_of_a_stream_are_the_scheduler_s() -> None:
     policy = Scripted("C", Signal.TIME_EMBEDDING)
     with attach(pipe, cache=policy) as fv:
         run(pipe, num_inference_steps=6)
-    of_expert = {stream.expert: stream for stream in policy.streams}
+    of_expert = {branch.expert: branch for branch in policy.branches}
     boundary = 0.8 * 1000
-    assert [stream.branch for stream in policy.streams] == ["cond", "uncond"] * 2
-    assert sum(stream.num_steps for stream in of_expert.values()) == 6
+    assert [branch.name for branch in policy.branches] == ["cond", "uncond"] * 2
+    assert sum(branch.num_steps for branch in of_expert.values()) == 6
     assert min(of_expert[0].timesteps) >= boundary > max(of_expert[1].timesteps)
-    for stream in policy.streams:
-        assert stream.changes is not None
-        assert len(stream.changes) == stream.num_steps
-        assert stream.changes[0] == 0
-        assert all(change > 0 for change in stream.changes[1:])
+    for branch in policy.branches:
+        assert branch.changes is not None
+        assert len(branch.changes) == branch.num_steps
+        assert branch.changes[0] == 0
+        assert all(change > 0 for change in branch.changes[1:])
     assert set(schedules(fv)) == {f"{branch} of expert {expert}" for branch in ("cond", "uncond") for expert in (1, 2)}
 
 
@@ -140,11 +140,11 @@ def test_changes_known_ahead_are_those_that_the_steps_show(kind: str, signal: Si
     with attach(pipe, cache=policy):
         run(pipe, **{**options, "num_inference_steps": 6})
     per_stream: dict[int, list[Any]] = {}
-    branches = len({stream.branch for stream in policy.streams})
+    branches = len({branch.name for branch in policy.branches})
     for number, step in enumerate(policy.steps):
         per_stream.setdefault(number % branches, []).append(step)
     for branch, steps in per_stream.items():
-        known = [change for stream in policy.streams[branch::branches] for change in (stream.changes or ())]
+        known = [change for branch in policy.branches[branch::branches] for change in (branch.changes or ())]
         for before, now, change in zip(steps, steps[1:], known[1:], strict=False):
             if now.index == 0:
                 continue

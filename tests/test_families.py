@@ -47,7 +47,7 @@ def test_hunyuan_s_padding_never_reaches_a_backend(hunyuan: Any, recorder: Recor
     with attach(hunyuan, attention_backend="RECORDER") as fv:
         frames = run(hunyuan, **text((4,)))
     np.testing.assert_allclose(frames, bare, atol=1e-5)
-    layout = TokenLayout((3, 2, 3), text_after=7, text_real=(4,))
+    layout = TokenLayout((3, 2, 3), text_after=7, text_lengths=(4,))
     assert recorder.seen == [
         (Role.JOINT, "cond", step, STEPS, layer, layout) for step in range(STEPS) for layer in range(3)
     ]

@@ -20,7 +20,7 @@ from fastvideo_core.app.output import name_for
 from fastvideo_core.cli.options import split_settings
 from fastvideo_core.discovery.environment import VARIABLES, read_settings
 from fastvideo_core.discovery.plugins import load_plugins
-from fastvideo_core.engine.caching.request import choose_policy
+from fastvideo_core.engine.caching.choice import choose_policy
 from fastvideo_core.errors import FastVideoError
 
 QUICK = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -142,7 +142,7 @@ def test_each_head_has_its_own_window(grid: Triple, text: int) -> None:
     backend = SlidingTileAttention()
     backend.take_settings({"file": Table(np.array([[windows]], dtype=np.int32)), "tile": (2, 8, 8)})
     inputs = Inputs(*qkv(math.prod(grid) + text), None)
-    layout = TokenLayout(grid, text_after=text, text_real=(text,) if text else None)
+    layout = TokenLayout(grid, text_after=text, text_lengths=(text,) if text else None)
     result = backend.load()(inputs.query, inputs.key, inputs.value, AttentionCall(Role.JOINT, 0, 0, 1, "", layout))
     tiling = Tiling(grid, (2, 8, 8))
     visible = torch.from_numpy(np.stack([dense_mask(tiling, window, text, text) for window in windows]))
@@ -309,7 +309,7 @@ CANVAS = Tiling((30, 48, 80), (6, 8, 8))
     ],
 )
 def test_what_each_kernel_takes(name: str, sparse: Sparse, head_dim: int, dtype: str, message: str | None) -> None:
-    problem = KERNELS[name].misfit(sparse, head_dim, dtype, "cuda")
+    problem = KERNELS[name].mismatch(sparse, head_dim, dtype, "cuda")
     assert (problem is None) == (message is None), problem
     assert message is None or message in str(problem)
 

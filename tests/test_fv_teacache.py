@@ -16,8 +16,8 @@ from fv_teacache.checkpoints import PUBLISHED, find
 from fv_teacache.coefficients import Calibration
 from fv_teacache.policy import TeaCache
 
-from fastvideo_core import Action, CachedModel, Signal, Step, Stream, attach
-from fastvideo_core.engine.caching.request import fit
+from fastvideo_core import Action, Branch, CachedModel, Signal, Step, attach
+from fastvideo_core.engine.caching.choice import prepare_policy
 from fastvideo_core.engine.families import FAMILIES
 from fastvideo_core.errors import InputError, PolicyMismatchError
 from fastvideo_core.testing import CachePolicySuite
@@ -42,9 +42,9 @@ class ReadWhileItRuns(TeaCache):
     """As for HunyuanVideo, LTX and Mochi."""
 
     def for_model(self, model: CachedModel) -> Self:
-        fitted = super().for_model(model)
-        fitted.signal = Signal.MODULATED_INPUT
-        return fitted
+        prepared = super().for_model(model)
+        prepared.signal = Signal.MODULATED_INPUT
+        return prepared
 
 
 class TestReadWhileItRuns(CachePolicySuite):
@@ -114,9 +114,9 @@ def test_decisions_are_those_of_the_published_algorithm(
     expected = [literal.should_calc(signal) for signal in signals for branch in range(2)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        policy = fit(TeaCache(threshold, ret_steps, max_skips=1000), MODEL)
-    streams = [Stream(MODEL, branch, 0, num_steps) for branch in ("cond", "uncond")]
-    states = [policy.start(stream) for stream in streams]
+        policy = prepare_policy(TeaCache(threshold, ret_steps, max_skips=1000), MODEL)
+    branches = [Branch(MODEL, branch, 0, num_steps) for branch in ("cond", "uncond")]
+    states = [policy.start(branch) for branch in branches]
     hidden = torch.zeros(1)
     decided = [
         policy.decide(Step(index, num_steps, hidden, signal), state)
@@ -129,17 +129,17 @@ def test_decisions_are_those_of_the_published_algorithm(
         0.0,
         *(((b - a).abs().mean() / a.abs().mean()).item() for a, b in pairwise(signals)),
     )
-    assert policy.plan(replace(streams[0], changes=changes)) == decided[::2]
+    assert policy.plan(replace(branches[0], changes=changes)) == decided[::2]
 
 
 def test_a_negative_prediction_counts_as_none_and_skips_in_a_row_are_bounded() -> None:
-    negative = fit(TeaCache(0.1, coefficients=(-1.0,)), MODEL)
+    negative = prepare_policy(TeaCache(0.1, coefficients=(-1.0,)), MODEL)
     assert negative.predicted(0.5) == 0
-    plan = negative.plan(Stream(MODEL, "", 0, 26, changes=(0.0,) * 26))
+    plan = negative.plan(Branch(MODEL, "", 0, 26, changes=(0.0,) * 26))
     assert letters(plan) == "C" + "R" * 10 + "C" + "R" * 10 + "C" + "R" * 2 + "C"
-    bounded = fit(TeaCache(0.1, coefficients=(-1.0,), max_skips=2), MODEL)
-    assert letters(bounded.plan(Stream(MODEL, "", 0, 8, changes=(0.0,) * 8))) == "CRRCRRCC"
-    assert letters(bounded.plan(Stream(MODEL, "", 0, 4, changes=(0.0, float("nan"), 0.0, 0.0)))) == "CCRC"
+    bounded = prepare_policy(TeaCache(0.1, coefficients=(-1.0,), max_skips=2), MODEL)
+    assert letters(bounded.plan(Branch(MODEL, "", 0, 8, changes=(0.0,) * 8))) == "CRRCRRCC"
+    assert letters(bounded.plan(Branch(MODEL, "", 0, 4, changes=(0.0, float("nan"), 0.0, 0.0)))) == "CCRC"
 
 
 def letters(plan: Any) -> str:
@@ -152,17 +152,21 @@ def test_every_published_checkpoint_is_known(published: Any) -> None:
     description = next(one for one in FAMILIES if one.name == family)
     for name in published.names:
         model = CachedModel(f"somebody/{name}", family, "", None, description.all_signals, frozenset())
-        fitted = fit(TeaCache(use_ret_steps=published.ret_steps), model)
-        assert fitted.coefficients == published.coefficients
-        assert fitted.threshold == published.thresholds[0]
+        prepared = prepare_policy(TeaCache(use_ret_steps=published.ret_steps), model)
+        assert prepared.coefficients == published.coefficients
+        assert prepared.threshold == published.thresholds[0]
         with pytest.warns(UserWarning, match="is outside what was published"):
-            fit(TeaCache(published.thresholds[-1] + 1, published.ret_steps), model)
+            prepare_policy(TeaCache(published.thresholds[-1] + 1, published.ret_steps), model)
 
 
 def test_a_higher_threshold_skips_more() -> None:
     changes = (0.0, *np.linspace(0.3, 0.02, 49))
     computed = [
-        letters(fit(TeaCache(threshold, coefficients=RISING), MODEL).plan(Stream(MODEL, "", 0, 50, changes=changes)))
+        letters(
+            prepare_policy(TeaCache(threshold, coefficients=RISING), MODEL).plan(
+                Branch(MODEL, "", 0, 50, changes=changes)
+            )
+        )
         for threshold in (0, 0.1, 0.2, 0.4, 0.8)
     ]
     counts = [plan.count("C") for plan in computed]

@@ -94,11 +94,11 @@ def test_key_lengths_reach_any_other_backend_as_shorter_keys_one_entry_at_a_time
     backend = Recorder()
     q, k, v = tensors()
     router = routed(backend)
-    router.start_forward("cond", TokenLayout((1, 1, 5), text_after=KEYS, text_real=(4, 2)))
+    router.start_forward("cond", TokenLayout((1, 1, 5), text_after=KEYS, text_lengths=(4, 2)))
     out = router.routes[Role.CROSS](q, k, v, lengths(4, 2))
     router.end_forward()
     assert backend.masks == [(4, None, None), (2, None, None)]
-    assert [layout.text_real for *_, layout in backend.seen] == [(4,), (2,)]
+    assert [layout.text_lengths for *_, layout in backend.seen] == [(4,), (2,)]
     torch.testing.assert_close(out, reference(q, k, v, lengths(4, 2)))
 
 
@@ -125,7 +125,7 @@ def test_a_fallback_that_was_named_serves_what_the_backend_does_not_take() -> No
     torch.testing.assert_close(route(q, k, v, lengths(4, 2)), reference(q, k, v, lengths(4, 2)))
     assert route.fallback is not None
     assert (route.calls, route.fallback.calls, len(backend.masks)) == (2, 1, 2)
-    assert "passes an ARBITRARY mask" in route.misfit
+    assert "passes an ARBITRARY mask" in route.mismatch
 
 
 class Failing(Recorder):

@@ -29,8 +29,8 @@ from fastvideo_core.contract.observing import Generation
 from fastvideo_core.contract.settings import Config
 from fastvideo_core.discovery.plugins import load_plugins
 from fastvideo_core.engine.attachment import attach
-from fastvideo_core.engine.attention.request import settle
-from fastvideo_core.engine.caching.request import check_policy, split
+from fastvideo_core.engine.attention.choice import choose_attention
+from fastvideo_core.engine.caching.choice import check_policy, split
 from fastvideo_core.engine.machine import peak_memory_bytes
 from fastvideo_core.errors import AttachError, InputError
 
@@ -76,7 +76,7 @@ class VideoGenerator:
         text_encoder_cpu_offload: bool = False,
         pin_cpu_memory: bool = False,
     ) -> Self:
-        """Load a model and settle its attention.
+        """Load a model and choose_attention its attention.
 
         Args:
             model_path: a preset's name, a local folder in diffusers format, or a hub id. Only safetensors are loaded.
@@ -109,7 +109,7 @@ class VideoGenerator:
         if compile:
             check_compile(info, device, dit_cpu_offload)
         needs = info.family.needs(info.head_dim, dtype, torch.device(device))
-        settle(plugins, attention_backend, needs, attention_config)
+        choose_attention(plugins, attention_backend, needs, attention_config)
         check_policy(plugins, None, info.cached_model)
         start = time.perf_counter()
         pipe = load_pipeline(info, dtype)

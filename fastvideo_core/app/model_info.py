@@ -13,7 +13,7 @@ from fastvideo_core.contract.caching import CachedModel
 from fastvideo_core.contract.model import Geometry, ModelFamily
 from fastvideo_core.contract.preset import ModelPreset
 from fastvideo_core.discovery.plugins import Plugins
-from fastvideo_core.engine.caching.request import model_of
+from fastvideo_core.engine.caching.choice import model_of
 from fastvideo_core.engine.families import family_of
 from fastvideo_core.errors import ModelNotFoundError, UnsupportedModelError
 

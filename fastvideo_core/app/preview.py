@@ -11,9 +11,9 @@ import torch
 
 from fastvideo_core.app.model_info import ModelInfo, open_model_file, read_model
 from fastvideo_core.app.sampling import SamplingParam
-from fastvideo_core.contract.caching import Action, CachePolicy, Stream
+from fastvideo_core.contract.caching import Action, Branch, CachePolicy
 from fastvideo_core.discovery.plugins import load_plugins
-from fastvideo_core.engine.caching.request import fit
+from fastvideo_core.engine.caching.choice import prepare_policy
 from fastvideo_core.engine.caching.run import experts_timesteps, signal_changes
 from fastvideo_core.errors import ModelNotFoundError, PolicyMismatchError
 
@@ -22,7 +22,7 @@ _WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 def preview_plan(
     model_path: str, policy: CachePolicy, num_steps: int | None = None
-) -> list[tuple[Stream, list[Action]]]:
+) -> list[tuple[Branch, list[Action]]]:
     """What a policy would do with a model, for each expert; the branches of guidance are all alike.
 
     Of the checkpoint only the weights that embed the timestep are read, and none if the policy needs no signal.
@@ -37,7 +37,7 @@ def preview_plan(
     """
     info = read_model(load_plugins(), model_path)
     model = info.cached_model
-    fitted = fit(policy, model)
+    prepared = prepare_policy(policy, model)
     params = SamplingParam.from_preset(info.preset)
     if num_steps is not None:
         params.num_inference_steps = num_steps
@@ -46,17 +46,17 @@ def preview_plan(
     plans = []
     for expert, steps in enumerate(timesteps):
         changes = None
-        if steps and fitted.signal in info.family.time_signals:
+        if steps and prepared.signal in info.family.time_signals:
             transformer = _time_modules(info, "transformer" if expert == 0 else f"transformer_{expert + 1}")
-            changes = signal_changes(info.family, transformer, fitted.signal, steps)
-        stream = Stream(model, "", expert, len(steps), steps, changes)
-        plan = fitted.plan(stream)
+            changes = signal_changes(info.family, transformer, prepared.signal, steps)
+        branch = Branch(model, "", expert, len(steps), steps, changes)
+        plan = prepared.plan(branch)
         if plan is None:
             raise PolicyMismatchError(
-                f"{fitted.name} decides for {info.name} by {fitted.signal.value}, which is known only while it runs, "
-                "so there is no plan to show"
+                f"{prepared.name} decides for {info.name} by {prepared.signal.value}, which is known only while "
+                "it runs, so there is no plan to show"
             )
-        plans.append((stream, list(plan)))
+        plans.append((branch, list(plan)))
     return plans
 
 

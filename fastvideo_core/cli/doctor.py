@@ -12,12 +12,12 @@ from typing import TypeAlias
 import click
 
 from fastvideo_core.contract.attention import AttentionBackend, Probe
-from fastvideo_core.contract.settings import shown
+from fastvideo_core.contract.settings import as_text
 from fastvideo_core.discovery.environment import VARIABLES, normalize_plugin_name, read_settings
 from fastvideo_core.discovery.plugins import Plugin, Plugins, load_plugins, own_version
-from fastvideo_core.engine.attention.request import file_of_environment, requested_backend
+from fastvideo_core.engine.attention.choice import file_of_environment, requested_backend
 from fastvideo_core.engine.attention.resolve import probe_of
-from fastvideo_core.engine.caching.request import defaults_of
+from fastvideo_core.engine.caching.choice import defaults_of
 from fastvideo_core.errors import InputError
 
 _LIBRARIES = ("torch", "diffusers", "transformers", "accelerate", "safetensors", "pluggy", "av")
@@ -33,7 +33,7 @@ def doctor_command() -> None:
     """
     found = load_plugins()
     click.echo(f"fastvideo-core {own_version()}, Python {sys.version.split()[0]}")
-    probes = [(backend, plugin, _settled(backend)) for plugin in found.loaded for backend in plugin.backends]
+    probes = [(backend, plugin, _probed(backend)) for plugin in found.loaded for backend in plugin.backends]
     for line in (*_versions(), *_devices(), *_settings(found), *_backends(found, probes), *_policies(found)):
         click.echo(line)
     problems = list(_problems(found, probes))
@@ -43,7 +43,7 @@ def doctor_command() -> None:
     sys.exit(1 if problems else 0)
 
 
-def _settled(backend: AttentionBackend) -> Probe:
+def _probed(backend: AttentionBackend) -> Probe:
     """What a backend says of its kernel, with the settings that the environment gives it."""
     file = file_of_environment() if backend.name == requested_backend(None)[0] else None
     try:
@@ -116,7 +116,7 @@ def _settings_of(backend: AttentionBackend) -> Iterator[str]:
         return
     for one in backend.declared_settings():
         origin = backend.origin_of(one.name) if backend.was_given(one.name) else f"default; {one.variable}"
-        yield f"      {one.name} = {shown(values[one.name])} ({origin}): {one.help}"
+        yield f"      {one.name} = {as_text(values[one.name])} ({origin}): {one.help}"
 
 
 def _policies(found: Plugins) -> Iterator[str]:
@@ -126,14 +126,14 @@ def _policies(found: Plugins) -> Iterator[str]:
             yield f"  {policy.name} ({plugin.label})"
             for name, default in defaults_of(policy).items():
                 main = f"; {policy.name}@VALUE" if name == policy.main_setting else ""
-                yield f"      {name} = {shown(default)} (default{main})"
+                yield f"      {name} = {as_text(default)} (default{main})"
     if not found.policy_names():
         yield "  none is installed"
 
 
 def _problems(found: Plugins, probes: list[_Probed]) -> Iterator[str]:
     from fastvideo_core.engine.attention.resolve import find_backend
-    from fastvideo_core.engine.caching.request import choose_policy
+    from fastvideo_core.engine.caching.choice import choose_policy
     from fastvideo_core.engine.diffusers_bridge import check
     from fastvideo_core.errors import FastVideoError
 

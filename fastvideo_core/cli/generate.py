@@ -46,10 +46,10 @@ def generate_command(
     from fastvideo_core.app.model_info import read_model
     from fastvideo_core.app.output import prepare_folder
     from fastvideo_core.app.sampling import SamplingParam, check_prompt
-    from fastvideo_core.contract.settings import MAIN, Given
+    from fastvideo_core.contract.settings import MAIN_SETTING, GivenValue
     from fastvideo_core.discovery.plugins import load_plugins
-    from fastvideo_core.engine.attention.request import requested_backend
-    from fastvideo_core.engine.caching.request import check_policy, read_value, requested_policy
+    from fastvideo_core.engine.attention.choice import requested_backend
+    from fastvideo_core.engine.caching.choice import check_policy, read_value, requested_policy
 
     check_prompt(prompt)
     plugins = load_plugins()
@@ -59,7 +59,7 @@ def generate_command(
     params.check(info)
     for_backend, for_policy = split_settings(settings, requested_backend(attention_backend)[0], requested_policy(cache))
     if attention_config:
-        for_backend[MAIN] = Given(attention_config, "--attention-config")
+        for_backend[MAIN_SETTING] = GivenValue(attention_config, "--attention-config")
     cache_config = {key: read_value(one.value) for key, one in for_policy.items()}
     check_policy(plugins, cache, info.cached_model, cache_config)
     prepare_folder(params.output_path)

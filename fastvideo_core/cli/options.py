@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from fastvideo_core.contract.settings import Given
+from fastvideo_core.contract.settings import GivenValue
 from fastvideo_core.discovery.environment import normalize_backend_name
 from fastvideo_core.errors import InputError
 
@@ -59,7 +59,7 @@ def split_settings(given: Sequence[str], *asked: str | None) -> list[dict[str, A
         settings = found[asked.index(name)]
         if key in settings:
             raise InputError(f"--set gives {name}.{key} twice: {str(settings[key].value)!r} and {text!r}")
-        settings[key] = Given(text.partition("=")[2].strip(), f"--set {name}.{key}")
+        settings[key] = GivenValue(text.partition("=")[2].strip(), f"--set {name}.{key}")
     return found
 
 

@@ -86,7 +86,13 @@ class Probe:
 
 @dataclass(frozen=True)
 class Need:
-    """What a model asks of a backend in one role: head size, torch dtype name, torch device type."""
+    """What a model asks of a backend in one role.
+
+    Attributes:
+        head_dim: size of each head.
+        dtype: the name of a torch dtype, such as "bfloat16".
+        device: a torch device with its index, such as "cuda:1"; "cpu".
+    """
 
     role: Role
     head_dim: int
@@ -102,7 +108,7 @@ class TokenLayout:
         grid: video tokens along time, height and width; tokens run with width fastest.
         text_before: text tokens in front of the video tokens.
         text_after: text tokens behind them.
-        text_real: how many text tokens are not padding, per batch entry, also where text is seen by cross attention
+        text_lengths: how many text tokens are not padding, per batch entry, also where text is seen by cross attention
             only; None if all are.
         ordered: whether the video tokens are in the order, and with the padding, that the backend asked for.
     """
@@ -110,7 +116,7 @@ class TokenLayout:
     grid: tuple[int, int, int]
     text_before: int = 0
     text_after: int = 0
-    text_real: tuple[int, ...] | None = None
+    text_lengths: tuple[int, ...] | None = None
     ordered: bool = False
 
 
@@ -121,7 +127,8 @@ class Run:
     Attributes:
         family: the model's family, such as "Wan".
         num_layers: attention layers of the role; `num_heads` of size `head_dim` in each.
-        dtype: the name of a torch dtype; `device` that of a torch device type.
+        dtype: the name of a torch dtype, such as "bfloat16".
+        device: a torch device with its index, such as "cuda:1"; "cpu".
     """
 
     family: str
@@ -154,6 +161,14 @@ class TokenOrder:
         return len(self.gather) - len(self.scatter)
 
 
+@dataclass(frozen=True)
+class KernelUsed:
+    """A kernel as the receipt names it: its import path, such as "flash_attn.cute.flash_attn_func", and its version."""
+
+    kernel: str
+    version: str
+
+
 @dataclass(slots=True)
 class AttentionCall:
     """Where in a generation a call of attention stands, and what goes with its tensors.
@@ -170,6 +185,8 @@ class AttentionCall:
         scale: factor on the scores; None for 1/sqrt(head_dim).
         key_lengths: with MaskKind.KEY_LENGTH, how many keys each batch entry sees.
         mask: with MaskKind.ARBITRARY, the mask as scaled_dot_product_attention takes it.
+        served: what a backend of several kernels may set, during the call, to the one that it used. The receipt counts
+            calls by it; where it stays None, they count for the kernel that the probe named.
     """
 
     role: Role
@@ -181,6 +198,7 @@ class AttentionCall:
     scale: float | None = None
     key_lengths: tuple[int, ...] | None = None
     mask: torch.Tensor | None = None
+    served: KernelUsed | None = None
 
 
 AttentionFunction: TypeAlias = "Callable[[torch.Tensor, torch.Tensor, torch.Tensor, AttentionCall], torch.Tensor]"
@@ -192,6 +210,9 @@ class AttentionBackend(HasSettings, ABC):
 
     name: ClassVar[str]
     """Upper case, as in FASTVIDEO_ATTENTION_BACKEND."""
+
+    device: str = "cuda"
+    """Where it is to run, such as "cuda:1" or "cpu": set by the core before anything else is asked of it."""
 
     @property
     @abstractmethod

@@ -61,11 +61,11 @@ class CachedModel:
 
 
 @dataclass(frozen=True)
-class Stream:
+class Branch:
     """The forward passes of one guidance branch through one expert, in one run: what state belongs to.
 
     Attributes:
-        branch: "cond", "uncond", "cond_uncond" for both in one batch, or "" if the pipeline does not say.
+        name: "cond", "uncond", "cond_uncond" for both in one batch, or "" if the pipeline does not say.
         expert: 0, or 1 for the second transformer of a Wan 2.2.
         num_steps: how many forward passes it has.
         timesteps: of the scheduler, one per pass; empty where they could not be read off it.
@@ -74,7 +74,7 @@ class Stream:
     """
 
     model: CachedModel
-    branch: str
+    name: str
     expert: int
     num_steps: int
     timesteps: tuple[float, ...] = ()
@@ -83,11 +83,11 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One forward pass of a stream.
+    """One forward pass of a branch.
 
     Attributes:
-        index: its number in the stream, from 0.
-        num_steps: how many forward passes the stream has.
+        index: its number in the branch, from 0.
+        num_steps: how many forward passes the branch has.
         hidden: what enters the block stack, (batch, video tokens, channels); must not be changed.
         signal: the policy's signal, in whatever shape the model has it; None for `Signal.NONE`.
     """
@@ -100,7 +100,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Computed:
-    """A step that was computed: its number in the stream, and its residual, shaped like `Step.hidden`."""
+    """A step that was computed: its number in the branch, and its residual, shaped like `Step.hidden`."""
 
     index: int
     residual: torch.Tensor
@@ -115,8 +115,8 @@ def relative_change(now: torch.Tensor, before: torch.Tensor) -> float:
 class CachePolicy(ABC):
     """Decides, per step and guidance branch, whether the block stack is computed. Make it a dataclass of its settings.
 
-    One object serves all streams and runs: it keeps nothing of them itself; that belongs into the state that `start`
-    makes, which the core keeps per stream and forgets when a run ends, however it ends.
+    One object serves all branches and runs: it keeps nothing of them itself; that belongs into the state that `start`
+    makes, which the core keeps per branch and forgets when a run ends, however it ends.
     """
 
     name: ClassVar[str]
@@ -139,15 +139,15 @@ class CachePolicy(ABC):
         """
         return self
 
-    def plan(self, stream: Stream) -> Sequence[Action] | None:
-        """All actions of a stream before its first step, so that nothing is decided, or waited for, in the loop.
+    def plan(self, branch: Branch) -> Sequence[Action] | None:
+        """All actions of a branch before its first step, so that nothing is decided, or waited for, in the loop.
 
         Where it returns None, `decide` is asked at each step. Both must come to the same.
         """
         return None
 
-    def start(self, stream: Stream) -> Any:
-        """A new state for a stream that is about to start: any object. Default: None."""
+    def start(self, branch: Branch) -> Any:
+        """A new state for a branch that is about to start: any object. Default: None."""
         return None
 
     @abstractmethod

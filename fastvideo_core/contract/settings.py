@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, TypeAlias, get_type_hints
 
 from fastvideo_core.errors import InputError
 
-MAIN = ""
+MAIN_SETTING = ""
 """Stands for the name of the main setting."""
 
 Config: TypeAlias = str | Path | Mapping[str, Any] | None
@@ -41,7 +41,7 @@ def setting(
 
 
 @dataclass(frozen=True)
-class Given:
+class GivenValue:
     """The value of a setting as somebody gave it, and by what, for messages."""
 
     value: Any
@@ -78,7 +78,7 @@ class HasSettings:
     """What the variables of the settings begin with; default FASTVIDEO_NAME, so FASTVIDEO_NAME_SETTING."""
 
     _settings: Any = None
-    _given: Mapping[str, Given] | None = None
+    _given: Mapping[str, GivenValue] | None = None
 
     @property
     def settings(self) -> Any:
@@ -91,7 +91,7 @@ class HasSettings:
             self.take_settings(None)
         return self._settings
 
-    def take_settings(self, config: Config, file: Given | None = None) -> None:
+    def take_settings(self, config: Config, file: GivenValue | None = None) -> None:
         """Read and check the settings.
 
         Args:
@@ -101,9 +101,9 @@ class HasSettings:
         Raises:
             InputError: a setting that there is not, or a value that it does not take.
         """
-        named = dict(config) if isinstance(config, Mapping) else {MAIN: config} if config else {}
-        if MAIN in named:
-            file = _as_given(named.pop(MAIN), "attention_config=")
+        named = dict(config) if isinstance(config, Mapping) else {MAIN_SETTING: config} if config else {}
+        if MAIN_SETTING in named:
+            file = _as_given(named.pop(MAIN_SETTING), "attention_config=")
         if file is not None and self.main_setting is None:
             raise InputError(f"{self.name} takes no configuration file; {str(file.value)!r} was given")
         given = {self.main_setting: file} if file and self.main_setting else {}
@@ -114,7 +114,7 @@ class HasSettings:
             check_setting(self.name, key, names, one.origin)
         for declared in known:
             if declared.name not in given and (text := os.environ.get(declared.variable, "").strip()):
-                given[declared.name] = Given(text, declared.variable)
+                given[declared.name] = GivenValue(text, declared.variable)
         self._settings = _make(self.settings_type, given) if self.settings_type else None
         self._given = given
 
@@ -154,10 +154,10 @@ class HasSettings:
         return f"{self.variable_prefix or 'FASTVIDEO_' + self.name}_{name.upper()}"
 
 
-def shown(value: Any) -> str:
+def as_text(value: Any) -> str:
     """A value as it would be given."""
     if isinstance(value, list | tuple):
-        return ",".join(map(shown, value))
+        return ",".join(map(as_text, value))
     return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
@@ -174,18 +174,18 @@ def check_setting(owner: str, name: str, known: Iterable[str], where: str) -> No
         raise InputError(f"{where}: {owner} has no setting {name!r}; {hint}")
 
 
-def _as_given(value: Any, origin: str) -> Given:
-    return value if isinstance(value, Given) else Given(value, origin)
+def _as_given(value: Any, origin: str) -> GivenValue:
+    return value if isinstance(value, GivenValue) else GivenValue(value, origin)
 
 
-def _make(kind: type[Any], given: Mapping[str, Given]) -> Any:
+def _make(kind: type[Any], given: Mapping[str, GivenValue]) -> Any:
     """An object of the dataclass with these values, each read as its field declares."""
     types = get_type_hints(kind)
     declared = {one.name: one for one in fields(kind)}
     return kind(**{name: _value(types[name], declared[name].metadata, one) for name, one in given.items()})
 
 
-def _value(kind: Any, metadata: Mapping[str, Any], given: Given) -> Any:
+def _value(kind: Any, metadata: Mapping[str, Any], given: GivenValue) -> Any:
     from pydantic import Field, TypeAdapter, ValidationError
 
     try:

@@ -22,7 +22,7 @@ def load_within(seconds: float, plugin: Plugin, load: Callable[[Plugin], None], 
     """The plugin with what `load` makes of it: loaded, or broken if that raises or does not end in time.
 
     It is loaded in a thread of its own, which is left to itself when the time is up. What it prints goes to the error
-    stream.
+    branch.
     """
     loading, failure = copy(plugin), list[BaseException]()
 

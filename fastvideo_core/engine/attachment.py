@@ -20,10 +20,10 @@ from fastvideo_core.contract.receipt import Receipt
 from fastvideo_core.contract.settings import Config
 from fastvideo_core.discovery.plugins import CORE_DISTRIBUTION, load_plugins
 from fastvideo_core.engine import block_stack, diffusers_bridge
-from fastvideo_core.engine.attention.request import settle
+from fastvideo_core.engine.attention.choice import choose_attention
 from fastvideo_core.engine.attention.router import Router
+from fastvideo_core.engine.caching.choice import choose_policy, model_of
 from fastvideo_core.engine.caching.gate import Passage
-from fastvideo_core.engine.caching.request import choose_policy, model_of
 from fastvideo_core.engine.caching.run import Caching
 from fastvideo_core.engine.denoising_loop import DenoisingLoop
 from fastvideo_core.engine.families import family_of, transformers_of
@@ -89,7 +89,7 @@ class Attachment:
         needs = self.family.needs(int(first.config.attention_head_dim), first.dtype, device)
         sites = [site for transformer in transformers for site in self.family.attentions(transformer)]
         self._plugins = load_plugins()
-        self.requested, resolutions = settle(self._plugins, attention_backend, needs, attention_config)
+        self.requested, resolutions = choose_attention(self._plugins, attention_backend, needs, attention_config)
         self.router = Router(resolutions, {site.role: site.calls for site in sites})
         model = model_of(self.family, str(pipe.name_or_path or type(pipe).__name__), type(pipe).__name__)
         self._caching = Caching(pipe, self.family, transformers, model)
@@ -199,7 +199,7 @@ class Attachment:
         layout = self.family.token_layout(config, arguments)
         text_mask = arguments.get(self.family.text_mask) if self.family.text_mask else None
         if text_mask is not None:
-            layout = replace(layout, text_real=self.router.real_tokens(text_mask))
+            layout = replace(layout, text_lengths=self.router.real_tokens(text_mask))
         if not self._run_announced:
             self._announce_run(layout)
         order = self.router.wanted_order(layout, arguments["hidden_states"].device)

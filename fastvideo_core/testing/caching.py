@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 import pytest
 import torch
 
-from fastvideo_core.contract.caching import CachePolicy, Signal, Stream
+from fastvideo_core.contract.caching import Branch, CachePolicy, Signal
 from fastvideo_core.discovery.plugins import load_plugins
-from fastvideo_core.engine.caching.request import fit
+from fastvideo_core.engine.caching.choice import prepare_policy
+from fastvideo_core.testing.branches import MODEL, Inputs, cached, drive, latents, letters_of, small_pipeline
 from fastvideo_core.testing.fixed import Suite, counting, no_waiting
-from fastvideo_core.testing.streams import MODEL, Inputs, cached, drive, latents, letters_of, small_pipeline
 from fastvideo_core.testing.subject import run_python
 
 _IMPORTS = """
@@ -61,28 +61,28 @@ class CachePolicySuite(Suite):
             assert all(set(letters) == {"C"} for letters in letters_of(attachment).values())
 
     def test_the_same_run_is_the_same_twice(self) -> None:
-        streams = {"cond": Inputs.of(0, 30)}
-        first = drive(self.policy, streams)["cond"]
-        assert drive(self.policy, streams)["cond"].same_as(first)
+        branches = {"cond": Inputs.of(0, 30)}
+        first = drive(self.policy, branches)["cond"]
+        assert drive(self.policy, branches)["cond"].same_as(first)
 
     def test_the_plan_is_what_would_be_decided(self) -> None:
-        fitted = fit(self.policy, MODEL)
+        prepared = prepare_policy(self.policy, MODEL)
         planned = False
         for num_steps in (2, 9, 30, 50):
             for seed in (0, 1):
-                streams = {"cond": Inputs.of(seed, num_steps)}
-                with_plan = drive(self.policy, streams)["cond"]
-                assert drive(self.policy, streams, ahead=False)["cond"].same_as(with_plan)
-                planned = planned or _plans(fitted, streams["cond"])
+                branches = {"cond": Inputs.of(seed, num_steps)}
+                with_plan = drive(self.policy, branches)["cond"]
+                assert drive(self.policy, branches, ahead=False)["cond"].same_as(with_plan)
+                planned = planned or _plans(prepared, branches["cond"])
         if not planned:
             pytest.skip(f"{self.policy.name} plans nothing")
 
     def test_branches_know_nothing_of_one_another(self) -> None:
-        streams = {"cond": Inputs.of(0, 20), "uncond": Inputs.of(5, 20), "other": Inputs.of(9, 7)}
-        alone = {branch: drive(self.policy, {branch: inputs})[branch] for branch, inputs in streams.items()}
-        turns = [branch for step in range(20) for branch in streams if step < len(streams[branch].hidden)]
+        branches = {"cond": Inputs.of(0, 20), "uncond": Inputs.of(5, 20), "other": Inputs.of(9, 7)}
+        alone = {branch: drive(self.policy, {branch: inputs})[branch] for branch, inputs in branches.items()}
+        turns = [branch for step in range(20) for branch in branches if step < len(branches[branch].hidden)]
         for ahead in (True, False):
-            together = drive(self.policy, streams, turns, ahead)
+            together = drive(self.policy, branches, turns, ahead)
             for branch, outcome in together.items():
                 assert outcome.same_as(alone[branch]), f"branch {branch!r} changes when others run beside it"
 
@@ -110,9 +110,9 @@ class CachePolicySuite(Suite):
         assert not written, written[0]
 
     def test_nothing_waits_for_the_device_unless_the_signal_must_be_read(self) -> None:
-        fitted = fit(self.policy, MODEL)
-        if fitted.signal is not Signal.NONE and not _plans(fitted, Inputs.of(0, 20)):
-            pytest.skip(f"{self.policy.name} decides by the value of {fitted.signal.value}")
+        prepared = prepare_policy(self.policy, MODEL)
+        if prepared.signal is not Signal.NONE and not _plans(prepared, Inputs.of(0, 20)):
+            pytest.skip(f"{self.policy.name} decides by the value of {prepared.signal.value}")
         inputs = Inputs.of(0, 20)
         assert inputs.changes, "read here, once, before waiting is refused"
         with no_waiting("cpu"):
@@ -147,7 +147,7 @@ class CachePolicySuite(Suite):
 def _plans(policy: CachePolicy, inputs: Inputs) -> bool:
     """Whether it makes its schedule in advance."""
     changes = inputs.changes if policy.signal in MODEL.known_ahead else None
-    return policy.plan(Stream(MODEL, "cond", 0, len(inputs.hidden), (), changes)) is not None
+    return policy.plan(Branch(MODEL, "cond", 0, len(inputs.hidden), (), changes)) is not None
 
 
 def _watched(policy: CachePolicy, written: list[str]) -> CachePolicy:

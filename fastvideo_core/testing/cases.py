@@ -23,7 +23,7 @@ ROUNDING = {"float32": 1e-5, "float16": 2e-3, "bfloat16": 1.2e-2}
 
 @dataclass(frozen=True)
 class Case:
-    """One call of attention. `text_real` has an entry for each of the batch, where padding is masked."""
+    """One call of attention. `text_lengths` has an entry for each of the batch, where padding is masked."""
 
     role: Role
     head_dim: int
@@ -35,7 +35,7 @@ class Case:
     memory: Memory = "dense"
     scale: float | None = None
     mask: MaskKind = MaskKind.NONE
-    text_real: tuple[int, ...] | None = None
+    text_lengths: tuple[int, ...] | None = None
 
     def __str__(self) -> str:
         parts = [self.role.value, f"d{self.head_dim}", self.dtype, f"b{self.batch}", f"{self.queries}x{self.keys}"]
@@ -43,14 +43,14 @@ class Case:
         parts += [f"h{self.heads}:{self.key_heads}"] if self.heads != self.key_heads else []
         parts += [f"scale{self.scale}"] if self.scale else []
         parts += [self.mask.value] if self.mask is not MaskKind.NONE else []
-        parts += ["real" + "_".join(map(str, self.text_real))] if self.text_real else []
+        parts += ["real" + "_".join(map(str, self.text_lengths))] if self.text_lengths else []
         return "-".join(parts)
 
     @property
     def layout(self) -> TokenLayout:
         """How the tokens are arranged."""
         text = TEXT_TOKENS if self.role is Role.JOINT else 0
-        return TokenLayout(self.grid, text_after=text, text_real=self.text_real if text else None)
+        return TokenLayout(self.grid, text_after=text, text_lengths=self.text_lengths if text else None)
 
     @property
     def queries(self) -> int:
@@ -90,8 +90,8 @@ def _variations(plain: Case, capabilities: Capabilities) -> Iterator[Case]:
         yield replace(plain, heads=4, key_heads=2)
         yield replace(plain, heads=4, key_heads=1)
     if plain.role is not Role.SELF:
-        yield replace(plain, text_real=(TEXT_TOKENS - 4,), mask=MaskKind.KEY_LENGTH)
-        yield replace(plain, batch=2, text_real=(TEXT_TOKENS - 4, 7), mask=MaskKind.KEY_LENGTH)
+        yield replace(plain, text_lengths=(TEXT_TOKENS - 4,), mask=MaskKind.KEY_LENGTH)
+        yield replace(plain, batch=2, text_lengths=(TEXT_TOKENS - 4, 7), mask=MaskKind.KEY_LENGTH)
     if MaskKind.ARBITRARY in capabilities.masks:
         yield replace(plain, batch=2, mask=MaskKind.ARBITRARY)
 
@@ -149,9 +149,9 @@ def _mask(case: Case, generator: torch.Generator, device: str) -> torch.Tensor |
         seen = torch.rand(case.batch, 1, case.queries, case.keys, generator=generator) < 0.6
         seen[..., 0] = True
         return seen.to(device)
-    if case.text_real is None:
+    if case.text_lengths is None:
         return None
-    lengths = torch.tensor(case.text_real)[:, None] + (case.keys - TEXT_TOKENS)
+    lengths = torch.tensor(case.text_lengths)[:, None] + (case.keys - TEXT_TOKENS)
     return (torch.arange(case.keys) < lengths)[:, None, None].to(device)
 
 

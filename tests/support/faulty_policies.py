@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from fastvideo_core import Action, CachePolicy, Computed, Signal, Step, Stream
+from fastvideo_core import Action, Branch, CachePolicy, Computed, Signal, Step
 
 PATTERN = "CRFC"
 
@@ -22,10 +22,10 @@ class Sound(CachePolicy):
     history = 2
     skips: bool = True
 
-    def plan(self, stream: Stream) -> Sequence[Action] | None:
-        return [self._action(index) for index in range(stream.num_steps)]
+    def plan(self, branch: Branch) -> Sequence[Action] | None:
+        return [self._action(index) for index in range(branch.num_steps)]
 
-    def start(self, stream: Stream) -> dict[str, Any]:
+    def start(self, branch: Branch) -> dict[str, Any]:
         return {}
 
     def decide(self, step: Step, state: Any) -> Action:
@@ -40,13 +40,13 @@ class Sound(CachePolicy):
 
 
 class KeepsStateItself(Sound):
-    """Counts the steps of all streams together."""
+    """Counts the steps of all branches together."""
 
     def __init__(self, skips: bool = True) -> None:
         super().__init__(skips)
         self.count = 0
 
-    def plan(self, stream: Stream) -> None:
+    def plan(self, branch: Branch) -> None:
         return None
 
     def decide(self, step: Step, state: Any) -> Action:
@@ -55,7 +55,7 @@ class KeepsStateItself(Sound):
 
 
 class Random(Sound):
-    def plan(self, stream: Stream) -> None:
+    def plan(self, branch: Branch) -> None:
         return None
 
     def decide(self, step: Step, state: Any) -> Action:
@@ -91,7 +91,7 @@ class WritesResiduals(Sound):
 
 
 class WritesHidden(Sound):
-    def plan(self, stream: Stream) -> None:
+    def plan(self, branch: Branch) -> None:
         return None
 
     def decide(self, step: Step, state: Any) -> Action:
@@ -107,9 +107,9 @@ class Waits(Sound):
 
 
 class ChangesItsSettings(Sound):
-    def plan(self, stream: Stream) -> Sequence[Action] | None:
-        planned = super().plan(stream)
-        self.latest = stream.num_steps
+    def plan(self, branch: Branch) -> Sequence[Action] | None:
+        planned = super().plan(branch)
+        self.latest = branch.num_steps
         return planned
 
 
@@ -137,7 +137,7 @@ class MixesBranches(Sound):
         super().__init__(skips)
         self._latest: dict[str, torch.Tensor] = {}
 
-    def plan(self, stream: Stream) -> None:
+    def plan(self, branch: Branch) -> None:
         return None
 
     def decide(self, step: Step, state: Any) -> Action:

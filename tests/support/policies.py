@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from fastvideo_core import Action, CachePolicy, Computed, Signal, Step, Stream
+from fastvideo_core import Action, Branch, CachePolicy, Computed, Signal, Step
 from tests.support import models
 
 PIPELINES: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
@@ -38,7 +38,7 @@ class Scripted(CachePolicy):
     script: str = "C"
     signal: Signal = Signal.NONE
     ahead: bool = False
-    streams: list[Stream] = field(default_factory=list, compare=False)
+    branches: list[Branch] = field(default_factory=list, compare=False)
     steps: list[Step] = field(default_factory=list, compare=False)
     residuals: list[torch.Tensor] = field(default_factory=list, compare=False)
     histories: list[tuple[int, ...]] = field(default_factory=list, compare=False)
@@ -47,9 +47,9 @@ class Scripted(CachePolicy):
         letter = self.script[min(index, len(self.script) - 1)]
         return {"C": Action.COMPUTE, "R": Action.REUSE, "F": Action.FORECAST}[letter]
 
-    def plan(self, stream: Stream) -> list[Action] | None:
-        self.streams.append(stream)
-        return [self._action(index) for index in range(stream.num_steps)] if self.ahead else None
+    def plan(self, branch: Branch) -> list[Action] | None:
+        self.branches.append(branch)
+        return [self._action(index) for index in range(branch.num_steps)] if self.ahead else None
 
     def decide(self, step: Step, state: Any) -> Action:
         self.steps.append(step)

@@ -14,8 +14,8 @@ from fastvideo_core.app.model_info import ModelInfo, read_model
 from fastvideo_core.app.sampling import SamplingParam, check_prompt
 from fastvideo_core.discovery.environment import normalize_backend_name
 from fastvideo_core.discovery.plugins import load_plugins
-from fastvideo_core.engine.attention.request import settle
-from fastvideo_core.engine.caching.request import check_policy
+from fastvideo_core.engine.attention.choice import choose_attention
+from fastvideo_core.engine.caching.choice import check_policy
 from fastvideo_core.errors import InputError
 
 NO_CACHE = "none"
@@ -104,7 +104,7 @@ def prepare(
         check_compile(info, device, dit_cpu_offload=False)
     backends = [normalize_backend_name(name) or name for name in _split(attention, "--attention")]
     for name in backends:
-        settle(plugins, name, needs, None)
+        choose_attention(plugins, name, needs, None)
     policies = _split(cache, "--cache")
     for asked in policies:
         check_policy(plugins, asked, info.cached_model)

@@ -31,7 +31,7 @@ class Resolution:
     reason: str
     fallback: Resolution | None = None
 
-    def because(self, problem: str) -> Self:
+    def as_fallback(self, problem: str) -> Self:
         """This one, chosen as the fallback because of a problem."""
         return replace(self, reason=f"FASTVIDEO_ATTENTION_FALLBACK, because {problem}", fallback=None)
 
@@ -84,7 +84,7 @@ def resolve(
     except UnknownBackendError:
         raise
     except BackendError as error:
-        return {role: resolution.because(str(error)) for role, resolution in spare.items()}
+        return {role: resolution.as_fallback(str(error)) for role, resolution in spare.items()}
     return {
         role: replace(resolution, fallback=spare[role]) if resolution.backend.name == requested else resolution
         for role, resolution in chosen.items()
@@ -112,8 +112,8 @@ def _requested(
             f"{requested} serves {_names(backend.capabilities.roles)} attention, this model has "
             f"{_names(need.role for need in needs)}; choose another backend: {', '.join(plugins.backend_names())}"
         )
-    if misfits := [reason for need in served if (reason := misfit(backend, need))]:
-        raise BackendMismatchError(f"{requested} (from {origin}) does not fit: {misfits[0]}")
+    if mismatches := [reason for need in served if (reason := mismatch(backend, need))]:
+        raise BackendMismatchError(f"{requested} (from {origin}) does not fit: {mismatches[0]}")
     return {
         need.role: Resolution(need.role, backend, plugin, probe, f"requested by {origin}")
         if need in served
@@ -131,7 +131,7 @@ def find_backend(plugins: Plugins, name: str, origin: str) -> tuple[AttentionBac
         raise UnknownBackendError(message) from cause
 
 
-def misfit(backend: AttentionBackend, need: Need) -> str | None:
+def mismatch(backend: AttentionBackend, need: Need) -> str | None:
     """Why the backend's declared capabilities do not cover the need, or None."""
     can = backend.capabilities
     if can.head_dims is not None and need.head_dim not in can.head_dims:
@@ -148,15 +148,15 @@ def _automatic(plugins: Plugins, need: Need, why: str) -> Resolution:
     ranked = []
     for name in plugins.backend_names():
         backend, plugin = _lossless(plugins, name)
-        if backend is None or plugin is None or need.role not in backend.capabilities.roles or misfit(backend, need):
+        if backend is None or plugin is None or need.role not in backend.capabilities.roles or mismatch(backend, need):
             continue
         rank = backend.automatic_priority(need)
         if rank > 0 and (probe := probe_of(backend)).available:
-            ranked.append((rank, name, Resolution(need.role, backend, plugin, probe, _because(why, name))))
+            ranked.append((rank, name, Resolution(need.role, backend, plugin, probe, _reason(why, name))))
     return max(ranked, key=lambda entry: entry[:2])[2]
 
 
-def _because(why: str, name: str) -> str:
+def _reason(why: str, name: str) -> str:
     return f"automatic: {name} is the fastest lossless backend that fits" if why == "automatic" else f"{why}: automatic"
 
 

@@ -28,7 +28,7 @@ class Route:
         """What the backend is told, the same object at every call."""
         self.calls = 0
         """Calls in the run that is under way or the last one, those that the fallback served included."""
-        self.misfit = ""
+        self.mismatch = ""
         """Why the fallback served calls of that run, if it did."""
         fallback = self.resolution.fallback
         self.fallback = Route(fallback, calls_per_layer, read_mask) if fallback else None
@@ -47,7 +47,7 @@ class Route:
             self.fallback.time(clock, undo)
 
     def start_run(self, num_steps: int) -> None:
-        self.calls, self.misfit = 0, ""
+        self.calls, self.mismatch = 0, ""
         self.state.num_steps, self.state.mask, self.state.key_lengths = num_steps, None, None
         if self.fallback:
             self.fallback.start_run(num_steps)
@@ -83,7 +83,7 @@ class Route:
         resolution, fallback = self.resolution, self.fallback
         served = None
         if fallback is not None and fallback.calls:
-            served = fallback.receipt(fallback.resolution.because(self.misfit).reason)
+            served = fallback.receipt(fallback.resolution.as_fallback(self.mismatch).reason)
         return RoleReceipt(
             backend=resolution.backend.name,
             kernel=resolution.probe.kernel,
@@ -109,8 +109,8 @@ class Route:
         state.layer, state.scale = layer, scale
         self.calls += 1
         reduced = None if mask is None else self._read_mask(mask, key, state.layout)
-        if misfit := self._misfit(query, key, reduced):
-            return self._fall_back(misfit)._serve(query, key, value, mask, scale, layer)
+        if mismatch := self._mismatch(query, key, reduced):
+            return self._fall_back(mismatch)._serve(query, key, value, mask, scale, layer)
         try:
             if reduced is None:
                 return self._attend(query, key, value, state)
@@ -122,7 +122,7 @@ class Route:
             )
             raise
 
-    def _misfit(self, query: torch.Tensor, key: torch.Tensor, mask: ReducedMask | None) -> str | None:
+    def _mismatch(self, query: torch.Tensor, key: torch.Tensor, mask: ReducedMask | None) -> str | None:
         """Why the backend cannot take this call, or None."""
         if query.shape[2] != key.shape[2] and not self._grouped_heads:
             heads = f"{query.shape[2]} heads of queries and {key.shape[2]} of keys"
@@ -132,14 +132,14 @@ class Route:
             return f"the model passes an ARBITRARY mask of shape {tuple(mask.mask.shape)}, it takes {takes}"
         return None
 
-    def _fall_back(self, misfit: str) -> Route:
-        where = f"{self.resolution.backend.name} cannot serve {self.state.role.value} attention: {misfit}"
+    def _fall_back(self, mismatch: str) -> Route:
+        where = f"{self.resolution.backend.name} cannot serve {self.state.role.value} attention: {mismatch}"
         layout = self.state.layout
         if self.fallback is None or (layout is not None and layout.ordered):
             raise BackendMismatchError(
                 f"{where}; choose another backend, or set FASTVIDEO_ATTENTION_FALLBACK=TORCH_SDPA to let that serve it"
             )
-        self.misfit = where
+        self.mismatch = where
         return self.fallback
 
     def _masked(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: ReducedMask) -> torch.Tensor:
@@ -168,8 +168,8 @@ class Route:
         parts = []
         try:
             for i, length in enumerate(lengths):
-                if layout is not None and layout.text_real is not None:
-                    state.layout = replace(layout, text_real=layout.text_real[i : i + 1])
+                if layout is not None and layout.text_lengths is not None:
+                    state.layout = replace(layout, text_lengths=layout.text_lengths[i : i + 1])
                 one = slice(i, i + 1)
                 parts.append(self._attend(query[one], key[one, :length], value[one, :length], state))
         finally:
@@ -179,8 +179,8 @@ class Route:
 
 def _by_entry(layout: TokenLayout) -> tuple[TokenLayout, ...]:
     """The layout of each batch entry, for a model that calls attention for one after the other, without padding."""
-    real = layout.text_real or (layout.text_after,)
-    return tuple(replace(layout, text_after=tokens, text_real=None) for tokens in real)
+    real = layout.text_lengths or (layout.text_after,)
+    return tuple(replace(layout, text_after=tokens, text_lengths=None) for tokens in real)
 
 
 def _load(resolution: Resolution) -> tuple[Resolution, AttentionFunction]:
@@ -193,7 +193,7 @@ def _load(resolution: Resolution) -> tuple[Resolution, AttentionFunction]:
     except Exception as error:
         problem = f"{name} said that its kernel can be used, but loading it raised {type(error).__name__}: {error}"
         if resolution.fallback is not None:
-            return _load(resolution.fallback.because(problem))
+            return _load(resolution.fallback.as_fallback(problem))
         raise BackendUnavailableError(
             f"{problem}; reinstall the kernel, or report it to the plugin's author"
         ) from error

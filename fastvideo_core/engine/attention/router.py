@@ -152,7 +152,7 @@ class Router:
         A model that makes its mask anew at every forward pass, from the text mask, has the same one wherever the layout
         is the same; any other mask is known by its identity.
         """
-        derived = layout is not None and layout.text_real is not None
+        derived = layout is not None and layout.text_lengths is not None
         seen_as = (tuple(mask.shape), tuple(key.shape[:2]), layout) if derived else id(mask)
         known = self._masks.get(seen_as)
         if known is None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from fastvideo_core.contract.caching import Action, CachedModel, CachePolicy, Computed, Signal, Step, Stream
+from fastvideo_core.contract.caching import Action, Branch, CachedModel, CachePolicy, Computed, Signal, Step
 from fastvideo_core.errors import CacheError
 
 if TYPE_CHECKING:
@@ -19,10 +19,10 @@ _LETTERS = {Action.COMPUTE: "C", Action.REUSE: "R", Action.FORECAST: "F"}
 
 
 @dataclass
-class StreamState:
-    """Where a stream stands."""
+class BranchState:
+    """Where a branch stands."""
 
-    stream: Stream
+    branch: Branch
     plan: Sequence[Action] | None
     own: Any
     computed: deque[Computed]
@@ -41,7 +41,7 @@ class Passage:
     """
 
     def __init__(
-        self, policy: CachePolicy, state: StreamState, returns_text: bool, read_signal: SignalReader | None
+        self, policy: CachePolicy, state: BranchState, returns_text: bool, read_signal: SignalReader | None
     ) -> None:
         self.skips = False
         """Whether the blocks that come now are left out; known once the policy has decided."""
@@ -119,11 +119,11 @@ class Passage:
         if action is not Action.COMPUTE and not self._state.computed:
             raise CacheError(
                 f"{self._policy.name} decided to {action.value} in step {index} of branch "
-                f"{self._state.stream.branch!r}, where nothing has been computed yet; report it to the plugin's author"
+                f"{self._state.branch.name!r}, where nothing has been computed yet; report it to the plugin's author"
             )
 
     def _next_step(self, hidden: Any, signal: Any) -> Step:
-        return Step(len(self._state.taken), self._state.stream.num_steps, hidden, signal)
+        return Step(len(self._state.taken), self._state.branch.num_steps, hidden, signal)
 
     def _read(self, first_block: Any, args: tuple[Any, ...]) -> torch.Tensor | None:
         return self._read_signal(first_block, args) if self._read_signal else None
@@ -133,20 +133,20 @@ class Passage:
 
 
 class Gate:
-    """A policy on one pipeline: its streams, in the run that is under way or the last one."""
+    """A policy on one pipeline: its branches, in the run that is under way or the last one."""
 
     def __init__(self, policy: CachePolicy, model: CachedModel) -> None:
         self.policy, self.model = policy, model
-        self.streams: dict[tuple[int, str], StreamState] = {}
+        self.branches: dict[tuple[int, str], BranchState] = {}
         self._step_of: dict[tuple[int, str], int] = {}
 
     def start_run(self) -> None:
         """Forget the last run."""
-        self.streams, self._step_of = {}, {}
+        self.branches, self._step_of = {}, {}
 
     def end_run(self) -> None:
         """Let go of tensors and states; what was decided stays for the receipt."""
-        for state in self.streams.values():
+        for state in self.branches.values():
             state.computed.clear()
             state.own = None
 
@@ -155,7 +155,7 @@ class Gate:
         expert: int,
         branch: str,
         loop_step: int,
-        make_stream: Callable[[], Stream],
+        make_branch: Callable[[], Branch],
         returns_text: bool,
         read_signal: SignalReader | None,
     ) -> Passage:
@@ -163,45 +163,45 @@ class Gate:
 
         Args:
             loop_step: steps of the denoising loop that are done.
-            make_stream: called at the stream's first pass.
+            make_branch: called at the branch's first pass.
 
         Raises:
             CacheError: the pipeline calls the transformer more than once a step and does not tell for which branch.
         """
         key = (expert, branch)
-        if key not in self.streams:
-            self.streams[key] = self._start(make_stream())
+        if key not in self.branches:
+            self.branches[key] = self._start(make_branch())
         elif not branch and self._step_of[key] == loop_step:
             raise CacheError(
                 f"this pipeline calls its transformer twice a step and does not say for which guidance branch, so "
                 f"{self.policy.name} would mix them up; a pipeline names them with transformer.cache_context(name)"
             )
         self._step_of[key] = loop_step
-        return Passage(self.policy, self.streams[key], returns_text, read_signal)
+        return Passage(self.policy, self.branches[key], returns_text, read_signal)
 
-    def _start(self, stream: Stream) -> StreamState:
-        plan = self.policy.plan(stream)
-        if plan is not None and len(plan) != stream.num_steps:
+    def _start(self, branch: Branch) -> BranchState:
+        plan = self.policy.plan(branch)
+        if plan is not None and len(plan) != branch.num_steps:
             raise CacheError(
-                f"{self.policy.name} planned {len(plan)} steps for branch {stream.branch!r}, it has "
-                f"{stream.num_steps}; report it to the plugin's author"
+                f"{self.policy.name} planned {len(plan)} steps for branch {branch.name!r}, it has "
+                f"{branch.num_steps}; report it to the plugin's author"
             )
-        return StreamState(stream, plan, self.policy.start(stream), deque(maxlen=max(1, self.policy.history)))
+        return BranchState(branch, plan, self.policy.start(branch), deque(maxlen=max(1, self.policy.history)))
 
     def schedules(self) -> Mapping[str, str]:
         """What was done at each step, per branch (and expert): C computed, R reused, F forecast."""
-        return {_title(key, self.streams): state.letters for key, state in self.streams.items()}
+        return {_title(key, self.branches): state.letters for key, state in self.branches.items()}
 
     def skipped(self) -> dict[str, int]:
         """Steps that were not computed, per branch."""
         counts: dict[str, int] = {}
-        for (_, branch), state in self.streams.items():
+        for (_, branch), state in self.branches.items():
             left_out = sum(action is not Action.COMPUTE for action in state.taken)
             counts[branch] = counts.get(branch, 0) + left_out
         return counts
 
 
-def _title(key: tuple[int, str], streams: Mapping[tuple[int, str], object]) -> str:
+def _title(key: tuple[int, str], branches: Mapping[tuple[int, str], object]) -> str:
     expert, branch = key
-    several = len({expert for expert, _ in streams}) > 1
+    several = len({expert for expert, _ in branches}) > 1
     return f"{branch} of expert {expert + 1}" if several else branch

@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from fastvideo_core.contract.caching import CachedModel, Signal, Stream
+from fastvideo_core.contract.caching import Branch, CachedModel, Signal
 from fastvideo_core.contract.model import ModelFamily
 from fastvideo_core.contract.receipt import CacheReceipt
+from fastvideo_core.engine.caching.choice import ChosenPolicy, prepare_policy
 from fastvideo_core.engine.caching.gate import Gate, Passage
-from fastvideo_core.engine.caching.request import ChosenPolicy, fit
 
 _CLOSE = 0.01
 """How far a forward pass's timestep may be from the scheduler's, as a share of the largest: pipelines round it."""
@@ -36,7 +36,7 @@ class Caching:
         Raises:
             PolicyMismatchError: the policy does not serve the model.
         """
-        self._gate = None if chosen is None else Gate(fit(chosen.policy, self.model), self.model)
+        self._gate = None if chosen is None else Gate(prepare_policy(chosen.policy, self.model), self.model)
         self._chosen = chosen
 
     def start_run(self, num_steps: int) -> None:
@@ -60,7 +60,7 @@ class Caching:
             expert,
             branch,
             self._steps_done,
-            partial(self._make_stream, self._gate, expert, branch, arguments),
+            partial(self._make_branch, self._gate, expert, branch, arguments),
             self._family.stack.returns_text,
             self._reader(self._gate.policy.signal, transformer, arguments),
         )
@@ -84,14 +84,14 @@ class Caching:
             schedule=dict(self._gate.schedules()),
         )
 
-    def _make_stream(self, gate: Gate, expert: int, branch: str, arguments: Mapping[str, Any]) -> Stream:
+    def _make_branch(self, gate: Gate, expert: int, branch: str, arguments: Mapping[str, Any]) -> Branch:
         timesteps = self._timesteps(expert, arguments["timestep"])
         signal = gate.policy.signal
         changes = None
         if timesteps and signal in self._family.time_signals:
             shares = _shares(arguments["timestep"])
             changes = signal_changes(self._family, self._transformers[expert], signal, timesteps, shares)
-        return Stream(self.model, branch, expert, len(timesteps) or self._num_steps, timesteps, changes)
+        return Branch(self.model, branch, expert, len(timesteps) or self._num_steps, timesteps, changes)
 
     def _timesteps(self, expert: int, timestep: torch.Tensor) -> tuple[float, ...]:
         """The scheduler's timesteps from this forward pass on that are the expert's; none if they do not fit it."""

@@ -89,7 +89,7 @@ class SlidingTileAttention(AttentionBackend):
         else:
             windows = [self._uniform(tiling).window]
             check_windows(windows, tiling.tiles, self.origin_of("window"))
-        text = min(run.layout.text_after, *(run.layout.text_real or (run.layout.text_after,)))
+        text = min(run.layout.text_after, *(run.layout.text_lengths or (run.layout.text_after,)))
         sparse = Sparse(tiling, tuple(windows), run.layout.text_after, text, None)
         if not all(is_full(window, tiling.tiles) for window in windows):
             self._kernel_for(sparse, run.head_dim, run.dtype, run.device)
@@ -158,7 +158,7 @@ class SlidingTileAttention(AttentionBackend):
         """
         problems = []
         for name in self._chosen[0]:
-            problem = KERNELS[name].misfit(sparse, head_dim, dtype, device)
+            problem = KERNELS[name].mismatch(sparse, head_dim, dtype, device)
             if problem is None:
                 return name, _loaded(name)
             problems.append(problem)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastvideo_core import Action, CachePolicy, Signal, Step, Stream, VideoGenerator, relative_change
+from fastvideo_core import Action, Branch, CachePolicy, Signal, Step, VideoGenerator, relative_change
 from fastvideo_core.app.files import JsonLines
 from fastvideo_core.errors import InputError
 from fv_teacache.coefficients import Calibration
@@ -37,13 +37,13 @@ class _State:
 
 @dataclass
 class Collector(CachePolicy):
-    """Computes every step and collects a pair for each but a stream's first."""
+    """Computes every step and collects a pair for each but a branch's first."""
 
     name = "TEACACHE_CALIBRATION"
     signal: Signal = Signal.TIME_EMBEDDING
     pairs: list[Pair] = field(default_factory=list)
 
-    def start(self, stream: Stream) -> _State:
+    def start(self, branch: Branch) -> _State:
         return _State()
 
     def decide(self, step: Step, state: _State) -> Action:
@@ -133,9 +133,9 @@ def fit(pairs: Iterable[Pair], signal: Signal, model: str, prompts: int, steps: 
     )
 
 
-def _r_squared(values: NDArray[np.float64], fitted: NDArray[np.float64]) -> float:
+def _r_squared(values: NDArray[np.float64], prepared: NDArray[np.float64]) -> float:
     spread = float(((values - values.mean()) ** 2).sum())
-    return 1 - float(((values - fitted) ** 2).sum()) / spread if spread else 1.0
+    return 1 - float(((values - prepared) ** 2).sum()) / spread if spread else 1.0
 
 
 def draw(pairs: Sequence[Pair], calibration: Calibration, path: Path) -> None:

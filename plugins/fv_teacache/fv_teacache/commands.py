@@ -38,8 +38,8 @@ def plan_command(model: str, num_steps: int | None, threshold: float | None, **s
 
     policy = TeaCache(threshold=threshold, **settings)
     plans = preview_plan(model, policy, num_steps)
-    for stream, plan in plans:
-        name = f"expert {stream.expert + 1}: " if len(plans) > 1 else ""
+    for branch, plan in plans:
+        name = f"expert {branch.expert + 1}: " if len(plans) > 1 else ""
         click.echo(f"{name}{_letters(plan)}")
     every = [action for _, plan in plans for action in plan]
     computed = sum(action.name == "COMPUTE" for action in every)

@@ -1,6 +1,6 @@
 """TeaCache as a caching policy.
 
-The relative change of a signal, put through a polynomial that was fitted for the model, predicts the change of the
+The relative change of a signal, put through a polynomial that was prepared for the model, predicts the change of the
 blocks' output; predictions are added up, and while the sum is below the threshold the residual is reused. Liu et al.
 2024, "Timestep Embedding Tells: It's Time to Cache for Video Diffusion Model"; https://github.com/ali-vilab/TeaCache.
 """
@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from fastvideo_core import Action, CachedModel, CachePolicy, Signal, Step, Stream, relative_change
+from fastvideo_core import Action, Branch, CachedModel, CachePolicy, Signal, Step, relative_change
 from fastvideo_core.errors import InputError, PolicyMismatchError
 from fv_teacache.checkpoints import find, known_names
 from fv_teacache.coefficients import FILE, Calibration, check_coefficients
@@ -91,9 +91,9 @@ class TeaCache(CachePolicy):
                 "it is, the more steps are skipped",
                 stacklevel=2,
             )
-        fitted = replace(self, threshold=threshold, coefficients=calibration.coefficients)
-        fitted.signal = calibration.signal
-        return fitted
+        prepared = replace(self, threshold=threshold, coefficients=calibration.coefficients)
+        prepared.signal = calibration.signal
+        return prepared
 
     def _find(self, model: CachedModel) -> tuple[Calibration, tuple[float, ...] | None]:
         """The coefficients for a model, and the thresholds that were published with them."""
@@ -123,13 +123,13 @@ class TeaCache(CachePolicy):
             f"{', '.join(known_names())}"
         )
 
-    def plan(self, stream: Stream) -> list[Action] | None:
-        if stream.changes is None:
+    def plan(self, branch: Branch) -> list[Action] | None:
+        if branch.changes is None:
             return None
         state = _State()
-        return [self._next(index, stream.num_steps, change, state) for index, change in enumerate(stream.changes)]
+        return [self._next(index, branch.num_steps, change, state) for index, change in enumerate(branch.changes)]
 
-    def start(self, stream: Stream) -> _State:
+    def start(self, branch: Branch) -> _State:
         return _State()
 
     def decide(self, step: Step, state: _State) -> Action:

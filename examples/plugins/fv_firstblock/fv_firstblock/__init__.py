@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fastvideo_core import Action, CachePolicy, Signal, Step, Stream, hookimpl, relative_change
+from fastvideo_core import Action, Branch, CachePolicy, Signal, Step, hookimpl, relative_change
 from fastvideo_core.errors import InputError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class FirstBlockCache(CachePolicy):
         if not isinstance(self.threshold, int | float) or not 0 <= self.threshold <= 10:
             raise InputError(f"FIRSTBLOCK: threshold is {self.threshold!r}, it must be a number from 0 to 10")
 
-    def start(self, stream: Stream) -> _State:
+    def start(self, branch: Branch) -> _State:
         return _State()
 
     def decide(self, step: Step, state: _State) -> Action:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
-from fastvideo_core import Action, CachedModel, CachePolicy, Step, Stream, hookimpl
+from fastvideo_core import Action, Branch, CachedModel, CachePolicy, Step, hookimpl
 from fastvideo_core.errors import InputError, PolicyMismatchError
 
 api_version = 1
@@ -64,11 +64,11 @@ class MagCache(CachePolicy):
             )
         return replace(self, ratios=list(source))
 
-    def plan(self, stream: Stream) -> list[Action]:
+    def plan(self, branch: Branch) -> list[Action]:
         state = _State()
-        return [self._next(index, stream.num_steps, state) for index in range(stream.num_steps)]
+        return [self._next(index, branch.num_steps, state) for index in range(branch.num_steps)]
 
-    def start(self, stream: Stream) -> _State:
+    def start(self, branch: Branch) -> _State:
         return _State()
 
     def decide(self, step: Step, state: _State) -> Action:

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from fastvideo_core import Action, CachePolicy, Step, Stream, VideoGenerator
+from fastvideo_core import Action, Branch, CachePolicy, Step, VideoGenerator
 
 
 @dataclass
@@ -20,7 +20,7 @@ class _Magnitudes(CachePolicy):
     name = "MAGNITUDES"
     seen: dict[int, list[float]] = field(default_factory=lambda: defaultdict(list))
 
-    def start(self, stream: Stream) -> list[float]:
+    def start(self, branch: Branch) -> list[float]:
         return []
 
     def decide(self, step: Step, state: list[float]) -> Action:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from fastvideo_core import Action, CachePolicy, Computed, Step, Stream, hookimpl
+from fastvideo_core import Action, Branch, CachePolicy, Computed, Step, hookimpl
 from fastvideo_core.errors import InputError
 
 if TYPE_CHECKING:
@@ -45,8 +45,8 @@ class TaylorSeer(CachePolicy):
                 raise InputError(f"TAYLORSEER: {name} is {value!r}, it must be a whole number from {low} to {high}")
         self.history = self.order + 1
 
-    def plan(self, stream: Stream) -> list[Action]:
-        return [self._action(index, stream.num_steps) for index in range(stream.num_steps)]
+    def plan(self, branch: Branch) -> list[Action]:
+        return [self._action(index, branch.num_steps) for index in range(branch.num_steps)]
 
     def decide(self, step: Step, state: None) -> Action:
         return self._action(step.index, step.num_steps)

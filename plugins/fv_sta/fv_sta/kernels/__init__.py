@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import torch
 
 KERNELS = {"fa4": fa4, "flex": flex, "st_attn": st_attn}
-"""By name, in the order in which they are chosen. Each module has probe, misfit and load."""
+"""By name, in the order in which they are chosen. Each module has probe, mismatch and load."""
 
 
 def dense(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float | None) -> torch.Tensor:

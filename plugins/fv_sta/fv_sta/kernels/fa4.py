@@ -29,7 +29,7 @@ def probe() -> Probe:
     return KERNEL.probe()
 
 
-def misfit(sparse: Sparse, head_dim: int, dtype: str, device: str) -> str | None:
+def mismatch(sparse: Sparse, head_dim: int, dtype: str, device: str) -> str | None:
     """Why it cannot compute a call, or None."""
     if device != "cuda" or dtype not in ("bfloat16", "float16"):
         return f"fa4 takes bfloat16 and float16 on cuda, not {dtype} on {device}"

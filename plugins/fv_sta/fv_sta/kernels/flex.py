@@ -31,7 +31,7 @@ def probe() -> Probe:
     return Probe(True, kernel=f"{flex_attention.__name__}.flex_attention", version=str(torch.__version__))
 
 
-def misfit(sparse: Sparse, head_dim: int, dtype: str, device: str) -> None:
+def mismatch(sparse: Sparse, head_dim: int, dtype: str, device: str) -> None:
     """It takes everything."""
 
 

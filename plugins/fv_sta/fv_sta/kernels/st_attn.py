@@ -39,7 +39,7 @@ def probe() -> Probe:
     return _check(found) if found.available else found
 
 
-def misfit(sparse: Sparse, head_dim: int, dtype: str, device: str) -> str | None:
+def mismatch(sparse: Sparse, head_dim: int, dtype: str, device: str) -> str | None:
     """Why it cannot compute a call, or None."""
     if device != "cuda" or dtype != "bfloat16" or head_dim != 128:
         return f"st_attn takes bfloat16 and head size 128 on cuda, not {dtype} and {head_dim} on {device}"

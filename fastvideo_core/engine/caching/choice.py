@@ -160,21 +160,21 @@ def check_policy(
     model: CachedModel,
     config: Mapping[str, Any] | None = None,
 ) -> None:
-    """Refuse a policy, asked for by argument or environment, that is unknown or cannot serve a model; see `fit`."""
+    """Refuse a policy, asked for by argument or environment, that is unknown or cannot serve a model."""
     if chosen := choose_policy(plugins, argument, config):
-        fit(chosen.policy, model)
+        prepare_policy(chosen.policy, model)
 
 
-def fit(policy: Policy, model: CachedModel) -> Policy:
+def prepare_policy(policy: Policy, model: CachedModel) -> Policy:
     """The policy, made ready for a model.
 
     Raises:
         PolicyMismatchError: the model's family does not have the policy's signal, or the policy refuses the model.
     """
-    fitted = policy.for_model(model)
-    if fitted.signal not in model.signals:
+    prepared = policy.for_model(model)
+    if prepared.signal not in model.signals:
         raise PolicyMismatchError(
-            f"{policy.name} looks at {fitted.signal}, which {model.family} models do not have; they have "
+            f"{policy.name} looks at {prepared.signal}, which {model.family} models do not have; they have "
             f"{', '.join(sorted(model.signals))}"
         )
-    return fitted
+    return prepared

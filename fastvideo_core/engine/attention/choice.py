@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from fastvideo_core.contract.attention import Need, Role
-from fastvideo_core.contract.settings import Config, Given
+from fastvideo_core.contract.settings import Config, GivenValue
 from fastvideo_core.discovery.environment import normalize_backend_name, read_settings
 from fastvideo_core.discovery.plugins import Plugins
 from fastvideo_core.engine.attention.resolve import Resolution, resolve
 from fastvideo_core.errors import InputError
 
 
-def settle(
+def choose_attention(
     plugins: Plugins, argument: str | None, needs: list[Need], config: Config
 ) -> tuple[str | None, dict[Role, Resolution]]:
     """The backend that was asked for, by argument or environment, with its settings; and what serves each need.
@@ -37,10 +37,10 @@ def settle(
     )
 
 
-def file_of_environment() -> Given | None:
+def file_of_environment() -> GivenValue | None:
     """The file that FASTVIDEO_ATTENTION_CONFIG names."""
     path = read_settings().attention_config
-    return Given(path, "FASTVIDEO_ATTENTION_CONFIG") if path else None
+    return GivenValue(path, "FASTVIDEO_ATTENTION_CONFIG") if path else None
 
 
 def requested_backend(argument: str | None) -> tuple[str | None, str]:

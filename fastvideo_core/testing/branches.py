@@ -12,17 +12,17 @@ from typing import Any
 import torch
 
 from fastvideo_core.builtin.models.wan import WAN
-from fastvideo_core.contract.caching import CachedModel, CachePolicy, Signal, Stream, relative_change
+from fastvideo_core.contract.caching import Branch, CachedModel, CachePolicy, Signal, relative_change
 from fastvideo_core.engine.attachment import Attachment, attach
+from fastvideo_core.engine.caching.choice import prepare_policy
 from fastvideo_core.engine.caching.gate import Gate
-from fastvideo_core.engine.caching.request import fit
 
 MODEL = CachedModel("the suite's model", "Wan", "WanPipeline", None, WAN.all_signals, frozenset(WAN.time_signals))
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a stream sees at each step: hidden states and signals, (steps, 1, tokens, channels)."""
+    """What a branch sees at each step: hidden states and signals, (steps, 1, tokens, channels)."""
 
     hidden: torch.Tensor
     signals: torch.Tensor
@@ -45,7 +45,7 @@ class Inputs:
 
 @dataclass
 class Outcome:
-    """What a stream came to: a letter for each step, and what left the stack."""
+    """What a branch came to: a letter for each step, and what left the stack."""
 
     letters: str
     outputs: list[torch.Tensor]
@@ -68,42 +68,42 @@ class Stack:
 
 def drive(
     policy: CachePolicy,
-    streams: Mapping[str, Inputs],
+    branches: Mapping[str, Inputs],
     turns: Sequence[str] | None = None,
     ahead: bool = True,
 ) -> dict[str, Outcome]:
-    """Take streams through a policy's gate, a run from the start to the end.
+    """Take branches through a policy's gate, a run from the start to the end.
 
     Args:
-        streams: per branch, what it sees.
-        turns: whose turn it is at each forward pass; default: one stream after the other.
+        branches: per branch, what it sees.
+        turns: whose turn it is at each forward pass; default: one branch after the other.
         ahead: whether the policy may plan.
     """
-    gate = Gate(_without_plan(fit(policy, MODEL)) if not ahead else fit(policy, MODEL), MODEL)
+    gate = Gate(_without_plan(prepare_policy(policy, MODEL)) if not ahead else prepare_policy(policy, MODEL), MODEL)
     gate.start_run()
-    outcomes = {branch: Outcome("", []) for branch in streams}
-    for branch in turns or [branch for branch, inputs in streams.items() for _ in inputs.hidden]:
-        _pass(gate, branch, streams[branch], outcomes[branch])
+    outcomes = {branch: Outcome("", []) for branch in branches}
+    for branch in turns or [branch for branch, inputs in branches.items() for _ in inputs.hidden]:
+        _pass(gate, branch, branches[branch], outcomes[branch])
     for branch, letters in gate.schedules().items():
         outcomes[branch].letters = letters
     gate.end_run()
     return outcomes
 
 
-def _pass(gate: Gate, branch: str, inputs: Inputs, outcome: Outcome) -> None:
+def _pass(gate: Gate, name: str, inputs: Inputs, outcome: Outcome) -> None:
     step = len(outcome.outputs)
     signal = gate.policy.signal
     known = signal in MODEL.known_ahead
-    stream = Stream(
+    branch = Branch(
         MODEL,
-        branch,
+        name,
         0,
         len(inputs.hidden),
         tuple(float(len(inputs.hidden) - number) for number in range(len(inputs.hidden))),
         inputs.changes if known else None,
     )
     reader = None if signal is Signal.NONE else lambda block, args: inputs.signals[step]
-    passage = gate.passage(0, branch, step, lambda: stream, False, reader)
+    passage = gate.passage(0, name, step, lambda: branch, False, reader)
     stack = Stack()
     hidden = passage.enter(None, (inputs.hidden[step],))
     if not passage.skips:
@@ -117,7 +117,7 @@ def _pass(gate: Gate, branch: str, inputs: Inputs, outcome: Outcome) -> None:
 def _without_plan(policy: CachePolicy) -> CachePolicy:
     """The same policy, which decides at each step."""
     asked: Any = copy.copy(policy)
-    asked.plan = lambda stream: None
+    asked.plan = lambda branch: None
     checked: CachePolicy = asked
     return checked
 
