@@ -56,15 +56,16 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
 @pytest.fixture
 def mask_reads(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Grows by one whenever a mask is read, which on a GPU is a wait for the device."""
-    from fastvideo_core.engine.attention import masks, router
+    from fastvideo_core.engine.attention import masks
 
     reads: list[Any] = []
+    reduce_mask = masks.reduce_mask
 
     def counted(*arguments: Any) -> Any:
         reads.append(arguments)
-        return masks.reduce_mask(*arguments)
+        return reduce_mask(*arguments)
 
-    monkeypatch.setattr(router, "reduce_mask", counted)
+    monkeypatch.setattr(masks, "reduce_mask", counted)
     return reads
 
 

@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn.functional import scaled_dot_product_attention
 
 from fastvideo_core import attach
-from fastvideo_core.errors import AttachError, BackendMismatchError, DiffusersVersionError
+from fastvideo_core.errors import BackendMismatchError, DiffusersVersionError
+from tests.support.models import run
 
 
 @pytest.mark.parametrize(
@@ -40,22 +42,30 @@ def test_internals_that_are_gone(wan_pipeline: Any, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("option", [{"is_causal": True}, {"dropout_p": 0.1}, {"parallel_config": object()}])
 def test_what_the_core_does_not_serve_is_an_error(wan_pipeline: Any, option: dict[str, Any]) -> None:
+    def call_otherwise(module: Any, args: Any) -> None:
+        dispatch(wan_pipeline, torch.zeros(1, 3, 2, 16), **option)
+
+    hook = wan_pipeline.transformer.blocks[0].attn1.register_forward_pre_hook(call_otherwise)
     with (
         attach(wan_pipeline),
         pytest.raises(BackendMismatchError, match=r"SELF attention was called with .* full attention"),
     ):
-        dispatch(wan_pipeline, **option)
+        run(wan_pipeline)
+    hook.remove()
 
 
-def test_attention_outside_of_a_forward_pass_is_an_error(wan_pipeline: Any) -> None:
-    with attach(wan_pipeline), pytest.raises(AttachError, match="SELF attention was called outside of a forward pass"):
-        dispatch(wan_pipeline)
+@pytest.mark.parametrize("option", [{}, {"is_causal": True}])
+def test_attention_outside_of_a_pass_is_bare_diffusers(wan_pipeline: Any, option: dict[str, Any]) -> None:
+    q = torch.randn(1, 5, 2, 16, generator=torch.Generator().manual_seed(0))
+    heads_first = q.transpose(1, 2)
+    expected = scaled_dot_product_attention(heads_first, heads_first, heads_first, **option).transpose(1, 2)
+    with attach(wan_pipeline, attention_backend="TORCH_SDPA"):
+        assert torch.equal(dispatch(wan_pipeline, q, **option), expected)
 
 
-def dispatch(pipe: Any, **options: Any) -> torch.Tensor:
+def dispatch(pipe: Any, q: torch.Tensor, **options: Any) -> torch.Tensor:
     from diffusers.models.attention_dispatch import dispatch_attention_fn
 
     key = pipe.transformer.blocks[0].attn1.processor._attention_backend
-    q = torch.zeros(1, 3, 2, 16)
     result: torch.Tensor = dispatch_attention_fn(q, q, q, backend=key, **options)
     return result

@@ -220,12 +220,12 @@ def test_ret_steps_are_for_wan() -> None:
 
 @pytest.mark.parametrize("kind", ["Wan 2.1", "Wan 2.2", "CogVideoX"])
 def test_a_time_embedding_is_never_read_in_the_loop(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fastvideo_core.engine.caching import run as caching_run
+    from fastvideo_core.engine.caching import run_caching
 
     build, options = PIPELINES[kind]
     pipe = build()
     reads = count_calls(monkeypatch, fv_teacache.policy, "relative_change")
-    ahead = count_calls(monkeypatch, caching_run, "signal_changes")
+    ahead = count_calls(monkeypatch, run_caching, "signal_changes")
     with attach(pipe, cache=TeaCache(0.5, coefficients=RISING)) as fv:
         run(pipe, **options)
     assert not reads

@@ -7,9 +7,9 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from fastvideo_core import AttentionFunction, MaskKind, Need, Role, TokenLayout
-from fastvideo_core.engine.attention.masks import reduce_mask
+from fastvideo_core.engine.attention.masks import MaskReader, reduce_mask
 from fastvideo_core.engine.attention.resolve import resolve
-from fastvideo_core.engine.attention.router import Router
+from fastvideo_core.engine.attention.route import LoadedBackend, Route
 from fastvideo_core.errors import BackendMismatchError
 from tests.support.backends import Recorder, plugins_with
 
@@ -52,9 +52,11 @@ def test_kinds(mask: torch.Tensor, kind: MaskKind, key_lengths: tuple[int, ...] 
     assert (reduced.kind, reduced.key_lengths) == (kind, key_lengths)
 
 
-def routed(backend: Recorder) -> Router:
-    needs = [Need(Role.CROSS, 8, "float32", "cpu")]
-    return Router(resolve(plugins_with(backend), backend.name, "a test", needs))
+def routed(backend: Recorder | None = None, fallback: str | None = None) -> Route:
+    """Cross attention by that backend, in a run of its own; by TORCH_SDPA if there is none."""
+    needs, name = [Need(Role.CROSS, 8, "float32", "cpu")], backend.name if backend else "TORCH_SDPA"
+    found = resolve(plugins_with(*([backend] if backend else [])), name, "a test", needs, fallback)
+    return Route(LoadedBackend.load(found[Role.CROSS]), MaskReader())
 
 
 def tensors(batch: int = 2) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -70,7 +72,7 @@ def reference(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Ten
 def test_padding_of_one_length_becomes_a_slice_that_any_backend_takes() -> None:
     backend = Recorder()
     q, k, v = tensors()
-    out = routed(backend).routes[Role.CROSS](q, k, v, mask=lengths(4, 4))
+    out = routed(backend)(q, k, v, mask=lengths(4, 4))
     assert backend.masks == [(4, None, None)]
     torch.testing.assert_close(out, reference(q, k, v, lengths(4, 4)))
 
@@ -78,13 +80,12 @@ def test_padding_of_one_length_becomes_a_slice_that_any_backend_takes() -> None:
 def test_torch_sdpa_takes_every_mask() -> None:
     q, k, v = tensors()
     for mask in (lengths(4, 2), HOLES, lengths(KEYS, KEYS), lengths(1, 1)):
-        router = Router(resolve(plugins_with(), "TORCH_SDPA", "a test", [Need(Role.CROSS, 8, "float32", "cpu")]))
-        torch.testing.assert_close(router.routes[Role.CROSS](q, k, v, mask=mask), reference(q, k, v, mask))
+        torch.testing.assert_close(routed()(q, k, v, mask=mask), reference(q, k, v, mask))
 
 
 def test_key_lengths_reach_a_backend_that_declares_them_and_are_gone_at_the_next_call() -> None:
     backend = Recorder(masks=frozenset({MaskKind.NONE, MaskKind.KEY_LENGTH}))
-    attend = routed(backend).routes[Role.CROSS]
+    attend = routed(backend)
     attend(*tensors(), mask=lengths(4, 2))
     attend(*tensors())
     assert backend.masks == [(KEYS, (4, 2), None), (KEYS, None, None)]
@@ -93,10 +94,9 @@ def test_key_lengths_reach_a_backend_that_declares_them_and_are_gone_at_the_next
 def test_key_lengths_reach_any_other_backend_as_shorter_keys_one_entry_at_a_time() -> None:
     backend = Recorder()
     q, k, v = tensors()
-    router = routed(backend)
-    router.start_forward("cond", TokenLayout((1, 1, 5), text_after=KEYS, text_lengths=(4, 2)))
-    out = router.routes[Role.CROSS](q, k, v, lengths(4, 2))
-    router.end_forward()
+    route = routed(backend)
+    route.start_pass(0, "cond", TokenLayout((1, 1, 5), text_after=KEYS, text_lengths=(4, 2)))
+    out = route(q, k, v, lengths(4, 2))
     assert backend.masks == [(4, None, None), (2, None, None)]
     assert [layout.text_lengths for *_, layout in backend.seen] == [(4,), (2,)]
     torch.testing.assert_close(out, reference(q, k, v, lengths(4, 2)))
@@ -107,19 +107,18 @@ def test_a_mask_that_the_backend_does_not_take_is_an_error() -> None:
         r"RECORDER cannot serve CROSS attention: the model passes an ARBITRARY mask of shape \(2, 1, 1, 6\), it takes"
     )
     with pytest.raises(BackendMismatchError, match=message + " KEY_LENGTH, NONE"):
-        routed(Recorder()).routes[Role.CROSS](*tensors(), mask=HOLES)
+        routed(Recorder())(*tensors(), mask=HOLES)
 
 
 def test_grouped_heads_that_the_backend_does_not_take_are_an_error() -> None:
     q, k, v = tensors()
     with pytest.raises(BackendMismatchError, match="the model has 3 heads of queries and 1 of keys, it takes equal"):
-        routed(Recorder()).routes[Role.CROSS](q, k[:, :, :1], v[:, :, :1])
+        routed(Recorder())(q, k[:, :, :1], v[:, :, :1])
 
 
 def test_a_fallback_that_was_named_serves_what_the_backend_does_not_take() -> None:
     backend = Recorder()
-    needs = [Need(Role.CROSS, 8, "float32", "cpu")]
-    route = Router(resolve(plugins_with(backend), "RECORDER", "a test", needs, "TORCH_SDPA")).routes[Role.CROSS]
+    route = routed(backend, fallback="TORCH_SDPA")
     q, k, v = tensors()
     torch.testing.assert_close(route(q, k, v, HOLES), reference(q, k, v, HOLES))
     torch.testing.assert_close(route(q, k, v, lengths(4, 2)), reference(q, k, v, lengths(4, 2)))
@@ -138,18 +137,30 @@ class Failing(Recorder):
 
 def test_an_error_from_a_kernel_keeps_its_type_and_says_where() -> None:
     with pytest.raises(RuntimeError, match="CUDA error") as raised:
-        routed(Failing()).routes[Role.CROSS](*tensors())
+        routed(Failing())(*tensors())
     assert raised.value.__notes__ == [
         "in RECORDER: CROSS attention, layer 0, step 0, branch '', query (2, 5, 3, 8), key (2, 6, 3, 8), torch.float32"
     ]
 
 
 def test_a_mask_is_read_once_a_run(mask_reads: list[object]) -> None:
-    router = routed(Recorder())
     mask = lengths(4, 4)
     for _ in range(2):
-        router.start_run(3)
+        route = routed(Recorder())
         for _ in range(5):
-            router.routes[Role.CROSS](*tensors(), mask=mask)
-        router.end_run()
+            route(*tensors(), mask=mask)
     assert len(mask_reads) == 2
+
+
+def test_masks_made_anew_at_each_call_are_not_all_kept() -> None:
+    import gc
+    import weakref
+
+    route, alive = routed(Recorder()), []
+    for _ in range(100):
+        mask = lengths(4, 4)
+        alive.append(weakref.ref(mask))
+        route(*tensors(), mask=mask)
+        del mask
+    gc.collect()
+    assert sum(one() is not None for one in alive) <= 16

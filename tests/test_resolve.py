@@ -9,7 +9,7 @@ import pytest
 from fastvideo_core import Need, Probe, Role
 from fastvideo_core.discovery.plugins import Plugin, Plugins
 from fastvideo_core.engine.attention.resolve import resolve
-from fastvideo_core.engine.attention.router import Router
+from fastvideo_core.engine.attention.route import LoadedBackend
 from fastvideo_core.errors import (
     BackendMismatchError,
     BackendUnavailableError,
@@ -125,7 +125,7 @@ class Thrower(Recorder):
 def test_a_kernel_that_does_not_load_after_all_is_an_error_with_its_cause() -> None:
     resolutions = resolve(plugins_with(Liar("LIAR_ATTN")), "LIAR_ATTN", "a test", NEEDS)
     with pytest.raises(BackendUnavailableError, match=r"LIAR_ATTN said .* loading it raised ImportError: undefined"):
-        Router(resolutions)
+        LoadedBackend.load(resolutions[Role.SELF])
 
 
 def test_a_probe_that_raises_is_an_answer() -> None:
@@ -167,7 +167,7 @@ def test_a_fallback_that_cannot_run_either_is_an_error() -> None:
 
 
 def test_a_fallback_serves_where_the_kernel_does_not_load() -> None:
-    router = Router(resolve(plugins_with(Liar("LIAR_ATTN")), "LIAR_ATTN", "a test", NEEDS, "TORCH_SDPA"))
-    resolution = router.routes[Role.SELF].resolution
+    found = resolve(plugins_with(Liar("LIAR_ATTN")), "LIAR_ATTN", "a test", NEEDS, "TORCH_SDPA")
+    resolution = LoadedBackend.load(found[Role.SELF]).resolution
     assert resolution.backend.name == "TORCH_SDPA"
     assert "loading it raised ImportError: undefined symbol" in resolution.reason

@@ -184,7 +184,7 @@ class VideoGenerator:
     @contextmanager
     def attention_timed(self) -> Iterator[Callable[[], float]]:
         """Measure the attention kernels while the context lasts; yields what tells the seconds they have taken."""
-        with self._attachment.router.timed() as seconds:
+        with self._attachment.timed() as seconds:
             yield seconds
 
     def close(self) -> None:
@@ -202,21 +202,14 @@ class VideoGenerator:
 
     def _generate(self, prompt: str, params: SamplingParam, target: tuple[Path, str | None] | None) -> VideoResult:
         """Make and write a video, with the observers told of it."""
-        attachment = self._attachment
-        attachment.generation = generation = Generation(
+        generation = Generation(
             type(self._pipe).__name__, model=self.info.name, prompt=prompt, show_progress=self.progress
         )
-        try:
+        with self._attachment.following(generation):
             result = self._make(prompt, params)
             if target is not None:
                 output.save_result(result, *target, params.fps, params.sheet)
             generation.video_path = result.video_path
-        except BaseException as error:
-            attachment.observers.failed(error)
-            raise
-        finally:
-            attachment.generation = None
-        attachment.observers.finished(result.receipt)
         return result
 
     def _make(self, prompt: str, params: SamplingParam) -> VideoResult:

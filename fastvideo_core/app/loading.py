@@ -68,7 +68,7 @@ def load_pipeline(info: ModelInfo, dtype: torch.dtype) -> Any:
 
 
 def compile_blocks(pipe: Any, info: ModelInfo) -> None:
-    for transformer in transformers_of(pipe, info.family):
+    for _, transformer in transformers_of(pipe, info.family):
         transformer.compile_repeated_blocks(fullgraph=True)
 
 

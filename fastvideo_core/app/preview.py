@@ -14,7 +14,7 @@ from fastvideo_core.app.sampling import SamplingParam
 from fastvideo_core.contract.caching import Action, Branch, CachePolicy
 from fastvideo_core.discovery.plugins import load_plugins
 from fastvideo_core.engine.caching.choice import prepare_policy
-from fastvideo_core.engine.caching.run import experts_timesteps, signal_changes
+from fastvideo_core.engine.caching.run_caching import experts_timesteps, signal_changes
 from fastvideo_core.errors import ModelNotFoundError, PolicyMismatchError
 
 _WEIGHTS = "diffusion_pytorch_model.safetensors"

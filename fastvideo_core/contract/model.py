@@ -125,4 +125,4 @@ class ModelFamily:
 
     def needs(self, head_dim: int, dtype: torch.dtype, device: torch.device) -> list[Need]:
         """What a model of the family asks of a backend, per role."""
-        return [Need(role, head_dim, str(dtype).removeprefix("torch."), device.type) for role in self.roles]
+        return [Need(role, head_dim, str(dtype).removeprefix("torch."), str(device)) for role in self.roles]

@@ -9,15 +9,25 @@ from typing import Any
 RECEIPT_VERSION = 1
 
 
+@dataclass(frozen=True)
+class KernelReceipt:
+    """A kernel that served calls: its import path, its version, and how many calls it served."""
+
+    kernel: str
+    version: str
+    calls: int
+
+
 @dataclass
 class RoleReceipt:
     """Which backend served one role of attention, and why.
 
     Attributes:
-        backend: its name; `kernel` and `version` are what ran behind it.
+        backend: its name; `kernel` and `version` are what served most of its calls.
         distribution: the package that brought it, with its version.
         reason: why it was chosen.
-        calls: how often it ran.
+        calls: how often the model called it.
+        kernels: every kernel that served, most calls first, as counted while it ran.
         settings: every setting that it has, with the value that was given or its default.
         details: what the backend itself tells of the run, such as its sparsity.
         fallback: what served the calls that it turned out not to take, if FASTVIDEO_ATTENTION_FALLBACK allowed that.
@@ -29,6 +39,7 @@ class RoleReceipt:
     distribution: str
     reason: str
     calls: int
+    kernels: list[KernelReceipt] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
     fallback: RoleReceipt | None = None
@@ -63,6 +74,7 @@ class Receipt:
         compiled: whether the transformer's blocks were compiled.
         token_grid: video tokens along time, height and width.
         steps_computed: forward passes per guidance branch in which the blocks ran; `steps_skipped` the others.
+        interrupted: whether the pipeline left its loop before all steps were done, as its `interrupt` makes it.
         cache: what the caching policy did; None if there was none.
         seconds: load, text, denoise, decode and encode, as far as known.
         peak_memory_bytes: of the CUDA device since the generation began, else of the process since it started.
@@ -78,6 +90,7 @@ class Receipt:
     dtype: str
     pipeline: str
     steps_skipped: dict[str, int] = field(default_factory=dict)
+    interrupted: bool = False
     cache: CacheReceipt | None = None
     compiled: bool = False
     model: str | None = None

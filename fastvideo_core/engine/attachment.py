@@ -2,36 +2,36 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections import Counter
-from collections.abc import Mapping
-from contextlib import ExitStack
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
-from weakref import WeakSet
 
 import torch
 
-from fastvideo_core.contract.attention import Run, TokenLayout, TokenOrder
 from fastvideo_core.contract.caching import CachePolicy
 from fastvideo_core.contract.observing import Generation
 from fastvideo_core.contract.receipt import Receipt
 from fastvideo_core.contract.settings import Config
-from fastvideo_core.discovery.plugins import CORE_DISTRIBUTION, load_plugins
+from fastvideo_core.discovery.plugins import load_plugins
 from fastvideo_core.engine import block_stack, diffusers_bridge
+from fastvideo_core.engine.attached_model import AttachedModel
 from fastvideo_core.engine.attention.choice import choose_attention
-from fastvideo_core.engine.attention.router import Router
-from fastvideo_core.engine.caching.choice import choose_policy, model_of
-from fastvideo_core.engine.caching.gate import Passage
-from fastvideo_core.engine.caching.run import Caching
-from fastvideo_core.engine.denoising_loop import DenoisingLoop
-from fastvideo_core.engine.families import family_of, transformers_of
-from fastvideo_core.engine.machine import peak_memory_bytes, versions_of
+from fastvideo_core.engine.attention.clock import KernelClock
+from fastvideo_core.engine.attention.route import LoadedBackend
+from fastvideo_core.engine.caching.choice import choose_policy, prepared_policy
+from fastvideo_core.engine.call_site import CallSite
+from fastvideo_core.engine.forward_pass import BarePass, begin, current_pass, end
+from fastvideo_core.engine.machine import synchronize
 from fastvideo_core.engine.observers import Observers
-from fastvideo_core.errors import AttachError, BackendNotUsedError
-
-_attached: WeakSet[Any] = WeakSet()
+from fastvideo_core.engine.ownership import claim
+from fastvideo_core.engine.receipts import receipt_of
+from fastvideo_core.engine.run import ActiveRun
+from fastvideo_core.engine.watch import watch_pipeline, watch_transformer
+from fastvideo_core.errors import AttachError
 
 
 def attach(
@@ -43,6 +43,10 @@ def attach(
     cache_config: Mapping[str, Any] | None = None,
 ) -> Attachment:
     """Put an attention backend, and a caching policy if one is asked for, on a diffusers pipeline.
+
+    It changes the pipeline's transformers, so it owns them until it is detached: no other attachment can have them.
+    What does not run in a call of this pipeline, such as another pipeline with the same transformer, or a call of the
+    transformer by hand, runs as without it.
 
     Args:
         pipe: a supported pipeline, loaded and on the device and in the dtype it will run with.
@@ -58,7 +62,8 @@ def attach(
 
     Raises:
         UnsupportedModelError: the pipeline's class is not supported.
-        AttachError: the pipeline is attached already, or its attention processors bypass diffusers' dispatch.
+        AttachError: the pipeline or a transformer of it is attached already; its attention processors bypass
+            diffusers' dispatch; or diffusers' own caching or parallelism is enabled on it.
         BackendError: the backend is unknown, cannot run here or does not fit the model.
         CacheError: the caching policy is unknown or does not serve the model.
         InputError: a setting that the backend or the policy does not have, or a value that it does not take.
@@ -69,7 +74,13 @@ def attach(
 
 
 class Attachment:
-    """A backend on a pipeline; `receipt` tells of the latest run."""
+    """A backend, and perhaps a caching policy, on a pipeline.
+
+    Attributes:
+        requested: the backend that was asked for; None for the automatic choice.
+        device: where the pipeline computes, such as "cuda:0".
+        run_started, run_ended: when the latest run that ended well did so, by `time.perf_counter`.
+    """
 
     def __init__(
         self,
@@ -79,56 +90,56 @@ class Attachment:
         cache: str | CachePolicy | None,
         cache_config: Mapping[str, Any] | None,
     ) -> None:
-        if pipe in _attached:
-            raise AttachError(f"this {type(pipe).__name__} is attached already; detach it first")
-        self.pipe = pipe
-        self.family = family_of([cls.__name__ for cls in type(pipe).__mro__], "the pipeline")
-        self._transformers = transformers = list(transformers_of(pipe, self.family))
-        device = diffusers_bridge.execution_device(pipe)
-        first = transformers[0]
-        needs = self.family.needs(int(first.config.attention_head_dim), first.dtype, device)
-        sites = [site for transformer in transformers for site in self.family.attentions(transformer)]
-        self._plugins = load_plugins()
-        self.requested, resolutions = choose_attention(self._plugins, attention_backend, needs, attention_config)
-        self.router = Router(resolutions, {site.role: site.calls for site in sites})
-        model = model_of(self.family, str(pipe.name_or_path or type(pipe).__name__), type(pipe).__name__)
-        self._caching = Caching(pipe, self.family, transformers, model)
-        self._caching.use(choose_policy(self._plugins, cache, cache_config))
-        self._needs = needs
-        self._layers = Counter(site.role for site in self.family.attentions(first))
-        self.run_started = self.run_ended = 0.0
-        self.device, self._dtype = str(device), needs[0].dtype
-        self.observers = Observers(self._plugins)
-        self.generation: Generation | None = None
-        """What the next run is told to observers as, by whoever also finishes it; None: this attachment does both."""
+        self._attached: AttachedModel | None = None
+        self._lock = threading.Lock()
+        self._call: CallSite | None = None
+        self._run: ActiveRun | None = None
         self._receipt: Receipt | None = None
-        self._run_announced, self._num_steps = True, 0
-        self._undo = ExitStack()
+        self._followed: Observers | None = None
+        self._clock: KernelClock | None = None
+        self.run_started = self.run_ended = 0.0
         with ExitStack() as undo:
-            diffusers_bridge.install(sites, undo)
-            for transformer in transformers:
-                block_stack.install(transformer, self.family.stack, _Around(self.router, self._caching), undo)
-            diffusers_bridge.watch(
-                pipe,
-                transformers,
-                lambda bar: DenoisingLoop(bar, self),
-                self._before_forward,
-                self._after_forward,
-                undo,
+            model = AttachedModel.of(pipe)
+            claim([pipe, *model.transformers], f"a {type(pipe).__name__}", undo)
+            self._plugins = load_plugins()
+            self.requested, resolutions = choose_attention(
+                self._plugins, attention_backend, list(model.needs), attention_config
             )
-            _attached.add(pipe)
-            undo.callback(_attached.discard, pipe)
-            self._undo = undo.pop_all()
+            self._loaded = {role: LoadedBackend.load(resolution) for role, resolution in resolutions.items()}
+            self._policy = prepared_policy(choose_policy(self._plugins, cache, cache_config), model.cached_model)
+            self.device = str(model.device)
+            self._install(model, undo)
+            self._attached, self._undo = model, undo.pop_all()
+
+    def _install(self, model: AttachedModel, undo: ExitStack) -> None:
+        for number, transformer in enumerate(model.transformers):
+            slots = diffusers_bridge.install(model.sites(number), undo)
+            stack = block_stack.install(transformer, model.family.stack, undo)
+            bare = partial(BarePass, model.blocks[number], slots)
+            watch_transformer(transformer, partial(self._pass_started, number, stack, bare), self._pass_ended, undo)
+        watch_pipeline(model.pipe, self._call_started, self._run_started, self._step_done, self._run_ended, undo)
+
+    @property
+    def pipe(self) -> Any:
+        """The pipeline.
+
+        Raises:
+            AttachError: it has been detached.
+        """
+        return self._model.pipe
 
     @property
     def receipt(self) -> Receipt:
         """What ran in the latest run.
 
         Raises:
-            AttachError: the pipeline has not finished a run since it was attached.
+            AttachError: there has been no run since the pipeline was attached, or the latest one has not ended well.
         """
         if self._receipt is None:
-            raise AttachError("there is no receipt yet: the pipeline has not finished a run since it was attached")
+            raise AttachError(
+                "there is no receipt yet: the pipeline has not finished a run since it was attached, or its latest "
+                "call failed"
+            )
         return self._receipt
 
     def use_cache(
@@ -145,12 +156,26 @@ class Attachment:
 
         Raises:
             CacheError, InputError, PluginError: as `attach` does; the policy stays what it was.
+            AttachError: a run is under way, or the pipeline has been detached.
         """
-        self._caching.use(choose_policy(self._plugins, cache, cache_config, defaults))
+        with self._lock:
+            self._refuse_while_under_way("change the caching policy when it has ended")
+            chosen = choose_policy(self._plugins, cache, cache_config, defaults)
+            self._policy = prepared_policy(chosen, self._model.cached_model)
 
     def detach(self) -> None:
-        """Leave the pipeline as it was; doing it twice is harmless."""
-        self._undo.close()
+        """Leave the pipeline as it was, and let go of it; doing it twice is harmless.
+
+        Raises:
+            AttachError: a run is under way.
+        """
+        with self._lock:
+            if self._attached is None:
+                return
+            self._refuse_while_under_way("detach when it has ended")
+            self._undo.close()
+            self._attached = self._policy = None
+            self._loaded = {}
 
     def __enter__(self) -> Self:
         return self
@@ -160,115 +185,134 @@ class Attachment:
     ) -> None:
         self.detach()
 
-    def start_run(self, num_steps: int) -> None:
-        self._receipt = None
-        self._run_announced, self._num_steps = False, num_steps
-        self.router.start_run(num_steps)
-        self._caching.start_run(num_steps)
-        generation = self.generation or Generation(type(self.pipe).__name__)
-        generation.num_steps = num_steps
-        self.observers.started(generation)
-        self.run_started = time.perf_counter()
+    @contextmanager
+    def timed(self) -> Iterator[Callable[[], float]]:
+        """Time every call of a kernel in runs that start while the context lasts.
 
-    def step_done(self, done: int) -> None:
-        self._caching.step_done(done)
-        self.observers.step_done(done)
-
-    def end_run(self, num_steps: int, error: BaseException | None) -> None:
-        if self.device.startswith("cuda"):
-            torch.cuda.synchronize()
-        self.run_ended = time.perf_counter()
-        self.router.end_run()
-        self._caching.end_run()
-        if error is not None:
-            self.observers.failed(error)
-            return
+        Yields what tells the seconds so far, which waits for the device.
+        """
+        self._clock = clock = KernelClock()
         try:
-            self._check_used()
-            for backend in {id(b): b for b in self.router.serving()}.values():
-                backend.finish_run()
-            self._receipt = self._write_receipt(num_steps)
-        except BaseException as problem:
-            self.observers.failed(problem)
+            yield clock.seconds
+        finally:
+            self._clock = None
+
+    @contextmanager
+    def following(self, generation: Generation) -> Iterator[None]:
+        """Tell observers of the next run as this generation, which ends as the context does."""
+        self._followed = observers = Observers(self._plugins, generation)
+        try:
+            yield
+        except BaseException as error:
+            observers.failed(error)
             raise
-        if self.generation is None:
-            self.observers.finished(self._receipt)
+        finally:
+            self._followed = None
+        observers.finished(self.receipt)
 
-    def _before_forward(self, module: torch.nn.Module, branch: str, arguments: dict[str, Any]) -> None:
-        config: Any = module.config
-        layout = self.family.token_layout(config, arguments)
-        text_mask = arguments.get(self.family.text_mask) if self.family.text_mask else None
-        if text_mask is not None:
-            layout = replace(layout, text_lengths=self.router.real_tokens(text_mask))
-        if not self._run_announced:
-            self._announce_run(layout)
-        order = self.router.wanted_order(layout, arguments["hidden_states"].device)
-        self._caching.start_forward(module, branch, arguments)
-        self.router.start_forward(branch, layout, order)
+    @property
+    def _model(self) -> AttachedModel:
+        if self._attached is None:
+            raise AttachError("the pipeline has been detached; attach it again")
+        return self._attached
 
-    def _after_forward(self) -> None:
-        self.router.end_forward()
-        self._caching.end_forward()
+    def _refuse_while_under_way(self, remedy: str, allowed: CallSite | None = None) -> None:
+        """Raise AttachError if a call of the pipeline is under way, in whichever thread, other than the allowed one.
 
-    def _announce_run(self, layout: TokenLayout) -> None:
-        """Let each backend refuse what it cannot serve before anything is computed."""
-        self._run_announced = True
-        for need in self._needs:
-            self.router.routes[need.role].resolution.backend.start_run(
-                Run(
-                    family=self.family.name,
-                    role=need.role,
-                    layout=layout,
-                    num_steps=self._num_steps,
-                    num_layers=self._layers[need.role],
-                    num_heads=int(self._transformers[0].config.num_attention_heads),
-                    head_dim=need.head_dim,
-                    dtype=need.dtype,
-                    device=need.device,
+        A run whose loop is gone was interrupted before it could say so; it is over.
+        """
+        if self._run is not None and not self._run.is_live():
+            self._run_ended(AttachError("the run was broken off"))
+        calls = [self._run.site] if self._run else [self._call] if self._call and self._call.is_live() else []
+        for call in calls:
+            if self._run is not None or call != allowed:
+                raise AttachError(
+                    f"this {type(self._model.pipe).__name__} is generating in {call}: it makes one video at a time; "
+                    f"{remedy}"
                 )
-            )
 
-    def _check_used(self) -> None:
-        idle = [role.value for role, route in self.router.routes.items() if not route.calls]
-        if idle:
-            raise BackendNotUsedError(
-                f"the run finished, but its {' and '.join(idle)} attention never reached "
-                f"{self.requested or 'the chosen backend'}: something replaced the attention processors or the "
-                "transformer after attach; attach last"
-            )
+    def _call_started(self) -> None:
+        """The pipeline is called; nothing has been done yet."""
+        here = CallSite.of_pipeline()
+        with self._lock:
+            self._refuse_while_under_way("wait for its end, or give each thread a pipeline of its own", here)
+            self._call, self._receipt = here, None
 
-    def _write_receipt(self, num_steps: int) -> Receipt:
-        routes, skipped = self.router.routes, self._caching.skipped()
-        return Receipt(
-            requested_backend=self.requested,
-            attention={role.value: route.receipt() for role, route in routes.items()},
-            num_inference_steps=num_steps,
-            steps_computed={branch: passes - skipped.get(branch, 0) for branch, passes in self.router.steps.items()},
-            steps_skipped=skipped,
-            cache=self._caching.receipt(),
-            token_grid=self.router.layout.grid if self.router.layout else None,
-            device=self.device,
-            dtype=self._dtype,
-            pipeline=type(self.pipe).__name__,
-            compiled=all(map(diffusers_bridge.blocks_are_compiled, self._transformers)),
-            seconds={"denoise": self.run_ended - self.run_started},
-            peak_memory_bytes=peak_memory_bytes(self.device),
-            versions=versions_of(
-                {CORE_DISTRIBUTION} | {route.resolution.plugin.distribution for route in routes.values()}
-            ),
-        )
+    def _run_started(self, num_steps: int) -> None:
+        here = CallSite.of_pipeline()
+        with self._lock:
+            self._refuse_while_under_way("wait for its end, or give each thread a pipeline of its own", here)
+            self._receipt = None
+            self._model.check()
+            observers = self._followed or Observers(self._plugins, Generation(type(self._model.pipe).__name__))
+            self._run = ActiveRun(self._model, self._loaded, self._policy, num_steps, observers, self._clock)
+        try:
+            observers.started(num_steps)
+        except BaseException:
+            self._run = None
+            raise
 
+    def _step_done(self, done: int) -> None:
+        if self._run is not None:
+            self._run.step_done(done)
 
-class _Around:
-    """What is to happen around the blocks of the forward pass that is under way."""
+    def _run_ended(self, error: BaseException | None) -> None:
+        """Clean up whatever happens, then tell of the first error: what follows from it would only hide it."""
+        run = self._run
+        if run is None:
+            return
+        problems = [error] if error is not None else []
 
-    def __init__(self, router: Router, caching: Caching) -> None:
-        self._router, self._caching = router, caching
+        def attempt(action: Callable[[], Any]) -> Any:
+            try:
+                return action()
+            except BaseException as problem:
+                problems.append(problem)
 
-    @property
-    def order(self) -> TokenOrder | None:
-        return self._router.order
+        attempt(partial(synchronize, torch.device(self.device)))
+        ended = time.perf_counter()
+        attempt(partial(run.end_pass, completed=False))
+        if not problems:
+            attempt(run.check_passes)
+        for backend in run.backends():
+            if not problems:
+                attempt(backend.finish_run)
+        receipt = None if problems else attempt(partial(receipt_of, run, self._model, self.requested, ended))
+        self._run = self._call = None
+        if problems:
+            first, *later = problems
+            for problem in later:
+                first.add_note(f"then, while the run was cleaned up: {type(problem).__name__}: {problem}")
+            run.observers.failed(first)
+            if first is not error:
+                raise first
+            return
+        self._receipt, self.run_started, self.run_ended = receipt, run.started, ended
+        if self._followed is None:
+            run.observers.finished(self.receipt)
 
-    @property
-    def passage(self) -> Passage | None:
-        return self._caching.passage
+    def _pass_started(
+        self,
+        number: int,
+        stack: block_stack.Stack,
+        bare: Callable[[object], BarePass],
+        transformer: torch.nn.Module,
+        branch: str,
+        arguments: dict[str, Any],
+    ) -> None:
+        run = self._run
+        if run is None or not run.owns_pass(branch):
+            stack.steered = False
+            begin(bare(transformer))
+            return
+        begun = run.start_pass(number, branch, arguments)
+        stack.steered = begun.gate is not None or begun.order is not None
+
+    def _pass_ended(self, transformer: torch.nn.Module, completed: bool) -> None:
+        ended = current_pass()
+        if ended is None or ended.transformer != id(transformer):
+            return  # it was refused before it began
+        if isinstance(ended, BarePass):
+            end(ended)
+        elif self._run is not None:
+            self._run.end_pass(completed)

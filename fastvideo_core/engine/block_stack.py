@@ -1,87 +1,125 @@
 """Stand around the repeated blocks of a transformer: a gate that may leave them out, and a change of token order.
 
-The block lists are replaced by lists of the same blocks under the same names; only what iterating them yields differs.
-From the outside in: the gate, the token order, the blocks. So a step that is left out costs no change of order.
+The block lists are replaced by lists of the same blocks under the same names; only what iterating them in a pass
+yields differs. From the outside in: the gate, the token order, the blocks. So a step that is left out costs no change
+of order.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
 from fastvideo_core.contract.attention import TokenOrder
 from fastvideo_core.contract.model import BlockStack
-from fastvideo_core.engine.caching.gate import Passage
+from fastvideo_core.engine.attention.operator import TRACED
+from fastvideo_core.engine.forward_pass import BarePass, ForwardPass, current_pass
 
 
-class Forward(Protocol):
-    """What is to happen around the blocks of the forward pass that is under way."""
-
-    @property
-    def order(self) -> TokenOrder | None:
-        """The order that the video tokens are to be in; None: as they are."""
-
-    @property
-    def passage(self) -> Passage | None:
-        """How the pass goes through the caching policy; None without one."""
-
-
-def install(transformer: torch.nn.Module, stack: BlockStack, forward: Forward, undo: ExitStack) -> None:
-    """Have what `forward` tells happen around the transformer's blocks, until `undo` is closed."""
-    entry = _Entry(stack, forward)
+def install(transformer: torch.nn.Module, stack: BlockStack, undo: ExitStack) -> Stack:
+    """Have what the pass under way wants happen around the transformer's blocks, until `undo` is closed."""
+    around = Stack(stack)
+    first = 0
     for name in stack.lists:
         blocks = transformer.get_submodule(name)
         assert isinstance(blocks, torch.nn.ModuleList)
         undo.callback(transformer._modules.__setitem__, name, blocks)
-        transformer._modules[name] = _Blocks(blocks, name, entry)
+        transformer._modules[name] = AttachedBlocks(blocks, name, first, around)
+        first += len(blocks)
+    return around
 
 
-class _Entry:
+class Stack:
     """What the lists of one transformer share."""
 
-    def __init__(self, stack: BlockStack, forward: Forward) -> None:
-        self.stack, self.forward = stack, forward
-        self.rotary = _RotaryCache(stack.rotary_axis)
-        self.in_order = False
-        """Whether the tokens are in the other order where the forward pass stands."""
+    def __init__(self, stack: BlockStack) -> None:
+        self.described = stack
+        self.steered = False
+        """Whether more than the blocks themselves runs in the pass that is under way.
+
+        Compiled code asks this, not the pass: it is the one thing about a pass that a graph of a whole transformer
+        may depend on.
+        """
 
 
-class _Blocks(torch.nn.ModuleList):
-    """The same blocks; iterating yields them with what stands around them."""
+class AttachedBlocks(torch.nn.ModuleList):
+    """The same blocks in one dictionary with the list that it stands in for, so that changes are made to both.
 
-    def __init__(self, blocks: Iterable[torch.nn.Module], name: str, entry: _Entry) -> None:
-        super().__init__(blocks)
-        lists = entry.stack.lists
+    Outside of a pass it behaves as that list: slices, copies and pickles of it are plain lists.
+    """
+
+    def __init__(self, blocks: torch.nn.ModuleList, name: str, first: int, stack: Stack) -> None:
+        super().__init__()
+        self.__dict__["_modules"] = blocks._modules
+        lists = stack.described.lists
+        self._first, self._stack = first, stack
         self._is_first, self._is_last = name == lists[0], name == lists[-1]
-        self._entry = entry
 
     def __iter__(self) -> Iterator[Any]:
-        blocks = list(super().__iter__())
-        order, passage = self._entry.forward.order, self._entry.forward.passage
-        if order is None and passage is None:
-            yield from blocks
+        if torch.compiler.is_compiling() and not self._stack.steered:
+            return self._traced()
+        found: Iterator[Any] = self._in_pass()
+        return found
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return torch.nn.ModuleList(list(self._modules.values())[index])
+        return super().__getitem__(index)
+
+    def __reduce__(self) -> Any:
+        return torch.nn.ModuleList, (), self._plain_state()
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return self.__reduce__()
+
+    def _plain_state(self) -> dict[str, Any]:
+        own = {"_first", "_stack", "_is_first", "_is_last"}
+        return {name: value for name, value in vars(self).items() if name not in own}
+
+    def _get_name(self) -> str:
+        return torch.nn.ModuleList.__name__
+
+    def _traced(self) -> Iterator[Any]:
+        """For a graph of the whole transformer, which knows each block's number as a constant."""
+        for number, block in enumerate(self._modules.values()):
+            TRACED.block = self._first + number
+            yield block
+        TRACED.block = -1
+
+    # Policies decide here, from tensors' values and lists that grow: nothing to trace.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch leaves it untyped
+    def _in_pass(self) -> Iterator[Any]:
+        current = current_pass()
+        return iter(self._modules.values()) if current is None else self._around(current)
+
+    def _around(self, current: ForwardPass | BarePass) -> Iterator[Any]:
+        """The blocks, with what the pass wants to happen before, between and behind them."""
+        blocks: list[Any] = list(self._modules.values())
+        gate, order = current.gate, current.order
+        if gate is not None and self._is_first:
+            yield _positional(blocks[0], lambda args: gate.enter(blocks[0], args))
+        if gate is not None and gate.skips:
             return
-        if self._is_first:
-            self._entry.in_order = False
-        if passage is not None and self._is_first:
-            yield _positional(blocks[0], lambda args: passage.enter(blocks[0], args))
-        if passage is not None and passage.skips:
-            return
-        stops = passage is not None and self._is_first and passage.decides_after_first
+        stops = gate is not None and self._is_first and gate.decides_after_first
         for number, block in enumerate(blocks):
             after_first = stops and number == 0
             leaves = after_first or (self._is_last and number == len(blocks) - 1)
-            yield block if order is None else _ordered(block, self._entry, order, leaves)
-            if after_first and passage is not None:
-                yield _positional(block, passage.after_first)
-                if passage.skips:
-                    return
-        if passage is not None and self._is_last:
-            yield _positional(blocks[-1], passage.leave)
+            current.enter_block(self._first + number)
+            if order is None or isinstance(current, BarePass):
+                yield block
+            else:
+                yield _ordered(block, self._stack.described, current, order, leaves)
+            if after_first and gate is not None:
+                yield _positional(block, gate.after_first)
+                if gate.skips:
+                    break
+        current.leave_blocks()
+        if gate is not None and self._is_last and not gate.skips:
+            yield _positional(blocks[-1], gate.leave)
 
 
 def _positional(block: torch.nn.Module, function: Callable[[tuple[Any, ...]], Any]) -> Callable[..., Any]:
@@ -99,37 +137,23 @@ def _in_order_of_parameters(block: torch.nn.Module, args: tuple[Any, ...], kwarg
     return inspect.signature(type(block).forward).bind(block, *args, **kwargs).args[1:]
 
 
-class _RotaryCache:
-    """The rotary embedding in the current order: made at the first block, used by all."""
-
-    def __init__(self, axis: int) -> None:
-        self._axis = axis
-        self._made: tuple[Any, TokenOrder, tuple[torch.Tensor, ...]] | None = None
-
-    def __call__(self, rotary: tuple[torch.Tensor, ...] | None, order: TokenOrder) -> tuple[torch.Tensor, ...] | None:
-        if rotary is None:
-            return None
-        if self._made is None or self._made[0] is not rotary or self._made[1] is not order:
-            self._made = (rotary, order, tuple(part.index_select(self._axis, order.gather) for part in rotary))
-        return self._made[2]
-
-
-def _ordered(block: torch.nn.Module, entry: _Entry, order: TokenOrder, leaves: bool) -> Callable[..., Any]:
+def _ordered(
+    block: torch.nn.Module, stack: BlockStack, current: ForwardPass, order: TokenOrder, leaves: bool
+) -> Callable[..., Any]:
     """A call of the block with all that has video tokens in the order."""
-    stack = entry.stack
 
     def call(*args: Any, **kwargs: Any) -> Any:
         changed = list(_in_order_of_parameters(block, args, kwargs))
-        if not entry.in_order:
+        if not current.in_order:
             changed[0] = changed[0].index_select(1, order.gather)
-            entry.in_order = True
+            current.in_order = True
         if changed[stack.modulation].ndim == 4:
             changed[stack.modulation] = changed[stack.modulation].index_select(1, order.gather)
-        changed[stack.rotary] = entry.rotary(changed[stack.rotary], order)
+        changed[stack.rotary] = current.rotary_in_order(changed[stack.rotary], stack.rotary_axis, order)
         result = block(*changed)
         if not leaves:
             return result
-        entry.in_order = False
+        current.in_order = False
         if isinstance(result, tuple):
             return result[0].index_select(1, order.scatter), *result[1:]
         return result.index_select(1, order.scatter)

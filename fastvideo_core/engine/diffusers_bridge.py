@@ -6,8 +6,10 @@ import functools
 import inspect
 import itertools
 import threading
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -16,7 +18,11 @@ from torch.overrides import TorchFunctionMode
 
 from fastvideo_core.contract.attention import Role
 from fastvideo_core.contract.model import AttentionSite
-from fastvideo_core.engine.attention.router import attend
+from fastvideo_core.engine.attention.operator import attend, bare_attention
+from fastvideo_core.engine.copies import ABSENT, copied_as, without
+from fastvideo_core.engine.forward_pass import ForwardPass, current_pass
+from fastvideo_core.engine.machine import with_index
+from fastvideo_core.engine.watch import set_attribute
 from fastvideo_core.errors import AttachError, BackendMismatchError, DiffusersVersionError
 
 WORKING_VERSIONS = "0.40 to 0.42"
@@ -30,31 +36,69 @@ _users = 0
 """How many attachments share the entries in diffusers' registry."""
 
 
-def install(sites: Iterable[AttentionSite], undo: ExitStack) -> None:
-    """Bring the attention of each site to the router of the forward pass that it belongs to, until `undo` is closed.
+def install(sites: Iterable[AttentionSite], undo: ExitStack) -> dict[tuple[Role, int], Any]:
+    """Bring the attention of one transformer's sites to the pass that is under way, until `undo` is closed.
+
+    Returns:
+        For each role and layer, the backend of diffusers that its processor had; None: whichever is active.
 
     Raises:
         DiffusersVersionError: diffusers' internals are not as expected.
-        AttachError: a module's processor does not go through diffusers' dispatch, or serves two roles.
+        AttachError: a module's processor does not go through diffusers' dispatch, serves two roles, or serves another
+            transformer that is attached.
     """
     keys = _share_registration(undo)
-    roles: dict[int, Role] = {}
+    known: dict[int, tuple[Role, Any]] = {}
+    slots: dict[tuple[Role, int], Any] = {}
+    layers: Counter[Role] = Counter()
     for site in sites:
+        place = (site.role, layers[site.role])
+        layers[site.role] += 1
         processor: Any = site.module.processor
         if type(processor).__name__ in _CALL_TORCH:
+            slots[place] = _internals()[1].NATIVE
             _set_processor(site.module, _routed(processor.__class__, site.role)(), undo)
             continue
-        if not hasattr(processor, _SLOT):
+        if id(processor) not in known:
+            _check_processor(processor, keys)
+            known[id(processor)] = site.role, getattr(processor, _SLOT)
+            was = vars(processor).get(_SLOT, ABSENT)
+            copied_as(processor, partial(without, processor, {_SLOT: was}), undo)
+            set_attribute(processor, _SLOT, keys[site.role], undo)
+        role, slots[place] = known[id(processor)]
+        if role is not site.role:
             raise AttachError(
-                f"the attention processor {type(processor).__name__} does not go through diffusers' attention "
-                f"dispatch (it has no {_SLOT}), so no backend can be put on it; use diffusers' own processor"
+                f"one {type(processor).__name__} object serves both {role.value} and {site.role.value} attention; "
+                "give each attention module a processor of its own"
             )
-        if roles.setdefault(id(processor), site.role) is not site.role:
-            raise AttachError(
-                f"one {type(processor).__name__} object serves both {roles[id(processor)].value} and "
-                f"{site.role.value} attention; give each attention module a processor of its own"
-            )
-        _set(processor, _SLOT, keys[site.role], undo)
+    return slots
+
+
+def _check_processor(processor: Any, keys: Mapping[Role, Any]) -> None:
+    kind = type(processor).__name__
+    if not hasattr(processor, _SLOT):
+        raise AttachError(
+            f"the attention processor {kind} does not go through diffusers' attention dispatch (it has no {_SLOT}), "
+            "so no backend can be put on it; use diffusers' own processor"
+        )
+    if getattr(processor, "_parallel_config", None) is not None:
+        raise AttachError(
+            f"diffusers' own parallelism is enabled on this transformer ({kind} has a _parallel_config); load the "
+            "model without enable_parallelism"
+        )
+    if any(getattr(processor, _SLOT) is key for key in keys.values()):
+        raise AttachError(f"one {kind} object serves two transformers that are attached; give each one of its own")
+
+
+def bypassed(sites: Iterable[AttentionSite]) -> Any:
+    """The first module whose processor no longer goes where `install` led it; None if all do."""
+    names = _internals()[1]
+    for site in sites:
+        processor: Any = site.module.processor
+        ours = getattr(type(processor), "_fastvideo_role", None) is site.role
+        if not ours and getattr(processor, _SLOT, None) is not _key(names, site.role):
+            return site.module
+    return None
 
 
 def _share_registration(undo: ExitStack) -> dict[Role, Any]:
@@ -99,18 +143,21 @@ def _dispatched(role: Role) -> Callable[..., torch.Tensor]:
         enable_gqa: bool = False,
         _parallel_config: Any = None,
     ) -> torch.Tensor:
-        if dropout_p or is_causal or _parallel_config is not None:
-            raise BackendMismatchError(
-                f"{role.value} attention was called with dropout_p={dropout_p}, is_causal={is_causal}, "
-                f"parallel_config={_parallel_config}; fastvideo-core serves full attention at inference, on one device"
-            )
-        return attend(role, query, key, value, attn_mask, scale)
+        if not dropout_p and not is_causal and _parallel_config is None:
+            return attend(role, query, key, value, attn_mask, scale)
+        if not torch.compiler.is_compiling() and not isinstance(current_pass(), ForwardPass):
+            options = {"dropout_p": dropout_p, "is_causal": is_causal, "parallel_config": _parallel_config}
+            return bare_attention(role, query, key, value, attn_mask, scale, options=options)
+        raise BackendMismatchError(
+            f"{role.value} attention was called with dropout_p={dropout_p}, is_causal={is_causal}, "
+            f"parallel_config={_parallel_config}; fastvideo-core serves full attention at inference, on one device"
+        )
 
     return call
 
 
 class _Intercept(TorchFunctionMode):
-    """Brings calls of torch's attention to the router, heads first as torch has them."""
+    """Brings calls of torch's attention to the pass that is under way, heads first as torch has them."""
 
     def __init__(self, role: Role) -> None:
         super().__init__()
@@ -136,7 +183,12 @@ def _routed(processor: Any, role: Role) -> Any:
 
     # diffusers looks at the parameters to see what the processor takes.
     call.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
-    return type(processor.__name__, (processor,), {"__call__": call})
+
+    def as_it_was(self: Any, protocol: Any) -> Any:
+        return processor, (), vars(self)
+
+    own = {"__call__": call, "__reduce_ex__": as_it_was, "_fastvideo_role": role}
+    return type(processor.__name__, (processor,), own)
 
 
 def _set_processor(module: Any, processor: Any, undo: ExitStack) -> None:
@@ -185,54 +237,6 @@ def _tables(registry: Any) -> tuple[Any, ...]:
     return registry._backends, registry._constraints, registry._supported_arg_names
 
 
-def _set(target: Any, name: str, value: Any, undo: ExitStack) -> None:
-    """Set an instance attribute; undoing gives back the old value, or none of the instance's own."""
-    if name in vars(target):
-        undo.callback(setattr, target, name, vars(target)[name])
-    else:
-        undo.callback(vars(target).pop, name, None)
-    vars(target)[name] = value
-
-
-def watch(
-    pipe: Any,
-    transformers: Iterable[torch.nn.Module],
-    wrap_progress: Callable[[Any], Any],
-    before_forward: Callable[[torch.nn.Module, str, dict[str, Any]], None],
-    after_forward: Callable[[], None],
-    undo: ExitStack,
-) -> None:
-    """Have the denoising loop and the forward passes of a pipeline observed, until `undo` is closed.
-
-    Args:
-        wrap_progress: takes the pipeline's progress bar, which its loop enters and leaves, and returns one to use.
-        before_forward: called with the transformer, the guidance branch and the arguments by name.
-        after_forward: called after each forward pass, also one that raised.
-    """
-    progress_bar = pipe.progress_bar
-    _set(pipe, "progress_bar", lambda *args, **kwargs: wrap_progress(progress_bar(*args, **kwargs)), undo)
-    for transformer in transformers:
-        branch = _watch_branch(transformer, undo)
-        parameters = tuple(inspect.signature(type(transformer).forward).parameters)[1:]
-
-        @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch leaves it untyped
-        def before(
-            module: torch.nn.Module,
-            args: tuple[Any, ...],
-            kwargs: dict[str, Any],
-            branch: list[str] = branch,
-            parameters: tuple[str, ...] = parameters,
-        ) -> None:
-            before_forward(module, branch[-1], dict(zip(parameters, args, strict=False)) | kwargs)
-
-        @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch leaves it untyped
-        def after(module: torch.nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            after_forward()
-
-        undo.callback(transformer.register_forward_pre_hook(before, with_kwargs=True).remove)
-        undo.callback(transformer.register_forward_hook(after, always_call=True).remove)
-
-
 def blocks_can_be_compiled(transformer: str) -> bool:
     """Whether diffusers knows the repeated blocks of a class of transformers."""
     import diffusers
@@ -240,31 +244,14 @@ def blocks_can_be_compiled(transformer: str) -> bool:
     return bool(getattr(getattr(diffusers, transformer), "_repeated_blocks", None))
 
 
-def blocks_are_compiled(transformer: Any) -> bool:
-    """Whether every repeated block of the transformer runs compiled."""
+def is_compiled(transformer: Any) -> bool:
+    """Whether the transformer, or every repeated block of it, runs compiled."""
     kinds = getattr(transformer, "_repeated_blocks", None) or ()
     blocks = [module for module in transformer.modules() if type(module).__name__ in kinds]
-    return bool(blocks) and all(block._compiled_call_impl is not None for block in blocks)
+    compiled = bool(blocks) and all(block._compiled_call_impl is not None for block in blocks)
+    return transformer._compiled_call_impl is not None or compiled
 
 
 def execution_device(pipe: Any) -> torch.device:
-    """Where the pipeline computes, which is not where its weights lie when they are offloaded."""
-    device: torch.device = pipe._execution_device
-    return device
-
-
-def _watch_branch(transformer: Any, undo: ExitStack) -> list[str]:
-    """Follow the names that a pipeline gives to its `cache_context`; the last entry is the one in force."""
-    branch = [""]
-    enter = getattr(transformer, "cache_context", None)
-    if enter is not None:
-
-        def cache_context(name: str, **kwargs: Any) -> ExitStack:
-            stack = ExitStack()
-            stack.enter_context(enter(name, **kwargs))
-            branch.append(name)
-            stack.callback(branch.pop)
-            return stack
-
-        _set(transformer, "cache_context", cache_context, undo)
-    return branch
+    """Where the pipeline computes, with its index; weights may lie elsewhere when they are offloaded."""
+    return with_index(pipe._execution_device)

@@ -30,8 +30,8 @@ def family_of(pipeline_classes: list[str], what: str) -> ModelFamily:
     raise UnsupportedModelError(f"{what} is a {pipeline_classes[0]}; supported pipelines: {supported}")
 
 
-def transformers_of(pipe: Any, family: ModelFamily) -> Iterator[Any]:
-    """The pipeline's transformers: two in Wan 2.2, one elsewhere.
+def transformers_of(pipe: Any, family: ModelFamily) -> Iterator[tuple[str, Any]]:
+    """The pipeline's transformers with their names in it: two in Wan 2.2, one elsewhere.
 
     Raises:
         UnsupportedModelError: there is none, or one of another class.
@@ -42,7 +42,7 @@ def transformers_of(pipe: Any, family: ModelFamily) -> Iterator[Any]:
     for name, component in pipe.components.items():
         if any(cls.__name__ == family.transformer for cls in type(component).__mro__):
             found = True
-            yield component
+            yield name, component
         elif isinstance(component, torch.nn.Module) and name.startswith("transformer"):
             raise UnsupportedModelError(
                 f"the component {name} is a {type(component).__name__}, {family.name} pipelines have a "

@@ -1,10 +1,14 @@
-"""What the receipt tells of the machine: versions and memory."""
+"""The machine that a run is on: its devices, memory and versions."""
 
 from __future__ import annotations
 
 import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 
 def versions_of(distributions: set[str]) -> dict[str, str]:
@@ -29,3 +33,20 @@ def peak_memory_bytes(device: str) -> int | None:
     except ImportError:
         return None
     return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * (1 if sys.platform == "darwin" else 1024)
+
+
+def with_index(device: torch.device) -> torch.device:
+    """The device with its index: a CUDA device without one is the current one."""
+    import torch
+
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", torch.cuda.current_device())
+    return device
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device is done with what it was given."""
+    if device.type == "cuda":
+        import torch
+
+        torch.cuda.synchronize(device)

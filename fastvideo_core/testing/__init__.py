@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fastvideo_core.testing.attention import AttentionBackendSuite
     from fastvideo_core.testing.caching import CachePolicySuite
+    from fastvideo_core.testing.subject import attention_pass
 
-_HOMES = {"AttentionBackendSuite": "attention", "CachePolicySuite": "caching"}
+_HOMES = {"AttentionBackendSuite": "attention", "CachePolicySuite": "caching", "attention_pass": "subject"}
 
-__all__ = ["AttentionBackendSuite", "CachePolicySuite"]
+__all__ = ["AttentionBackendSuite", "CachePolicySuite", "attention_pass"]
 
 
 def __getattr__(name: str) -> Any:

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from fastvideo_core.contract.attention import AttentionBackend, MaskKind, Probe, Role
+from fastvideo_core.engine.attention.operator import attend
 from fastvideo_core.engine.attention.resolve import probe_of, resolve
-from fastvideo_core.engine.attention.router import attend
 from fastvideo_core.errors import BackendMismatchError
 from fastvideo_core.testing.cases import Case, cases_for, exact_attention, make_inputs, relative_error
 from fastvideo_core.testing.fixed import Suite, counting, no_waiting
@@ -121,11 +121,11 @@ class AttentionBackendSuite(Suite):
         kernel = UsableBackend.ready(self.backend, self.settings)
         case = kernel.plain(role)
         inputs = make_inputs(case, kernel.device)
-        with kernel.forward(case) as router:
-            router.routes[role](inputs.query, inputs.key, inputs.value)
-        with kernel.forward(case) as router, no_waiting(kernel.device):
+        with kernel.forward(case):
+            attend(role, inputs.query, inputs.key, inputs.value, None, None)
+        with kernel.forward(case), no_waiting(kernel.device):
             for _ in range(_LAYERS):
-                router.routes[role](inputs.query, inputs.key, inputs.value)
+                attend(role, inputs.query, inputs.key, inputs.value, None, None)
 
     def test_layers_share_one_whole_graph(self, role: Role) -> None:
         kernel = UsableBackend.ready(self.backend, self.settings)
@@ -139,10 +139,10 @@ class AttentionBackendSuite(Suite):
         counted = counting(graphs)
         for layer in layers:
             layer.compile(fullgraph=True, backend=counted)
-        with kernel.forward(case) as router:
+        with kernel.forward(case) as forward:
             compiled = _stack(layers, inputs.query, inputs.key, inputs.value)
         assert len(graphs) == 1, f"{len(graphs)} graphs for {_LAYERS} layers"
-        assert router.routes[role].calls == _LAYERS
+        assert forward.calls(role) == _LAYERS
         assert torch.equal(compiled, eager)
 
     @pytest.mark.parametrize("what", ["role", "head_dim", "dtype", "device"])

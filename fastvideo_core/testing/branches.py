@@ -79,14 +79,13 @@ def drive(
         turns: whose turn it is at each forward pass; default: one branch after the other.
         ahead: whether the policy may plan.
     """
-    gate = Gate(_without_plan(prepare_policy(policy, MODEL)) if not ahead else prepare_policy(policy, MODEL), MODEL)
-    gate.start_run()
+    prepared = prepare_policy(policy, MODEL)
+    gate = Gate(prepared if ahead else _without_plan(prepared))
     outcomes = {branch: Outcome("", []) for branch in branches}
     for branch in turns or [branch for branch, inputs in branches.items() for _ in inputs.hidden]:
         _pass(gate, branch, branches[branch], outcomes[branch])
     for branch, letters in gate.schedules().items():
         outcomes[branch].letters = letters
-    gate.end_run()
     return outcomes
 
 
@@ -103,14 +102,14 @@ def _pass(gate: Gate, name: str, inputs: Inputs, outcome: Outcome) -> None:
         inputs.changes if known else None,
     )
     reader = None if signal is Signal.NONE else lambda block, args: inputs.signals[step]
-    passage = gate.passage(0, name, step, lambda: branch, False, reader)
+    gated = gate.gated_pass(0, name, step, lambda: branch, False, reader)
     stack = Stack()
-    hidden = passage.enter(None, (inputs.hidden[step],))
-    if not passage.skips:
+    hidden = gated.enter(None, (inputs.hidden[step],))
+    if not gated.skips:
         hidden = stack.first(hidden, step)
-        hidden = passage.after_first((hidden,)) if passage.decides_after_first else hidden
-    if not passage.skips:
-        hidden = passage.leave((stack.rest(hidden, step),))
+        hidden = gated.after_first((hidden,)) if gated.decides_after_first else hidden
+    if not gated.skips:
+        hidden = gated.leave((stack.rest(hidden, step),))
     outcome.outputs.append(hidden)
 
 

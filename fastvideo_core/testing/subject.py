@@ -5,20 +5,24 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import pytest
 import torch
 
-from fastvideo_core.contract.attention import AttentionBackend, Need, Probe, Role
+from fastvideo_core.contract.attention import AttentionBackend, Need, Probe, Role, TokenLayout
 from fastvideo_core.discovery.plugins import Plugin, Plugins, load_plugins
+from fastvideo_core.engine.attention.masks import MaskReader
+from fastvideo_core.engine.attention.operator import attend
 from fastvideo_core.engine.attention.resolve import Resolution, find_backend, probe_of
-from fastvideo_core.engine.attention.router import Router
+from fastvideo_core.engine.attention.route import LoadedBackend, Route
+from fastvideo_core.engine.forward_pass import ForwardPass, under_way
+from fastvideo_core.engine.layers import CallsOfRole
 from fastvideo_core.testing.cases import ROUNDING, Case, make_inputs, typical_head_dim
 
 
@@ -94,22 +98,17 @@ class UsableBackend:
         return ROUNDING[case.dtype] if claimed is None else claimed
 
     @contextmanager
-    def forward(self, case: Case) -> Iterator[Router]:
-        """A forward pass of a model that has attention of this case's role."""
-        router = Router({case.role: Resolution(case.role, self.backend, self.plugin, self.probe, "its suite")})
-        router.start_run(num_steps=1)
-        router.start_forward("cond", case.layout)
-        try:
-            yield router
-        finally:
-            router.end_forward()
+    def forward(self, case: Case) -> Iterator[ForwardPass]:
+        """A pass of a model of one block with attention of this case's role, called up to 64 times."""
+        with _attention_pass(self, case.role, case.layout) as begun:
+            yield begun
 
     def run(self, case: Case, tensors: tuple[torch.Tensor, ...] | None = None) -> torch.Tensor:
         """The backend's output for a case, with all that the core does around it."""
         inputs = make_inputs(case, self.device)
         query, key, value = tensors or (inputs.query, inputs.key, inputs.value)
-        with self.forward(case) as router, torch.no_grad():
-            return router.routes[case.role](query, key, value, inputs.mask, case.scale)
+        with self.forward(case) as forward, torch.no_grad():
+            return forward.attend(case.role, query, key, value, inputs.mask, case.scale)
 
 
 def undeclared(kernel: UsableBackend, what: str) -> Need | None:
@@ -125,3 +124,34 @@ def undeclared(kernel: UsableBackend, what: str) -> Need | None:
     if what == "dtype":
         return None if can.dtypes is None else replace(need, dtype="float64")
     return None if can.devices is None else replace(need, device="meta")
+
+
+@contextmanager
+def attention_pass(
+    backend: str | AttentionBackend,
+    layout: TokenLayout,
+    role: Role = Role.SELF,
+    settings: Mapping[str, Any] | None = None,
+) -> Iterator[Callable[..., torch.Tensor]]:
+    """A backend in a pass of a model that has nothing but its attention, for measuring.
+
+    Args:
+        backend: its name, if its plugin is installed, or an object.
+        layout: how the tokens are arranged.
+
+    Yields:
+        Attention as a model's processors call it, eager and compiled: of query, key and value, (batch, tokens, heads,
+        head_dim), a mask as diffusers passes it, or None, and a scale, or None.
+    """
+    with _attention_pass(UsableBackend.ready(backend, settings), role, layout):
+        yield partial(attend, role)
+
+
+@contextmanager
+def _attention_pass(kernel: UsableBackend, role: Role, layout: TokenLayout) -> Iterator[ForwardPass]:
+    loaded = LoadedBackend.load(Resolution(role, kernel.backend, kernel.plugin, kernel.probe, "its suite"))
+    calls = CallsOfRole(tuple(range(64)), ("the suite's",) * 64)
+    begun = ForwardPass({role: Route(loaded, MaskReader(), num_steps=1)}, ({role: calls},), 0, "cond", layout)
+    begun.enter_block(0)
+    with under_way(begun):
+        yield begun

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
-from fastvideo_core.contract.attention import MaskKind
+from fastvideo_core.contract.attention import MaskKind, TokenLayout
+from fastvideo_core.errors import BackendMismatchError
+
+_KEPT = 16
+"""How many masks that are known by their identity alone are kept: a model may make one anew at each call."""
 
 HIDDEN = -9e3
 """Additive masks hide by minus infinity, the dtype's least number or, in diffusers, -10000 (-9984 in bfloat16)."""
@@ -59,3 +65,65 @@ def _seen(mask: torch.Tensor) -> torch.Tensor | None:
     hidden = mask <= HIDDEN
     seen = mask == 0
     return seen if bool((hidden | seen).all()) else None
+
+
+class MaskReader:
+    """The masks of one run: what each comes down to is read from the device the first time that it is seen."""
+
+    def __init__(self) -> None:
+        self.padding = 0
+        """How many places of padding the order of the tokens brings that the model does not know of."""
+        self._same: dict[object, ReducedMask] = {}
+        self._own: OrderedDict[int, tuple[torch.Tensor, ReducedMask]] = OrderedDict()
+        self._text: OrderedDict[int, tuple[torch.Tensor, tuple[int, ...]]] = OrderedDict()
+
+    def text_lengths(self, text_mask: torch.Tensor) -> tuple[int, ...]:
+        """How many text tokens of each batch entry are real; read once for each mask, (batch, tokens)."""
+        known = self._text.get(id(text_mask))
+        if known is None:
+            known = (text_mask, tuple(text_mask.sum(dim=1, dtype=torch.int).tolist()))
+            _keep(self._text, text_mask, known)
+        return known[1]
+
+    def read(self, mask: torch.Tensor, key: torch.Tensor, layout: TokenLayout | None) -> ReducedMask:
+        """The mask of a call in its simplest form.
+
+        A model that makes its mask anew at every pass, from the text mask, has the same one wherever the layout is the
+        same; any other mask is known by its identity.
+
+        Raises:
+            BackendMismatchError: it cannot be brought into the token order that the backend asks for.
+        """
+        joint = layout is not None and layout.text_before + layout.text_after > 0
+        padding = self.padding if joint else 0
+        if layout is not None and layout.text_lengths is not None:
+            same = (tuple(mask.shape), tuple(key.shape[:2]), layout, padding)
+            if same not in self._same:
+                self._same[same] = _behind_padding(reduce_mask(mask, key.shape[0], key.shape[1] - padding), padding)
+            return self._same[same]
+        known = self._own.get(id(mask))
+        if known is None:
+            known = (mask, _behind_padding(reduce_mask(mask, key.shape[0], key.shape[1] - padding), padding))
+            _keep(self._own, mask, known)
+        return known[1]
+
+
+def _keep(
+    known: OrderedDict[int, tuple[torch.Tensor, Any]], tensor: torch.Tensor, value: tuple[torch.Tensor, Any]
+) -> None:
+    """Keep a value with its tensor, so that the id stays that tensor's own; of too many the oldest goes."""
+    known[id(tensor)] = value
+    if len(known) > _KEPT:
+        known.popitem(last=False)
+
+
+def _behind_padding(mask: ReducedMask, padding: int) -> ReducedMask:
+    """The mask of a model whose video tokens have got padding that the model does not know of."""
+    if not padding or mask.kind is MaskKind.NONE:
+        return mask
+    if mask.key_lengths is None:
+        raise BackendMismatchError(
+            f"the model passes an {mask.kind.value} mask of shape {tuple(mask.mask.shape)}, which cannot be brought "
+            "into the token order that the attention backend asks for; choose another backend"
+        )
+    return replace(mask, key_lengths=tuple(length + padding for length in mask.key_lengths))

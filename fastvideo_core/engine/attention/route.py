@@ -1,64 +1,83 @@
-"""How the calls of one role reach its backend: masks in their simplest form, counters, and the fallback."""
+"""How the calls of one role reach its backend in a run: masks in their simplest form, checks, tallies, the fallback."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
-from dataclasses import replace
-from typing import TypeAlias
+from collections import Counter
+from dataclasses import dataclass, replace
 
 import torch
 
-from fastvideo_core.contract.attention import AttentionCall, AttentionFunction, MaskKind, TokenLayout
-from fastvideo_core.contract.receipt import RoleReceipt
+from fastvideo_core.contract.attention import AttentionCall, AttentionFunction, KernelUsed, MaskKind, Need, TokenLayout
+from fastvideo_core.contract.receipt import KernelReceipt, RoleReceipt
 from fastvideo_core.engine.attention.clock import KernelClock
-from fastvideo_core.engine.attention.masks import ReducedMask
-from fastvideo_core.engine.attention.resolve import Resolution
-from fastvideo_core.errors import BackendMismatchError, BackendUnavailableError, FastVideoError
+from fastvideo_core.engine.attention.masks import MaskReader, ReducedMask
+from fastvideo_core.engine.attention.resolve import Resolution, mismatch
+from fastvideo_core.errors import (
+    BackendMismatchError,
+    BackendOutputError,
+    BackendUnavailableError,
+    FastVideoError,
+)
 
-MaskReader: TypeAlias = Callable[[torch.Tensor, torch.Tensor, "TokenLayout | None"], ReducedMask]
+
+@dataclass(frozen=True)
+class LoadedBackend:
+    """What serves a role: the backend that was chosen, its function, and the fallback's, if one was named."""
+
+    resolution: Resolution
+    attend: AttentionFunction
+    fallback: LoadedBackend | None = None
+
+    @classmethod
+    def load(cls, resolution: Resolution) -> LoadedBackend:
+        """Load the kernel; that of the fallback in its place if it does not load.
+
+        Raises:
+            BackendUnavailableError: it does not load, and there is no fallback.
+        """
+        name, fallback = resolution.backend.name, resolution.fallback
+        try:
+            attend = resolution.backend.load()
+        except FastVideoError:
+            raise
+        except Exception as error:
+            problem = f"{name} said that its kernel can be used, but loading it raised {type(error).__name__}: {error}"
+            if fallback is not None:
+                return cls.load(fallback.as_fallback(problem))
+            raise BackendUnavailableError(
+                f"{problem}; reinstall the kernel, or report it to the plugin's author"
+            ) from error
+        return cls(resolution, attend, cls.load(fallback) if fallback else None)
 
 
 class Route:
-    """Carries the calls of one role to its backend; all that a call needs is bound here."""
+    """Carries the calls of one role to its backend, in one run."""
 
-    def __init__(self, resolution: Resolution, calls_per_layer: int | None, read_mask: MaskReader) -> None:
-        self.resolution, self._attend = _load(resolution)
-        self.state = AttentionCall(resolution.role)
-        """What the backend is told, the same object at every call."""
+    def __init__(
+        self, loaded: LoadedBackend, masks: MaskReader, num_steps: int = 0, clock: KernelClock | None = None
+    ) -> None:
+        self.resolution = loaded.resolution
         self.calls = 0
-        """Calls in the run that is under way or the last one, those that the fallback served included."""
+        """Calls so far, those that the fallback served included."""
         self.mismatch = ""
-        """Why the fallback served calls of that run, if it did."""
-        fallback = self.resolution.fallback
-        self.fallback = Route(fallback, calls_per_layer, read_mask) if fallback else None
-        self._grouped_heads = self.resolution.backend.capabilities.grouped_heads
-        self._masks = self.resolution.backend.capabilities.masks
-        self._calls_per_layer = calls_per_layer
-        self._calls_in_forward = 0
+        """Why the fallback served calls, if it did."""
+        self.state = AttentionCall(loaded.resolution.role, num_steps=num_steps)
+        """What the backend is told, the same object at every call."""
+        self.fallback = Route(loaded.fallback, masks, num_steps, clock) if loaded.fallback else None
+        self._attend = clock.around(loaded.attend) if clock else loaded.attend
+        self._takes = loaded.resolution.backend.capabilities.masks
+        self._grouped_heads = loaded.resolution.backend.capabilities.grouped_heads
+        self._masks = masks
+        self._kernels: Counter[KernelUsed | None] = Counter()
+        self._checked = False
         self._layouts: tuple[TokenLayout, ...] = ()
-        self._read_mask = read_mask
 
-    def time(self, clock: KernelClock, undo: ExitStack) -> None:
-        """Have the clock time the kernel, until `undo` is closed."""
-        undo.callback(setattr, self, "_attend", self._attend)
-        self._attend = clock.around(self._attend)
+    def start_pass(self, step: int, branch: str, layout: TokenLayout) -> None:
+        state = self.state
+        state.step, state.branch, state.layout = step, branch, layout
+        self._layouts = ()
         if self.fallback:
-            self.fallback.time(clock, undo)
-
-    def start_run(self, num_steps: int) -> None:
-        self.calls, self.mismatch = 0, ""
-        self.state.num_steps, self.state.mask, self.state.key_lengths = num_steps, None, None
-        if self.fallback:
-            self.fallback.start_run(num_steps)
-
-    def start_forward(self, step: int, branch: str, layout: TokenLayout) -> None:
-        self._calls_in_forward = 0
-        self.state.step, self.state.branch, self.state.layout = step, branch, layout
-        if self._calls_per_layer is None:
-            self._layouts = _by_entry(layout)
-        if self.fallback:
-            self.fallback.start_forward(step, branch, layout)
+            self.fallback.start_pass(step, branch, layout)
 
     def __call__(
         self,
@@ -67,73 +86,77 @@ class Route:
         value: torch.Tensor,
         mask: torch.Tensor | None = None,
         scale: float | None = None,
+        layer: int = 0,
+        entry: int | None = None,
     ) -> torch.Tensor:
-        """Attention of (batch, tokens, heads, head_dim) tensors with a mask as diffusers passes it."""
-        number = self._calls_in_forward
-        self._calls_in_forward += 1
-        if self._calls_per_layer is None:
-            layer, entry = divmod(number, len(self._layouts))
-            self.state.layout = self._layouts[entry]
-        else:
-            layer = number // self._calls_per_layer
-        return self._serve(query, key, value, mask, scale, layer)
+        """Attention of (batch, tokens, heads, head_dim) tensors with a mask as diffusers passes it.
+
+        Args:
+            entry: the entry of the batch, where the model calls attention for one after the other.
+        """
+        state = self.state
+        state.layer, state.scale = layer, scale
+        if entry is not None and state.layout is not None:
+            self._layouts = self._layouts or _by_entry(state.layout)
+            state.layout = self._layouts[entry]
+        self.calls += 1
+        reduced = None if mask is None else self._masks.read(mask, key, state.layout)
+        if problem := self._problem(query, key, reduced):
+            return self._fall_back(problem)(query, key, value, mask, scale, layer, entry)
+        if not self._checked:
+            self._check_inputs(query)
+        state.served = None
+        try:
+            if reduced is None:
+                result = self._attend(query, key, value, state)
+            else:
+                result = self._masked(query, key, value, reduced)
+        except Exception as error:
+            error.add_note(f"in {self._where()}, query {tuple(query.shape)}, key {tuple(key.shape)}, {query.dtype}")
+            raise
+        if not self._checked:
+            self._check_output(result, query, value)
+            self._checked = True
+        self._kernels[state.served] += 1
+        return result
 
     def receipt(self, reason: str | None = None) -> RoleReceipt:
-        """What served the role in the latest run; the reason is the resolution's, if none is given."""
-        resolution, fallback = self.resolution, self.fallback
+        """What served the role; the reason is the resolution's, if none is given."""
+        resolution, fallback, probe = self.resolution, self.fallback, self.resolution.probe
         served = None
         if fallback is not None and fallback.calls:
             served = fallback.receipt(fallback.resolution.as_fallback(self.mismatch).reason)
+        kernels = _kernels(self._kernels, KernelUsed(probe.kernel, probe.version))
         return RoleReceipt(
             backend=resolution.backend.name,
-            kernel=resolution.probe.kernel,
-            version=resolution.probe.version,
+            kernel=kernels[0].kernel,
+            version=kernels[0].version,
             distribution=resolution.plugin.label,
             reason=reason or resolution.reason,
             calls=self.calls - (served.calls if served else 0),
+            kernels=kernels,
             settings=resolution.backend.settings_used(),
             details=resolution.backend.run_details(),
             fallback=served,
         )
 
-    def _serve(
-        self,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        mask: torch.Tensor | None,
-        scale: float | None,
-        layer: int,
-    ) -> torch.Tensor:
+    def _where(self) -> str:
         state = self.state
-        state.layer, state.scale = layer, scale
-        self.calls += 1
-        reduced = None if mask is None else self._read_mask(mask, key, state.layout)
-        if mismatch := self._mismatch(query, key, reduced):
-            return self._fall_back(mismatch)._serve(query, key, value, mask, scale, layer)
-        try:
-            if reduced is None:
-                return self._attend(query, key, value, state)
-            return self._masked(query, key, value, reduced)
-        except Exception as error:
-            error.add_note(
-                f"in {self.resolution.backend.name}: {state.role.value} attention, layer {layer}, step {state.step}, "
-                f"branch {state.branch!r}, query {tuple(query.shape)}, key {tuple(key.shape)}, {query.dtype}"
-            )
-            raise
+        role = f"{state.role.value} attention, layer {state.layer}, step {state.step}, branch {state.branch!r}"
+        return f"{self.resolution.backend.name}: {role}"
 
-    def _mismatch(self, query: torch.Tensor, key: torch.Tensor, mask: ReducedMask | None) -> str | None:
+    def _problem(self, query: torch.Tensor, key: torch.Tensor, mask: ReducedMask | None) -> str | None:
         """Why the backend cannot take this call, or None."""
         if query.shape[2] != key.shape[2] and not self._grouped_heads:
             heads = f"{query.shape[2]} heads of queries and {key.shape[2]} of keys"
             return f"the model has {heads}, it takes equal numbers only"
-        if mask is not None and mask.kind is MaskKind.ARBITRARY and MaskKind.ARBITRARY not in self._masks:
-            takes = ", ".join(sorted({*(kind.value for kind in self._masks), MaskKind.KEY_LENGTH.value}))
+        if mask is not None and mask.kind is MaskKind.ARBITRARY and MaskKind.ARBITRARY not in self._takes:
+            takes = ", ".join(sorted({*(kind.value for kind in self._takes), MaskKind.KEY_LENGTH.value}))
             return f"the model passes an ARBITRARY mask of shape {tuple(mask.mask.shape)}, it takes {takes}"
         return None
 
-    def _fall_back(self, mismatch: str) -> Route:
-        where = f"{self.resolution.backend.name} cannot serve {self.state.role.value} attention: {mismatch}"
+    def _fall_back(self, problem: str) -> Route:
+        where = f"{self.resolution.backend.name} cannot serve {self.state.role.value} attention: {problem}"
         layout = self.state.layout
         if self.fallback is None or (layout is not None and layout.ordered):
             raise BackendMismatchError(
@@ -142,6 +165,21 @@ class Route:
         self.mismatch = where
         return self.fallback
 
+    def _check_inputs(self, query: torch.Tensor) -> None:
+        """Hold what the model really passes against what the backend declares."""
+        need = Need(self.state.role, query.shape[-1], str(query.dtype).removeprefix("torch."), str(query.device))
+        if problem := mismatch(self.resolution.backend, need):
+            raise BackendMismatchError(f"{self._where()}: it was called with {tuple(query.shape)}, but {problem}")
+
+    def _check_output(self, result: object, query: torch.Tensor, value: torch.Tensor) -> None:
+        expected = ((*query.shape[:-1], value.shape[-1]), query.dtype, query.device)
+        found = (tuple(result.shape), result.dtype, result.device) if isinstance(result, torch.Tensor) else result
+        if found != expected:
+            raise BackendOutputError(
+                f"{self._where()}: it returned {_described(found)}, expected {_described(expected)}; report it to the "
+                f"author of {self.resolution.plugin.label}"
+            )
+
     def _masked(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: ReducedMask) -> torch.Tensor:
         """Attention with the mask in the simplest form that the backend takes; a slice of keys where it is one."""
         state = self.state
@@ -149,9 +187,9 @@ class Route:
             return self._attend(query, key, value, state)
         if mask.common_length is not None:
             return self._attend(query, key[:, : mask.common_length], value[:, : mask.common_length], state)
-        if mask.key_lengths is not None and MaskKind.KEY_LENGTH in self._masks:
+        if mask.key_lengths is not None and MaskKind.KEY_LENGTH in self._takes:
             state.key_lengths = mask.key_lengths
-        elif MaskKind.ARBITRARY in self._masks:
+        elif MaskKind.ARBITRARY in self._takes:
             state.mask = mask.mask
         elif mask.key_lengths is not None:
             return self._one_by_one(query, key, value, mask.key_lengths)
@@ -179,21 +217,22 @@ class Route:
 
 def _by_entry(layout: TokenLayout) -> tuple[TokenLayout, ...]:
     """The layout of each batch entry, for a model that calls attention for one after the other, without padding."""
-    real = layout.text_lengths or (layout.text_after,)
-    return tuple(replace(layout, text_after=tokens, text_lengths=None) for tokens in real)
+    lengths = layout.text_lengths or (layout.text_after,)
+    return tuple(replace(layout, text_after=tokens, text_lengths=None) for tokens in lengths)
 
 
-def _load(resolution: Resolution) -> tuple[Resolution, AttentionFunction]:
-    """The function to call, and the resolution that it belongs to: the fallback's if the kernel does not load."""
-    name = resolution.backend.name
-    try:
-        return resolution, resolution.backend.load()
-    except FastVideoError:
-        raise
-    except Exception as error:
-        problem = f"{name} said that its kernel can be used, but loading it raised {type(error).__name__}: {error}"
-        if resolution.fallback is not None:
-            return _load(resolution.fallback.as_fallback(problem))
-        raise BackendUnavailableError(
-            f"{problem}; reinstall the kernel, or report it to the plugin's author"
-        ) from error
+def _kernels(calls: Counter[KernelUsed | None], probed: KernelUsed) -> list[KernelReceipt]:
+    """The kernels that served, most calls first; the one that the probe named, if there were no calls."""
+    tallies: Counter[KernelUsed] = Counter()
+    for used, number in calls.items():
+        tallies[used or probed] += number
+    tallies = tallies or Counter({probed: 0})
+    return [KernelReceipt(used.kernel, used.version, number) for used, number in tallies.most_common()]
+
+
+def _described(tensor: object) -> str:
+    """Shape, dtype and device, or what stands in their place."""
+    if not isinstance(tensor, tuple):
+        return f"{type(tensor).__name__} and no tensor"
+    shape, dtype, device = tensor
+    return f"{shape} in {dtype} on {device}"

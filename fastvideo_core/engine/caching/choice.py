@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -178,3 +178,8 @@ def prepare_policy(policy: Policy, model: CachedModel) -> Policy:
             f"{', '.join(sorted(model.signals))}"
         )
     return prepared
+
+
+def prepared_policy(chosen: ChosenPolicy | None, model: CachedModel) -> ChosenPolicy | None:
+    """The chosen policy, made ready for a model; raises as `prepare_policy` does."""
+    return replace(chosen, policy=prepare_policy(chosen.policy, model)) if chosen else None

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from fastvideo_core.contract.caching import Action, Branch, CachedModel, CachePolicy, Computed, Signal, Step
+from fastvideo_core.contract.caching import Action, Branch, CachePolicy, Computed, Signal, Step
 from fastvideo_core.errors import CacheError
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class BranchState:
         return "".join(_LETTERS[action] for action in self.taken)
 
 
-class Passage:
+class GatedPass:
     """One forward pass through a block stack: `enter` stands before the first block, `leave` behind the last.
 
     `after_first` stands behind the first block, for a policy that looks at what it returns.
@@ -45,6 +45,7 @@ class Passage:
     ) -> None:
         self.skips = False
         """Whether the blocks that come now are left out; known once the policy has decided."""
+        self.decided = False
         self.decides_after_first = policy.signal is Signal.FIRST_BLOCK_OUTPUT
         self._policy, self._state = policy, state
         self._returns_text, self._read_signal = returns_text, read_signal
@@ -84,6 +85,7 @@ class Passage:
             self._step = self._next_step(entered, read())
             action = self._policy.decide(self._step, state.own)
         self._check(action, index)
+        self.decided = True
         state.taken.append(action)
         self.skips = action is not Action.COMPUTE
         if not self.skips:
@@ -133,24 +135,14 @@ class Passage:
 
 
 class Gate:
-    """A policy on one pipeline: its branches, in the run that is under way or the last one."""
+    """A policy in one run, with all of its branches."""
 
-    def __init__(self, policy: CachePolicy, model: CachedModel) -> None:
-        self.policy, self.model = policy, model
+    def __init__(self, policy: CachePolicy) -> None:
+        self.policy = policy
         self.branches: dict[tuple[int, str], BranchState] = {}
         self._step_of: dict[tuple[int, str], int] = {}
 
-    def start_run(self) -> None:
-        """Forget the last run."""
-        self.branches, self._step_of = {}, {}
-
-    def end_run(self) -> None:
-        """Let go of tensors and states; what was decided stays for the receipt."""
-        for state in self.branches.values():
-            state.computed.clear()
-            state.own = None
-
-    def passage(
+    def gated_pass(
         self,
         expert: int,
         branch: str,
@@ -158,7 +150,7 @@ class Gate:
         make_branch: Callable[[], Branch],
         returns_text: bool,
         read_signal: SignalReader | None,
-    ) -> Passage:
+    ) -> GatedPass:
         """The next forward pass of a branch through an expert.
 
         Args:
@@ -177,7 +169,7 @@ class Gate:
                 f"{self.policy.name} would mix them up; a pipeline names them with transformer.cache_context(name)"
             )
         self._step_of[key] = loop_step
-        return Passage(self.policy, self.branches[key], returns_text, read_signal)
+        return GatedPass(self.policy, self.branches[key], returns_text, read_signal)
 
     def _start(self, branch: Branch) -> BranchState:
         plan = self.policy.plan(branch)

@@ -1,4 +1,4 @@
-"""The caching policy of one pipeline: chosen, made ready for the model, and followed through a run."""
+"""A caching policy in one run: its branches, and how each pass goes through its gate."""
 
 from __future__ import annotations
 
@@ -11,90 +11,70 @@ import torch
 from fastvideo_core.contract.caching import Branch, CachedModel, Signal
 from fastvideo_core.contract.model import ModelFamily
 from fastvideo_core.contract.receipt import CacheReceipt
-from fastvideo_core.engine.caching.choice import ChosenPolicy, prepare_policy
-from fastvideo_core.engine.caching.gate import Gate, Passage
+from fastvideo_core.engine.caching.choice import ChosenPolicy
+from fastvideo_core.engine.caching.gate import Gate, GatedPass
 
 _CLOSE = 0.01
-"""How far a forward pass's timestep may be from the scheduler's, as a share of the largest: pipelines round it."""
+"""How far a pass's timestep may be from the scheduler's, as a share of the largest: pipelines round it."""
 
 
-class Caching:
-    """What the attachment of a pipeline asks about caching; without a policy it does nothing."""
+class RunCaching:
+    """What one run knows of its caching policy.
 
-    def __init__(self, pipe: Any, family: ModelFamily, transformers: Sequence[Any], model: CachedModel) -> None:
-        self.passage: Passage | None = None
-        """How the forward pass that is under way goes through the policy."""
-        self.model = model
-        self._pipe, self._family, self._transformers = pipe, family, list(transformers)
-        self._chosen: ChosenPolicy | None = None
-        self._gate: Gate | None = None
-        self._num_steps = self._steps_done = 0
+    Args:
+        chosen: the policy, made ready for the model.
+        pipe: asked for its scheduler's timesteps when a branch starts.
+    """
 
-    def use(self, chosen: ChosenPolicy | None) -> None:
-        """Take a policy, or none, from the next run on.
+    def __init__(
+        self,
+        chosen: ChosenPolicy,
+        model: CachedModel,
+        family: ModelFamily,
+        transformers: Sequence[Any],
+        pipe: Any,
+        num_steps: int,
+    ) -> None:
+        self.gate = Gate(chosen.policy)
+        self._chosen, self._model, self._family = chosen, model, family
+        self._transformers, self._pipe, self._num_steps = list(transformers), pipe, num_steps
+
+    def gated_pass(self, expert: int, branch: str, steps_done: int, arguments: Mapping[str, Any]) -> GatedPass:
+        """How a pass of a branch through an expert goes through the policy.
 
         Raises:
-            PolicyMismatchError: the policy does not serve the model.
+            CacheError: as `Gate.gated_pass` does.
         """
-        self._gate = None if chosen is None else Gate(prepare_policy(chosen.policy, self.model), self.model)
-        self._chosen = chosen
-
-    def start_run(self, num_steps: int) -> None:
-        self._num_steps, self._steps_done = num_steps, 0
-        if self._gate:
-            self._gate.start_run()
-
-    def step_done(self, done: int) -> None:
-        self._steps_done = done
-
-    def end_run(self) -> None:
-        self.passage = None
-        if self._gate:
-            self._gate.end_run()
-
-    def start_forward(self, transformer: torch.nn.Module, branch: str, arguments: Mapping[str, Any]) -> None:
-        if self._gate is None:
-            return
-        expert = next(number for number, one in enumerate(self._transformers) if one is transformer)
-        self.passage = self._gate.passage(
+        return self.gate.gated_pass(
             expert,
             branch,
-            self._steps_done,
-            partial(self._make_branch, self._gate, expert, branch, arguments),
+            steps_done,
+            partial(self._make_branch, expert, branch, arguments),
             self._family.stack.returns_text,
-            self._reader(self._gate.policy.signal, transformer, arguments),
+            self._reader(self._transformers[expert], arguments),
         )
 
-    def end_forward(self) -> None:
-        self.passage = None
-
-    def skipped(self) -> dict[str, int]:
-        """Steps of the latest run that were not computed, per branch."""
-        return self._gate.skipped() if self._gate else {}
-
-    def receipt(self) -> CacheReceipt | None:
-        """What the policy did in the latest run."""
-        if self._gate is None or self._chosen is None:
-            return None
+    def receipt(self) -> CacheReceipt:
+        """What the policy did."""
         return CacheReceipt(
-            policy=self._gate.policy.name,
+            policy=self.gate.policy.name,
             distribution=self._chosen.distribution,
             reason=self._chosen.origin,
-            settings=self._gate.policy.settings(),
-            schedule=dict(self._gate.schedules()),
+            settings=self.gate.policy.settings(),
+            schedule=dict(self.gate.schedules()),
         )
 
-    def _make_branch(self, gate: Gate, expert: int, branch: str, arguments: Mapping[str, Any]) -> Branch:
+    def _make_branch(self, expert: int, branch: str, arguments: Mapping[str, Any]) -> Branch:
         timesteps = self._timesteps(expert, arguments["timestep"])
-        signal = gate.policy.signal
+        signal = self.gate.policy.signal
         changes = None
         if timesteps and signal in self._family.time_signals:
             shares = _shares(arguments["timestep"])
             changes = signal_changes(self._family, self._transformers[expert], signal, timesteps, shares)
-        return Branch(self.model, branch, expert, len(timesteps) or self._num_steps, timesteps, changes)
+        return Branch(self._model, branch, expert, len(timesteps) or self._num_steps, timesteps, changes)
 
     def _timesteps(self, expert: int, timestep: torch.Tensor) -> tuple[float, ...]:
-        """The scheduler's timesteps from this forward pass on that are the expert's; none if they do not fit it."""
+        """The scheduler's timesteps from this pass on that are the expert's; none if they do not fit it."""
         scheduler = getattr(self._pipe, "scheduler", None)
         listed = getattr(scheduler, "timesteps", None)
         if not isinstance(listed, torch.Tensor) or not len(listed):
@@ -111,8 +91,9 @@ class Caching:
             int(self._pipe.scheduler.config.num_train_timesteps),
         )[expert]
 
-    def _reader(self, signal: Signal, transformer: Any, arguments: Mapping[str, Any]) -> Any:
+    def _reader(self, transformer: Any, arguments: Mapping[str, Any]) -> Any:
         """How the signal is read off a call of the first block."""
+        signal = self.gate.policy.signal
         if signal in self._family.time_signals:
             of_timesteps = self._family.time_signals[signal]
             timestep = arguments["timestep"]

@@ -1,0 +1,210 @@
+"""A pass: one forward pass of an attached transformer. What stands around the model asks which is under way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar, Token
+from typing import TYPE_CHECKING, Any
+
+from fastvideo_core.contract.attention import Role, TokenLayout, TokenOrder
+from fastvideo_core.engine.layers import BlockCalls
+from fastvideo_core.errors import AttachError, BackendNotUsedError
+
+if TYPE_CHECKING:
+    import torch
+
+    from fastvideo_core.engine.attention.route import Route
+    from fastvideo_core.engine.caching.gate import GatedPass
+
+
+class BarePass:
+    """A pass that belongs to no run: everything is done as diffusers would do it alone, and nothing is counted.
+
+    Args:
+        slots: for each role and layer what its processor's slot had before; None: diffusers' active backend.
+    """
+
+    order = gate = None
+
+    def __init__(
+        self, blocks: tuple[BlockCalls, ...], slots: Mapping[tuple[Role, int], Any], transformer: object = None
+    ) -> None:
+        self.transformer = id(transformer)
+        self.token: Token[Any] | None = None
+        self._blocks, self._slots = blocks, slots
+        self._block = -1
+
+    def enter_block(self, number: int) -> None:
+        self._block = number
+
+    def leave_blocks(self) -> None:
+        self._block = -1
+
+    def slot(self, role: Role, block: int) -> Any:
+        """The backend of diffusers that the call would have gone to."""
+        number = self._block if block < 0 else block
+        calls = self._blocks[number].get(role) if 0 <= number < len(self._blocks) else None
+        return self._slots.get((role, calls.layers[0])) if calls else None
+
+
+class ForwardPass:
+    """A pass of a run: its place in the run, the block that is running, and the calls of attention that were made.
+
+    Args:
+        routes: what serves each role.
+        blocks: the calls of each block.
+        layout: how the video tokens are arranged in the model's own order.
+        order: the order of the video tokens within the blocks; None: as they are.
+        gate: how the pass goes through the caching policy; None without one.
+        transformer: what runs.
+    """
+
+    def __init__(
+        self,
+        routes: Mapping[Role, Route],
+        blocks: tuple[BlockCalls, ...],
+        step: int,
+        branch: str,
+        layout: TokenLayout,
+        order: TokenOrder | None = None,
+        gate: GatedPass | None = None,
+        transformer: object = None,
+    ) -> None:
+        self.transformer = id(transformer)
+        self.token: Token[Any] | None = None
+        self.order, self.gate = order, gate
+        self.in_order = False
+        """Whether the tokens are in the other order where the pass stands."""
+        self._rotary: tuple[Any, tuple[torch.Tensor, ...]] | None = None
+        self._routes, self._blocks = routes, blocks
+        self._step, self._transformer = step, type(transformer).__name__
+        self._block, self._ran = -1, 0
+        self._calls = dict.fromkeys(Role, 0)
+        self._entries = len(layout.text_lengths or (0,))
+        for route in routes.values():
+            route.start_pass(step, branch, layout)
+
+    def attend(
+        self,
+        role: Role,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        mask: torch.Tensor | None,
+        scale: float | None,
+        block: int = -1,
+    ) -> torch.Tensor:
+        """Attention of the block that is running; `block` tells which that is where the list of blocks does not."""
+        if block >= 0 and block != self._block:
+            self.enter_block(block)
+        if self._block < 0:
+            raise AttachError(f"{role.value} attention was called outside of the {self._transformer}'s blocks")
+        number = self._calls[role]
+        self._calls[role] = number + 1
+        calls = self._blocks[self._block].get(role)
+        if calls is None:
+            raise BackendNotUsedError(f"{self._name(self._block)} has no {role.value} attention, and one was called")
+        entry = number % self._entries if calls.per_entry else None
+        return self._routes[role](query, key, value, mask, scale, calls.layer(number, self._entries), entry)
+
+    def calls(self, role: Role) -> int:
+        """Calls of a role in the block that is running."""
+        return self._calls[role]
+
+    def enter_block(self, number: int) -> None:
+        """The block of that number is about to run.
+
+        Raises:
+            BackendNotUsedError: the block before it made other calls than it has.
+        """
+        if self._block >= 0:
+            self._check_calls()
+        self._block = number
+        self._ran += 1
+        for role in self._calls:
+            self._calls[role] = 0
+
+    def leave_blocks(self) -> None:
+        """The last block of a list has run; raises as `enter_block`."""
+        if self._block >= 0:
+            self._check_calls()
+        self._block = -1
+
+    def finish(self) -> None:
+        """Check that the pass went through all blocks, or was skipped by the policy.
+
+        Raises:
+            BackendNotUsedError: it was not.
+        """
+        self.leave_blocks()
+        if self.gate is not None and not self.gate.decided:
+            raise BackendNotUsedError(
+                f"the caching policy was not asked in step {self._step}: something replaced the list of blocks of the "
+                f"{self._transformer}; attach last"
+            )
+        if self._ran == len(self._blocks) or (self.gate is not None and self.gate.skips):
+            return
+        raise BackendNotUsedError(
+            f"{self._ran} of the {len(self._blocks)} blocks of the {self._transformer} ran in step {self._step}: "
+            "something replaced its forward, or leaves out blocks; attach last, and use one thing that does"
+        )
+
+    def rotary_in_order(
+        self, rotary: tuple[torch.Tensor, ...] | None, axis: int, order: TokenOrder
+    ) -> tuple[torch.Tensor, ...] | None:
+        """The rotary embedding in the other order: made at the first block, used by all."""
+        if rotary is None:
+            return None
+        if self._rotary is None or self._rotary[0] is not rotary:
+            self._rotary = (rotary, tuple(part.index_select(axis, order.gather) for part in rotary))
+        return self._rotary[1]
+
+    def _check_calls(self) -> None:
+        for role, calls in self._blocks[self._block].items():
+            expected, made = calls.expected(self._entries), self._calls[role]
+            if made != expected:
+                modules = " and ".join(dict.fromkeys(calls.modules))
+                raise BackendNotUsedError(
+                    f"{modules} of the {self._transformer} called {role.value} attention {made} times in step "
+                    f"{self._step}, where it calls it {expected} times: something replaced its processor, or goes "
+                    "around it; attach last"
+                )
+
+    def _name(self, block: int) -> str:
+        modules = [name for calls in self._blocks[block].values() for name in calls.modules]
+        return f"block {block} of the {self._transformer} ({', '.join(dict.fromkeys(modules))})"
+
+
+_current: ContextVar[ForwardPass | BarePass | None] = ContextVar("fastvideo_pass", default=None)
+
+
+def current_pass() -> ForwardPass | BarePass | None:
+    """The pass that is under way in this thread."""
+    return _current.get()
+
+
+def begin(begun: ForwardPass | BarePass) -> None:
+    """Make a pass the one that is under way in this thread."""
+    begun.token = _current.set(begun)
+
+
+def end(ended: ForwardPass | BarePass) -> None:
+    """What was under way before the pass is so again."""
+    if ended.token is None:
+        return
+    try:
+        _current.reset(ended.token)
+    except ValueError:  # it began in another context
+        _current.set(None)
+    ended.token = None
+
+
+@contextmanager
+def under_way(begun: ForwardPass | BarePass) -> Iterator[None]:
+    """The pass is the one that is under way while the context lasts."""
+    begin(begun)
+    try:
+        yield
+    finally:
+        end(begun)

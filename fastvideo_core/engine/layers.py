@@ -1,0 +1,68 @@
+"""Which calls of attention each block of a transformer makes: what is counted is held against it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from fastvideo_core.contract.attention import Role
+from fastvideo_core.contract.model import ModelFamily
+from fastvideo_core.errors import UnsupportedModelError
+
+
+@dataclass(frozen=True)
+class CallsOfRole:
+    """The calls of one role in one block.
+
+    Attributes:
+        layers: for each call in the order of the calls, the layer that it belongs to.
+        modules: likewise the name of its attention module.
+        per_entry: whether each of them is made once for every entry of the batch.
+    """
+
+    layers: tuple[int, ...]
+    modules: tuple[str, ...]
+    per_entry: bool = False
+
+    def expected(self, entries: int) -> int:
+        """How many calls there are in a pass."""
+        return len(self.layers) * (entries if self.per_entry else 1)
+
+    def layer(self, number: int, entries: int) -> int:
+        """The layer of the block's call of that number; of one too many, the last."""
+        return self.layers[min(number // (entries if self.per_entry else 1), len(self.layers) - 1)]
+
+
+BlockCalls = Mapping[Role, CallsOfRole]
+
+
+def calls_of_blocks(transformer: torch.nn.Module, family: ModelFamily) -> tuple[BlockCalls, ...]:
+    """The calls of every block, list after list.
+
+    Raises:
+        UnsupportedModelError: an attention of the family lies outside of the blocks.
+    """
+    names = {id(module): name for name, module in transformer.named_modules()}
+    blocks = [
+        block for name in family.stack.lists for block in transformer.get_submodule(name)._modules.values() if block
+    ]
+    block_of = {id(module): number for number, block in enumerate(blocks) for module in block.modules()}
+    made: list[dict[Role, list[tuple[int, str, bool]]]] = [{} for _ in blocks]
+    layers = dict.fromkeys(Role, 0)
+    for site in family.attentions(transformer):
+        if id(site.module) not in block_of:
+            raise UnsupportedModelError(
+                f"{family.name}: the attention {names.get(id(site.module))} is in none of its lists of blocks, "
+                f"{', '.join(family.stack.lists)}"
+            )
+        calls = made[block_of[id(site.module)]].setdefault(site.role, [])
+        calls += [(layers[site.role], names[id(site.module)], site.calls is None)] * (site.calls or 1)
+        layers[site.role] += 1
+    return tuple({role: _of_role(calls) for role, calls in block.items()} for block in made)
+
+
+def _of_role(calls: list[tuple[int, str, bool]]) -> CallsOfRole:
+    layers, modules, per_entry = zip(*calls, strict=True)
+    return CallsOfRole(layers, modules, any(per_entry))

@@ -1,0 +1,167 @@
+"""A run: one denoising loop of an attached pipeline. All that belongs to it lies here, and ends with it."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from fastvideo_core.contract.attention import AttentionBackend, Role, Run, TokenLayout, TokenOrder
+from fastvideo_core.engine.attached_model import AttachedModel
+from fastvideo_core.engine.attention.clock import KernelClock
+from fastvideo_core.engine.attention.masks import MaskReader
+from fastvideo_core.engine.attention.route import LoadedBackend, Route
+from fastvideo_core.engine.caching.choice import ChosenPolicy
+from fastvideo_core.engine.caching.run_caching import RunCaching
+from fastvideo_core.engine.call_site import CallSite
+from fastvideo_core.engine.forward_pass import ForwardPass, begin, end
+from fastvideo_core.engine.observers import Observers
+from fastvideo_core.errors import BackendNotUsedError
+
+
+class ActiveRun:
+    """A run from its first step to its end.
+
+    Attributes:
+        site: the thread and the call of the pipeline that it belongs to.
+        routes: what serves each role.
+        passes: passes so far, per guidance branch.
+        steps_done: steps of the loop that are done, of `num_steps`.
+        layout: how the tokens of the latest pass were arranged.
+        started: when it began, by `time.perf_counter`.
+    """
+
+    def __init__(
+        self,
+        model: AttachedModel,
+        loaded: Mapping[Role, LoadedBackend],
+        policy: ChosenPolicy | None,
+        num_steps: int,
+        observers: Observers,
+        clock: KernelClock | None = None,
+    ) -> None:
+        self.site, self._loop = CallSite.of_pipeline(), CallSite.of_caller()
+        self.num_steps, self.steps_done = num_steps, 0
+        self.passes: Counter[str] = Counter()
+        self.layout: TokenLayout | None = None
+        self.observers = observers
+        self.caching = (
+            RunCaching(policy, model.cached_model, model.family, model.transformers, model.pipe, num_steps)
+            if policy
+            else None
+        )
+        self._masks = MaskReader()
+        self.routes = {role: Route(one, self._masks, num_steps, clock) for role, one in loaded.items()}
+        self._model = model
+        self._announced = False
+        self._pass: ForwardPass | None = None
+        self.started = time.perf_counter()
+
+    def is_live(self) -> bool:
+        """Whether its loop is still running; not if the thread was interrupted before it came to its end."""
+        return self._loop.is_live()
+
+    def owns_pass(self, branch: str) -> bool:
+        """Whether a pass that is about to start is this run's.
+
+        It is if the same call of the pipeline makes it. A model that is called by hand in a callback names no branch
+        where the pipeline does.
+        """
+        named = bool(self.passes) and "" not in self.passes
+        return CallSite.of_pipeline() == self.site and (bool(branch) or not named)
+
+    def start_pass(self, number: int, branch: str, arguments: Mapping[str, Any]) -> ForwardPass:
+        """Begin a pass of the transformer of that number.
+
+        Raises:
+            BackendError, InputError: a backend refuses what is to run; at the first pass.
+            CacheError: the policy cannot tell whose pass it is.
+        """
+        family, transformer = self._model.family, self._model.transformers[number]
+        layout = family.token_layout(transformer.config, arguments)
+        text_mask = arguments.get(family.text_mask) if family.text_mask else None
+        if text_mask is not None:
+            layout = replace(layout, text_lengths=self._masks.text_lengths(text_mask))
+        if not self._announced:
+            self._announce(layout)
+        order = self._wanted_order(layout, arguments["hidden_states"].device)
+        gate = self.caching.gated_pass(number, branch, self.steps_done, arguments) if self.caching else None
+        step = self.passes[branch]
+        self.passes[branch] += 1
+        if order is not None:
+            layout = replace(layout, ordered=True)
+        self._masks.padding = order.padding if order is not None else 0
+        self.layout = layout
+        blocks = self._model.blocks[number]
+        self._pass = ForwardPass(self.routes, blocks, step, branch, layout, order, gate, transformer)
+        begin(self._pass)
+        return self._pass
+
+    def end_pass(self, completed: bool) -> None:
+        """The pass that is under way is over.
+
+        Raises:
+            BackendNotUsedError: it went around the backend; not where it ended with an error of its own.
+        """
+        ended, self._pass = self._pass, None
+        if ended is None:
+            return
+        end(ended)
+        if completed:
+            ended.finish()
+
+    def step_done(self, done: int) -> None:
+        """Some steps of the loop are done.
+
+        Raises:
+            BackendNotUsedError: without a pass of the transformers that were attached.
+        """
+        self.steps_done = done
+        self.check_passes()
+        self.observers.step_done(done)
+
+    def check_passes(self) -> None:
+        """Raise BackendNotUsedError if no pass has come to this run."""
+        if not self.passes:
+            parts = " and ".join(self._model.parts)
+            raise BackendNotUsedError(
+                f"step {max(0, self.steps_done - 1)} ran without a forward pass of {parts} as attached: the pipeline "
+                "computes with something else; attach what it uses"
+            )
+
+    def backends(self) -> list[AttentionBackend]:
+        """The backends that served calls, each once."""
+        serving = [route.resolution.backend for route in self.routes.values()]
+        fallbacks = [route.fallback for route in self.routes.values() if route.fallback and route.fallback.calls]
+        serving += [fallback.resolution.backend for fallback in fallbacks]
+        return list({id(backend): backend for backend in serving}.values())
+
+    def _wanted_order(self, layout: TokenLayout, device: torch.device) -> TokenOrder | None:
+        """The order that the backend of the video tokens' own attention asks for."""
+        for role in (Role.SELF, Role.JOINT):
+            if role in self.routes:
+                return self.routes[role].resolution.backend.token_order(layout, device)
+        return None
+
+    def _announce(self, layout: TokenLayout) -> None:
+        """Let each backend refuse what it cannot serve before anything is computed."""
+        self._announced = True
+        layers = self._model.num_layers()
+        for need in self._model.needs:
+            self.routes[need.role].resolution.backend.start_run(
+                Run(
+                    family=self._model.family.name,
+                    role=need.role,
+                    layout=layout,
+                    num_steps=self.num_steps,
+                    num_layers=layers[need.role],
+                    num_heads=int(self._model.transformers[0].config.num_attention_heads),
+                    head_dim=need.head_dim,
+                    dtype=need.dtype,
+                    device=need.device,
+                )
+            )
