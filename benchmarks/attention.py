@@ -24,10 +24,8 @@ from typing import Any, TypeVar
 import click
 import torch
 
-from fastvideo_core import AttentionBackend, Role, TokenLayout, attach
-from fastvideo_core.discovery.plugins import Plugin, load_plugins
-from fastvideo_core.engine.attention.resolve import Resolution, probe_of
-from fastvideo_core.engine.attention.router import Router, attend
+from fastvideo_core import TokenLayout, attach
+from fastvideo_core.testing import AttentionPass, probe_backend
 
 SHAPES = ((1, 12, 32760, 128), (1, 40, 32760, 128), (1, 24, 115200, 128))
 QUICK_SHAPES = ((1, 4, 512, 64),)
@@ -45,17 +43,17 @@ Name = TypeVar("Name", bound=Hashable)
 
 @dataclass(frozen=True)
 class Candidate:
-    """A backend that can run here, and the environment in which it is this kernel."""
+    """A backend that can run here, with the settings that make it this kernel."""
 
-    backend: AttentionBackend
-    plugin: Plugin
-    variables: dict[str, str]
+    name: str
+    settings: dict[str, str]
+    kernel: str
+    version: str
 
     @property
     def title(self) -> str:
         """Name and version of what runs."""
-        probe = probe_of(self.backend)
-        return f"{self.backend.name} ({probe.kernel.partition('.')[0]} {probe.version})"
+        return f"{self.name} ({self.kernel.partition('.')[0]} {self.version})"
 
 
 @click.command()
@@ -76,24 +74,17 @@ def main(device: str, quick: bool, suite: bool, model: bool, rounds: int) -> Non
 
 
 def candidates(device: str) -> Iterator[Candidate]:
-    """Every installed backend that can run on the device; FLASH_ATTN once for each version that is there.
+    """Every exact or nearly exact backend of this project that can run on the device; each version of FLASH_ATTN.
 
-    But for SLIDING_TILE_ATTN, which computes something else: sta.py measures it.
+    SLIDING_TILE_ATTN computes something else: sta.py measures it.
     """
-    for plugin in load_plugins().loaded:
-        for backend in plugin.backends:
-            if backend.name == "SLIDING_TILE_ATTN":
-                continue
-            several = [{"FASTVIDEO_FLASH_ATTN_VERSION": number} for number in "234"]
-            for variables in several if backend.name == "FLASH_ATTN" else [{}]:
-                with environment(variables):
-                    chosen = load_plugins().backend(backend.name)[0]
-                    probe = probe_of(chosen)
-                    devices = chosen.capabilities.devices
-                if probe.available and (devices is None or device in devices):
-                    yield Candidate(chosen, plugin, variables)
-                else:
-                    print(f"{backend.name} is not measured: {probe.reason or f'it does not run on {device}'}")
+    versions: list[dict[str, str]] = [{"version": number} for number in "234"]
+    for name, settings in [("TORCH_SDPA", {}), *(("FLASH_ATTN", one) for one in versions), ("SAGE_ATTN", {})]:
+        probe = probe_backend(name, settings)
+        if probe.available and (name == "TORCH_SDPA" or device == "cuda"):
+            yield Candidate(name, settings, probe.kernel, probe.version)
+        else:
+            print(f"{name} {settings or ''} is not measured: {probe.reason or f'it does not run on {device}'}")
 
 
 @contextmanager
@@ -110,9 +101,9 @@ def environment(variables: dict[str, str]) -> Iterator[None]:
 
 def run_suite(candidate: Candidate) -> str:
     """The last line of the suite's run on a backend; the whole of it is printed if something fails."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--fv-backend", candidate.backend.name]
-    with environment(candidate.variables):
-        done = subprocess.run(command, capture_output=True, text=True)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--fv-backend", candidate.name]
+    variables = {f"FASTVIDEO_{candidate.name}_{key.upper()}": value for key, value in candidate.settings.items()}
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **variables})
     if done.returncode:
         print(done.stdout[-6000:], done.stderr[-2000:])
     return f"suite on {candidate.title}: {(done.stdout.strip().splitlines() or ['did not start'])[-1]}"
@@ -120,26 +111,23 @@ def run_suite(candidate: Candidate) -> str:
 
 def direct_call(candidate: Candidate) -> Attend:
     """The kernel as its own documentation calls it."""
-    module, _, name = probe_of(candidate.backend).kernel.rpartition(".")
+    module, _, name = candidate.kernel.rpartition(".")
     function = getattr(import_module(module), name)
     if module == "sageattention":
         return lambda q, k, v: function(q, k, v, tensor_layout="NHD")
-    if candidate.backend.name == "TORCH_SDPA" or module == "sageattn3":
+    if candidate.name == "TORCH_SDPA" or module == "sageattn3":
         return lambda q, k, v: function(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)).transpose(1, 2)
     return lambda q, k, v: function(q, k, v)
 
 
 def core_call(candidate: Candidate) -> Attend:
     """The same kernel through the core, as a transformer's attention reaches it."""
-    resolution = Resolution(Role.SELF, candidate.backend, candidate.plugin, probe_of(candidate.backend), "a benchmark")
-    router = Router({Role.SELF: resolution})
+
+    core = AttentionPass(candidate.name, TokenLayout((1, 1, 1)), settings=candidate.settings)
 
     def call(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        router.start_forward("", TokenLayout((1, 1, q.shape[1])))
-        try:
-            return attend(Role.SELF, q, k, v, None, None)
-        finally:
-            router.end_forward()
+        with core:
+            return core(q, k, v)
 
     return call
 
@@ -155,7 +143,7 @@ def time_kernels(found: list[Candidate], shape: tuple[int, ...], device: str, ro
     with torch.inference_mode():
         seconds = alternate(calls, device, rounds)
     work = 4 * batch * heads * tokens**2 * head_dim
-    sdpa = next(seconds[c.title, "direct"] for c in found if c.backend.name == "TORCH_SDPA")
+    sdpa = next(seconds[c.title, "direct"] for c in found if c.name == "TORCH_SDPA")
     yield f"\nattention of (batch, heads, tokens, head_dim) = {shape} in bfloat16"
     for candidate in found:
         direct, core = seconds[candidate.title, "direct"], seconds[candidate.title, "core"]
@@ -182,7 +170,8 @@ def time_forward(found: list[Candidate], quick: bool, device: str, rounds: int) 
             pipe.transformer.compile_repeated_blocks(fullgraph=True)
         yield f"  {'bare diffusers':36} {kind:8} {1e3 * one_forward(pipe, inputs, device, rounds):9.1f} ms"
         for candidate in found:
-            with environment(candidate.variables), attach(pipe, attention_backend=candidate.backend.name):
+            attached = attach(pipe, attention_backend=candidate.name, attention_config=candidate.settings)
+            with attached as fv, fv.run(1):
                 seconds = one_forward(pipe, inputs, device, rounds)
             yield f"  {candidate.title:36} {kind:8} {1e3 * seconds:9.1f} ms"
 

@@ -28,7 +28,7 @@ from fastvideo_core import (
     TokenLayout,
     VideoGenerator,
 )
-from fastvideo_core.testing import attention_pass
+from fastvideo_core.testing import AttentionPass
 
 PROMPT = "a red circle moving left on a white background"
 
@@ -113,7 +113,7 @@ def routed_call(calls: int = 20_000, repeats: int = 9) -> None:
             function()
         return (time.perf_counter() - start) / calls * 1e6
 
-    with torch.inference_mode(), attention_pass(Nothing(), TokenLayout((1, 1, 1))) as attend:
+    with torch.inference_mode(), AttentionPass(Nothing(), TokenLayout((1, 1, 1))) as attend:
         pairs = [
             (loop(lambda: nothing(q, q, q, state)), loop(lambda: attend(q, q, q, None, None))) for _ in range(repeats)
         ]

@@ -148,9 +148,10 @@ def orders(quick: bool, device: str, rounds: int) -> Iterator[str]:
     pipe, inputs, grid = hunyuan_blocks(quick, device)
     seconds = {}
     for order in ("forward", "layer"):
-        values = {"FASTVIDEO_STA_ORDER": order, "FASTVIDEO_STA_DENSE": "0"}
-        values |= {"FASTVIDEO_STA_TILE": "4,4,8", "FASTVIDEO_STA_WINDOW": "1,3,1"} if quick else {}
-        with environment(values), attach(pipe, attention_backend="SLIDING_TILE_ATTN"), torch.inference_mode():
+        values: dict[str, Any] = {"order": order, "dense": 0}
+        values |= {"tile": "4,4,8", "window": "1,3,1"} if quick else {}
+        attached = attach(pipe, attention_backend="SLIDING_TILE_ATTN", attention_config=values)
+        with attached as fv, fv.run(1), torch.inference_mode():
             seconds[order] = alternate({"": lambda: pipe.transformer(**inputs)}, device, rounds)[""]
     yield f"\none forward pass of {len(pipe.transformer.transformer_blocks)} double and "
     yield f"{len(pipe.transformer.single_transformer_blocks)} single blocks of HunyuanVideo, {by(grid)} tokens"
@@ -172,7 +173,7 @@ def whole_model(quick: bool, device: str, rounds: int) -> Iterator[str]:
         except BackendError as error:
             yield f"{name} is not measured: {error}"
             continue
-        with attached, torch.inference_mode():
+        with attached as fv, fv.run(1), torch.inference_mode():
             seconds[name] = alternate({"": lambda: pipe.transformer(**inputs)}, device, rounds, warm_up=1)[""]
     yield f"\none forward pass of HunyuanVideo ({double} double and {single} single blocks), {by(grid)} tokens, eager"
     plain = median(seconds["TORCH_SDPA"])

@@ -130,3 +130,45 @@ def test_caching_makes_no_graphs_and_changes_nothing_else(kind: str, graphs: Cal
 def run_with(fv: Attachment, policy: Scripted, options: dict[str, Any]) -> Any:
     fv.use_cache(policy)
     return run(fv.pipe, **options)
+
+
+@pytest.mark.parametrize("fullgraph", [False, True])
+def test_a_whole_transformer_compiled_is_one_graph(
+    fullgraph: bool, graphs: Callable[[], int], recorder: Recorder
+) -> None:
+    pipe = build_wan_pipeline()
+    bare = run(pipe)
+    pipe.transformer.compile(fullgraph=fullgraph, backend="aot_eager")
+    with attach(pipe, attention_backend="RECORDER") as fv:
+        np.testing.assert_allclose(run(pipe), bare, atol=1e-4)
+        assert fv.receipt.compiled
+    assert graphs() == 1
+    roles = {layer: [seen[0].value for seen in recorder.seen if seen[4] == layer] for layer in range(2)}
+    assert roles == {layer: ["SELF", "CROSS"] * 2 * SIZE["num_inference_steps"] for layer in range(2)}
+
+
+@pytest.mark.parametrize("signal", [Signal.NONE, Signal.MODULATED_INPUT, Signal.FIRST_BLOCK_OUTPUT])
+def test_a_whole_transformer_compiled_with_a_policy(signal: Signal, graphs: Callable[[], int]) -> None:
+    """However many steps there are: 0.1.0 compiled anew at every new length of the schedule, until torch gave up."""
+    pipe = build_wan_pipeline()
+    script = "CRRCRCCRRRCRCCRRCRCRRCRC"
+    with attach(pipe, cache=Scripted(script, signal)):
+        expected = run(pipe, num_inference_steps=24)
+    pipe.transformer.compile(backend="aot_eager")
+    with attach(pipe, cache=Scripted(script, signal)) as fv:
+        run(pipe, num_inference_steps=4)
+        after_four = graphs()
+        np.testing.assert_allclose(run(pipe, num_inference_steps=24), expected, atol=1e-5)
+        assert fv.receipt.compiled
+        assert fv.receipt.steps_skipped == {"cond": 13, "uncond": 13}
+    assert graphs() == after_four <= 12
+
+
+def test_the_operator_is_what_torch_asks_of_one() -> None:
+    from fastvideo_core.engine.attention.operator import _opaque
+
+    q, k = torch.randn(1, 5, 2, 8), torch.randn(1, 7, 2, 8)
+    for mask in (None, torch.ones(1, 1, 1, 7, dtype=torch.bool)):
+        tests = ("test_schema", "test_faketensor", "test_aot_dispatch_dynamic")
+        torch.library.opcheck(_opaque, (q, k, k, mask, 0.3, "CROSS", -1), test_utils=tests)
+    assert torch.Tag.cudagraph_unsafe in torch.ops.fastvideo_core.attention.default.tags

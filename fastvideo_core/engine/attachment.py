@@ -186,6 +186,37 @@ class Attachment:
         self.detach()
 
     @contextmanager
+    def run(self, num_steps: int) -> Iterator[Callable[[], None]]:
+        """A run whose loop is the caller's own: what calls the transformers within is served.
+
+        A pipeline's own loop is a run by itself; outside of runs the transformers are bare diffusers'.
+
+        Args:
+            num_steps: denoising steps of the loop.
+
+        Yields:
+            A function to call after each step.
+
+        Raises:
+            AttachError: another run is under way, or the model has changed since it was attached.
+            BackendError: attention goes around the backend.
+        """
+        self._run_started(num_steps)
+        done = 0
+
+        def step_done() -> None:
+            nonlocal done
+            done += 1
+            self._step_done(done)
+
+        try:
+            yield step_done
+        except BaseException as error:
+            self._run_ended(error)
+            raise
+        self._run_ended(None)
+
+    @contextmanager
     def timed(self) -> Iterator[Callable[[], float]]:
         """Time every call of a kernel in runs that start while the context lasts.
 

@@ -125,10 +125,13 @@ class AttachedBlocks(torch.nn.ModuleList):
 def _positional(block: torch.nn.Module, function: Callable[[tuple[Any, ...]], Any]) -> Callable[..., Any]:
     """A stand-in for the block that gives its arguments to `function` in the order of the block's parameters."""
 
+    # Where a whole transformer is compiled: a graph would depend on all that has been decided so far.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch leaves it untyped
     def call(*args: Any, **kwargs: Any) -> Any:
         return function(_in_order_of_parameters(block, args, kwargs))
 
-    return call
+    result: Callable[..., Any] = call
+    return result
 
 
 def _in_order_of_parameters(block: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastvideo_core.contract.attention import Role, TokenLayout, TokenOrder
 from fastvideo_core.engine.layers import BlockCalls
-from fastvideo_core.errors import AttachError, BackendNotUsedError
+from fastvideo_core.errors import BackendNotUsedError
 
 if TYPE_CHECKING:
     import torch
@@ -99,7 +99,10 @@ class ForwardPass:
         if block >= 0 and block != self._block:
             self.enter_block(block)
         if self._block < 0:
-            raise AttachError(f"{role.value} attention was called outside of the {self._transformer}'s blocks")
+            raise BackendNotUsedError(
+                f"{role.value} attention was called by none of the {self._transformer}'s blocks as they were attached: "
+                "something replaced its forward or its list of blocks; attach last"
+            )
         number = self._calls[role]
         self._calls[role] = number + 1
         calls = self._blocks[self._block].get(role)

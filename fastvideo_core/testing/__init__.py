@@ -12,11 +12,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fastvideo_core.testing.attention import AttentionBackendSuite
     from fastvideo_core.testing.caching import CachePolicySuite
-    from fastvideo_core.testing.subject import attention_pass
+    from fastvideo_core.testing.subject import AttentionPass, probe_backend
 
-_HOMES = {"AttentionBackendSuite": "attention", "CachePolicySuite": "caching", "attention_pass": "subject"}
+_HOMES = {
+    "AttentionBackendSuite": "attention",
+    "CachePolicySuite": "caching",
+    "AttentionPass": "subject",
+    "probe_backend": "subject",
+}
 
-__all__ = ["AttentionBackendSuite", "CachePolicySuite", "attention_pass"]
+__all__ = ["AttentionBackendSuite", "AttentionPass", "CachePolicySuite", "probe_backend"]
 
 
 def __getattr__(name: str) -> Any:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, replace
-from functools import cache, partial
-from typing import Any
+from functools import cache
+from typing import Any, Self
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ from fastvideo_core.engine.attention.masks import MaskReader
 from fastvideo_core.engine.attention.operator import attend
 from fastvideo_core.engine.attention.resolve import Resolution, find_backend, probe_of
 from fastvideo_core.engine.attention.route import LoadedBackend, Route
-from fastvideo_core.engine.forward_pass import ForwardPass, under_way
+from fastvideo_core.engine.forward_pass import ForwardPass, begin, end, under_way
 from fastvideo_core.engine.layers import CallsOfRole
 from fastvideo_core.testing.cases import ROUNDING, Case, make_inputs, typical_head_dim
 
@@ -100,7 +100,8 @@ class UsableBackend:
     @contextmanager
     def forward(self, case: Case) -> Iterator[ForwardPass]:
         """A pass of a model of one block with attention of this case's role, called up to 64 times."""
-        with _attention_pass(self, case.role, case.layout) as begun:
+        begun = _attention_pass(self, case.role, case.layout)
+        with under_way(begun):
             yield begun
 
     def run(self, case: Case, tensors: tuple[torch.Tensor, ...] | None = None) -> torch.Tensor:
@@ -126,32 +127,57 @@ def undeclared(kernel: UsableBackend, what: str) -> Need | None:
     return None if can.devices is None else replace(need, device="meta")
 
 
-@contextmanager
-def attention_pass(
-    backend: str | AttentionBackend,
-    layout: TokenLayout,
-    role: Role = Role.SELF,
-    settings: Mapping[str, Any] | None = None,
-) -> Iterator[Callable[..., torch.Tensor]]:
+def probe_backend(backend: str | AttentionBackend, settings: Mapping[str, Any] | None = None) -> Probe:
+    """What a backend says of its kernel, with these settings.
+
+    Raises:
+        UnknownBackendError: no installed plugin provides it; InputError: a setting that it does not have or take.
+    """
+    return probe_of(find(backend, settings)[0])
+
+
+class AttentionPass:
     """A backend in a pass of a model that has nothing but its attention, for measuring.
+
+    A context manager: within it, calling it is attention as a model's processors call it, eager and compiled.
 
     Args:
         backend: its name, if its plugin is installed, or an object.
         layout: how the tokens are arranged.
-
-    Yields:
-        Attention as a model's processors call it, eager and compiled: of query, key and value, (batch, tokens, heads,
-        head_dim), a mask as diffusers passes it, or None, and a scale, or None.
     """
-    with _attention_pass(UsableBackend.ready(backend, settings), role, layout):
-        yield partial(attend, role)
+
+    def __init__(
+        self,
+        backend: str | AttentionBackend,
+        layout: TokenLayout,
+        role: Role = Role.SELF,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._role, self._pass = role, _attention_pass(UsableBackend.ready(backend, settings), role, layout)
+
+    def __enter__(self) -> Self:
+        begin(self._pass)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        end(self._pass)
+
+    def __call__(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        mask: torch.Tensor | None = None,
+        scale: float | None = None,
+    ) -> torch.Tensor:
+        """Attention of (batch, tokens, heads, head_dim) tensors, with a mask as diffusers passes it."""
+        return attend(self._role, query, key, value, mask, scale)
 
 
-@contextmanager
-def _attention_pass(kernel: UsableBackend, role: Role, layout: TokenLayout) -> Iterator[ForwardPass]:
+def _attention_pass(kernel: UsableBackend, role: Role, layout: TokenLayout) -> ForwardPass:
+    """A pass of one block, which calls attention up to 64 times."""
     loaded = LoadedBackend.load(Resolution(role, kernel.backend, kernel.plugin, kernel.probe, "its suite"))
     calls = CallsOfRole(tuple(range(64)), ("the suite's",) * 64)
-    begun = ForwardPass({role: Route(loaded, MaskReader(), num_steps=1)}, ({role: calls},), 0, "cond", layout)
-    begun.enter_block(0)
-    with under_way(begun):
-        yield begun
+    made = ForwardPass({role: Route(loaded, MaskReader(), num_steps=1)}, ({role: calls},), 0, "cond", layout)
+    made.enter_block(0)
+    return made

@@ -172,12 +172,15 @@ class Route:
             raise BackendMismatchError(f"{self._where()}: it was called with {tuple(query.shape)}, but {problem}")
 
     def _check_output(self, result: object, query: torch.Tensor, value: torch.Tensor) -> None:
-        expected = ((*query.shape[:-1], value.shape[-1]), query.dtype, query.device)
-        found = (tuple(result.shape), result.dtype, result.device) if isinstance(result, torch.Tensor) else result
+        """Another shape would be broadcast, another dtype or device be carried on, without an error."""
+        expected = _describe((*query.shape[:-1], value.shape[-1]), query.dtype, query.device)
+        found = f"a {type(result).__name__}"
+        if isinstance(result, torch.Tensor):
+            found = _describe(tuple(result.shape), result.dtype, result.device)
         if found != expected:
             raise BackendOutputError(
-                f"{self._where()}: it returned {_described(found)}, expected {_described(expected)}; report it to the "
-                f"author of {self.resolution.plugin.label}"
+                f"{self._where()}: it returned {found}, expected {expected}; report it to the author of "
+                f"{self.resolution.plugin.label}"
             )
 
     def _masked(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: ReducedMask) -> torch.Tensor:
@@ -230,9 +233,5 @@ def _kernels(calls: Counter[KernelUsed | None], probed: KernelUsed) -> list[Kern
     return [KernelReceipt(used.kernel, used.version, number) for used, number in tallies.most_common()]
 
 
-def _described(tensor: object) -> str:
-    """Shape, dtype and device, or what stands in their place."""
-    if not isinstance(tensor, tuple):
-        return f"{type(tensor).__name__} and no tensor"
-    shape, dtype, device = tensor
+def _describe(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> str:
     return f"{shape} in {dtype} on {device}"

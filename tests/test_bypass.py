@@ -1,0 +1,310 @@
+"""Ways to go around a backend or a policy, or to break a run: each is an error in step 0 or before, and says where."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from types import MethodType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import FirstBlockCacheConfig
+from diffusers.models.transformers.transformer_wan import WanAttnProcessor
+
+from fastvideo_core import AttentionCall, AttentionFunction, attach
+from fastvideo_core.errors import (
+    AttachError,
+    BackendMismatchError,
+    BackendNotUsedError,
+    BackendOutputError,
+    FastVideoError,
+)
+from tests.support.backends import Recorder, plugins_with
+from tests.support.models import (
+    build_cogvideox_pipeline,
+    build_hunyuan_pipeline,
+    build_wan_pipeline,
+    build_wan_transformer,
+)
+from tests.support.models import run_to_latents as run
+from tests.support.policies import PIPELINES, Scripted
+
+Break = Callable[[Any], object]
+
+
+def own_processor(number: int, name: str) -> Break:
+    return lambda pipe: getattr(pipe.transformer.blocks[number], name).set_processor(WanAttnProcessor())
+
+
+def sdpa_processor(attention: Any, hidden: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+    """A processor of the user's own, which calls torch's attention itself."""
+    heads = attention.to_v(hidden).unflatten(2, (attention.heads, -1)).transpose(1, 2)
+    out = torch.nn.functional.scaled_dot_product_attention(heads, heads, heads).transpose(1, 2).flatten(2)
+    result: torch.Tensor = attention.to_out[0](out)
+    return result
+
+
+def forward_without_attention(pipe: Any) -> None:
+    block = pipe.transformer.blocks[1]
+    block.forward = MethodType(lambda self, hidden, *args: hidden, block)
+
+
+def called_twice(pipe: Any) -> None:
+    attention = pipe.transformer.blocks[0].attn1
+    processor = attention.processor
+
+    def twice(*args: Any, **kwargs: Any) -> Any:
+        processor(*args, **kwargs)
+        return processor(*args, **kwargs)
+
+    attention.forward = MethodType(lambda self, *args, **kwargs: twice(self, *args, **kwargs), attention)
+
+
+def left_out(pipe: Any) -> None:
+    block = pipe.transformer.blocks[0]
+    block.attn2.forward = MethodType(lambda self, hidden, *args: hidden, block.attn2)
+
+
+def own_forward(pipe: Any) -> None:
+    """A forward of the transformer that goes through a copy of the list of its blocks."""
+    blocks, forward = list(pipe.transformer.blocks), pipe.transformer.forward
+
+    def replaced(self: Any, *args: Any, **kwargs: Any) -> Any:
+        attached, self._modules["blocks"] = self._modules["blocks"], torch.nn.ModuleList(blocks)
+        try:
+            return forward(*args, **kwargs)
+        finally:
+            self._modules["blocks"] = attached
+
+    pipe.transformer.forward = MethodType(replaced, pipe.transformer)
+
+
+def one_block_fewer(pipe: Any) -> None:
+    del pipe.transformer.blocks[1]
+
+
+def another_block(pipe: Any) -> None:
+    pipe.transformer.blocks[1] = build_wan_transformer().blocks[0]
+
+
+def blocks_swapped(pipe: Any) -> None:
+    blocks = pipe.transformer.blocks
+    blocks[0], blocks[1] = blocks[1], blocks[0]
+
+
+def another_list(pipe: Any) -> None:
+    pipe.transformer.blocks = torch.nn.ModuleList(pipe.transformer.blocks)
+
+
+def other_attention(pipe: Any) -> None:
+    pipe.transformer.blocks[0].attn1 = build_wan_transformer().blocks[0].attn1
+
+
+def other_transformer(name: str) -> Break:
+    return lambda pipe: setattr(pipe, name, build_wan_transformer())
+
+
+def own_cache(pipe: Any) -> None:
+    pipe.transformer.enable_cache(FirstBlockCacheConfig(threshold=10.0))
+
+
+def function_processor(pipe: Any) -> None:
+    pipe.transformer.blocks[1].attn1.processor = sdpa_processor
+
+
+def parallel(pipe: Any) -> None:
+    pipe.transformer.blocks[0].attn1.processor._parallel_config = object()
+
+
+def skips_a_block(pipe: Any) -> None:
+    """As skip-layer guidance does: a block's call is answered by its input."""
+    pipe.transformer.blocks[1].forward = lambda hidden, *args, **kwargs: hidden
+
+
+def other_dtype_within(pipe: Any) -> None:
+    pipe.transformer.blocks[0].attn1.register_forward_pre_hook(lambda module, args: (args[0].double(), *args[1:]))
+    pipe.transformer.blocks[0].attn1.double()
+
+
+WAN: dict[str, tuple[Break, type[FastVideoError], str]] = {
+    "own processor, first block": (own_processor(0, "attn1"), BackendNotUsedError, r"blocks\.0\.attn1"),
+    "own processor, last block": (own_processor(1, "attn1"), BackendNotUsedError, r"blocks\.1\.attn1"),
+    "own processor, cross attention": (own_processor(1, "attn2"), BackendNotUsedError, r"blocks\.1\.attn2"),
+    "a function as processor": (function_processor, BackendNotUsedError, r"blocks\.1\.attn1"),
+    "all processors": (
+        lambda pipe: pipe.transformer.set_attn_processor(WanAttnProcessor()),
+        BackendNotUsedError,
+        r"blocks\.0\.attn1",
+    ),
+    "set_attention_backend": (
+        lambda pipe: pipe.transformer.set_attention_backend("native"),
+        BackendNotUsedError,
+        r"blocks\.0\.attn1",
+    ),
+    "reset_attention_backend": (
+        lambda pipe: pipe.transformer.reset_attention_backend(),
+        BackendNotUsedError,
+        r"blocks\.0\.attn1",
+    ),
+    "a block's forward without attention": (forward_without_attention, BackendNotUsedError, r"blocks\.1\.attn1"),
+    "a block left out": (skips_a_block, BackendNotUsedError, r"blocks\.1\.attn1"),
+    "attention left out": (left_out, BackendNotUsedError, r"blocks\.0\.attn2 .* CROSS attention 0 times in step 0"),
+    "attention called twice": (called_twice, BackendNotUsedError, r"blocks\.0\.attn1 .* SELF attention 2 times"),
+    "the transformer's forward": (own_forward, BackendNotUsedError, "by none of the WanTransformer3DModel's blocks"),
+    "one block fewer": (one_block_fewer, BackendNotUsedError, "the blocks of transformer"),
+    "another block": (another_block, BackendNotUsedError, "the blocks of transformer"),
+    "blocks in another order": (blocks_swapped, BackendNotUsedError, "the blocks of transformer"),
+    "another list of blocks": (another_list, BackendNotUsedError, "the blocks of transformer"),
+    "another attention module": (other_attention, BackendNotUsedError, r"blocks\.0\.attn1"),
+    "another transformer": (other_transformer("transformer"), BackendNotUsedError, "transformer of the WanPipeline"),
+    "diffusers' own cache": (own_cache, AttachError, r"call its disable_cache\(\)"),
+    "diffusers' own parallelism": (parallel, BackendMismatchError, "parallel_config=<object"),
+    "another dtype": (lambda pipe: pipe.to(torch.bfloat16), AttachError, "is bfloat16 on cpu now"),
+    "another dtype of the transformer": (
+        lambda pipe: pipe.transformer.to(torch.float16),
+        AttachError,
+        "is float16 on cpu now",
+    ),
+}
+
+
+def noted(steps: list[int], pipe: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
+    steps.append(step)
+    return {}
+
+
+@pytest.mark.parametrize("cache", [None, Scripted("C")], ids=["", "policy"])
+@pytest.mark.parametrize("way", WAN)
+def test_a_way_around_is_an_error_in_step_0(way: str, cache: Scripted | None, recorder: Recorder) -> None:
+    breaks, error, message = WAN[way]
+    pipe = build_wan_pipeline()
+    steps: list[int] = []
+    with attach(pipe, attention_backend="RECORDER", cache=cache) as fv:
+        breaks(pipe)
+        with pytest.raises(error, match=message):
+            run(pipe, callback_on_step_end=partial(noted, steps))
+        with pytest.raises(AttachError):
+            _ = fv.receipt
+    assert not steps
+
+
+def test_a_second_expert_that_was_exchanged(recorder: Recorder) -> None:
+    pipe = build_wan_pipeline(experts=2)
+    with attach(pipe, attention_backend="RECORDER"):
+        pipe.transformer_2 = build_wan_transformer()
+        with pytest.raises(BackendNotUsedError, match="transformer_2 of the WanPipeline is another"):
+            run(pipe, num_inference_steps=6)
+    assert not recorder.seen
+
+
+def test_a_bypass_of_the_second_expert(recorder: Recorder) -> None:
+    """It runs late, and yet it is noticed before the first step."""
+    pipe = build_wan_pipeline(experts=2)
+    with attach(pipe, attention_backend="RECORDER"):
+        pipe.transformer_2.blocks[1].attn1.set_processor(WanAttnProcessor())
+        with pytest.raises(BackendNotUsedError, match=r"blocks\.1\.attn1 of transformer_2"):
+            run(pipe, num_inference_steps=6)
+    assert not recorder.seen
+
+
+def test_a_second_list_of_blocks(recorder: Recorder) -> None:
+    pipe = build_hunyuan_pipeline()
+    with attach(pipe, attention_backend="RECORDER"):
+        pipe.transformer.single_transformer_blocks[1].attn.forward = lambda hidden_states, **kwargs: (
+            hidden_states,
+            kwargs["encoder_hidden_states"],
+        )
+        with pytest.raises(BackendNotUsedError, match=r"single_transformer_blocks\.1\.attn .* JOINT attention 0 times"):
+            run(pipe)
+
+
+def test_a_processor_that_calls_torch_itself_exchanged() -> None:
+    pipe = build_cogvideox_pipeline()
+    kind = type(pipe.transformer.transformer_blocks[0].attn1.processor)
+    with attach(pipe):
+        pipe.transformer.transformer_blocks[1].attn1.processor = kind()
+        with pytest.raises(BackendNotUsedError, match=r"transformer_blocks\.1\.attn1 of transformer has another"):
+            run(pipe, **PIPELINES["CogVideoX"][1])
+
+
+class Broken(Recorder):
+    """A backend whose output is changed before it is given back."""
+
+    def __init__(self, change: Callable[[torch.Tensor], Any]) -> None:
+        super().__init__("BROKEN", dtypes=frozenset({"float32"}))
+        self.change = change
+
+    def load(self) -> AttentionFunction:
+        attend = super().load()
+
+        def broken(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, call: AttentionCall) -> Any:
+            return self.change(attend(q, k, v, call))
+
+        return broken
+
+
+OUTPUTS: dict[str, Callable[[torch.Tensor], Any]] = {
+    "one token": lambda out: out[:, :1],
+    "heads first": lambda out: out.transpose(1, 2),
+    "two heads fewer": lambda out: out[:, :, :1],
+    "float64": lambda out: out.double(),
+    "another device": lambda out: out.to("meta"),
+    "None": lambda out: None,
+    "a tuple": lambda out: (out, None),
+}
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_an_output_that_is_no_attention_of_the_inputs(
+    output: str, wan_pipeline: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = Broken(OUTPUTS[output])
+    monkeypatch.setattr("fastvideo_core.engine.attachment.load_plugins", lambda: plugins_with(backend))
+    with (
+        attach(wan_pipeline, attention_backend="BROKEN"),
+        pytest.raises(BackendOutputError, match=r"BROKEN: SELF attention, layer 0, step 0, .* it returned .* expec"),
+    ):
+        run(wan_pipeline)
+    assert len(backend.seen) == 1
+
+
+def test_inputs_that_the_backend_does_not_declare(wan_pipeline: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The transformer is float32, and a part of it computes in float64: what is passed counts, not what is stored."""
+    backend = Broken(lambda out: out)
+    monkeypatch.setattr("fastvideo_core.engine.attachment.load_plugins", lambda: plugins_with(backend))
+    with attach(wan_pipeline, attention_backend="BROKEN"):
+        other_dtype_within(wan_pipeline)
+        with pytest.raises(BackendMismatchError, match=r"it was called with .* the model is float64, it takes float32"):
+            run(wan_pipeline)
+    assert not backend.seen
+
+
+def test_every_way_back_is_open(recorder: Recorder) -> None:
+    """What was changed and changed back runs again in the same attachment."""
+    pipe = build_wan_pipeline()
+    with attach(pipe, attention_backend="RECORDER"):
+        expected = run(pipe)
+        attention = pipe.transformer.blocks[0].attn1
+        processor, attention.processor = attention.processor, WanAttnProcessor()
+        with pytest.raises(BackendNotUsedError):
+            run(pipe)
+        attention.processor = processor
+        assert np.array_equal(run(pipe), expected)
+
+
+@pytest.mark.parametrize("way", ["own processor, last block", "a block left out", "attention left out"])
+def test_a_way_around_that_opens_in_the_middle_ends_the_next_pass(way: str, recorder: Recorder) -> None:
+    breaks, error, _ = WAN[way]
+    pipe = build_wan_pipeline()
+    steps: list[int] = []
+
+    def callback(pipe: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
+        steps.append(step)
+        breaks(pipe)
+        return {}
+
+    with attach(pipe, attention_backend="RECORDER"), pytest.raises(error, match="in step 1"):
+        run(pipe, callback_on_step_end=callback)
+    assert steps == [0]
