@@ -9,7 +9,13 @@ import pytest
 import torch
 
 from fastvideo_core import Capabilities, MaskKind, Role, TokenLayout, attach
-from fastvideo_core.errors import AttachError, BackendNotUsedError, UnknownBackendError, UnsupportedModelError
+from fastvideo_core.errors import (
+    AttachError,
+    BackendNotUsedError,
+    InputError,
+    UnknownBackendError,
+    UnsupportedModelError,
+)
 from tests.support.backends import Recorder, plugins_with
 from tests.support.models import SIZE, build_wan_pipeline, build_wan_transformer, run
 
@@ -202,6 +208,18 @@ def test_a_backend_of_the_user_s_own_choice_in_diffusers_is_given_back(wan_pipel
         from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
 
         _AttentionBackendRegistry.set_active_backend(AttentionBackendName.NATIVE)
+
+
+def test_a_backend_may_be_an_object(wan_pipeline: Any) -> None:
+    backend = Recorder("TORCH_SDPA")
+    with attach(wan_pipeline, attention_backend=backend) as fv:
+        run(wan_pipeline)
+        served = fv.receipt.attention["SELF"]
+    assert len(backend.seen) == 2 * CALLS
+    assert (served.backend, served.kernel, served.distribution) == ("TORCH_SDPA", "recorder", "an object")
+    for wrong in (5, True, b"", Recorder):
+        with pytest.raises(InputError, match="attention_backend= takes a backend's name or object, not"):
+            attach(wan_pipeline, attention_backend=wrong)  # type: ignore[arg-type]  # what is tried
 
 
 def test_attaching_twice_is_an_error(wan_pipeline: Any) -> None:

@@ -92,7 +92,7 @@ def test_doctor_is_well_and_says_why_when_it_is_not(monkeypatch: pytest.MonkeyPa
 def test_doctor_is_ill_when_a_kernel_is_broken_and_well_when_it_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
     for broken, status in ((True, 1), (False, 0)):
         backend = Recorder("GPU_ATTN", probe=Probe(False, reason="no luck", remedy="Do this", broken=broken))
-        monkeypatch.setattr("fastvideo_core.cli.doctor.load_plugins", lambda backend=backend: plugins_with(backend))
+        monkeypatch.setattr("fastvideo_core.cli.doctor.discovered", lambda backend=backend: plugins_with(backend))
         done = invoke("doctor")
         assert done.exit_code == status
         assert "GPU_ATTN (acme 1.0) cannot run here: no luck. Do this" in done.stdout

@@ -44,7 +44,7 @@ def tunable(monkeypatch: pytest.MonkeyPatch) -> Tunable:
     """Found everywhere as if it was installed."""
     backend = Tunable("TUNABLE")
     found = Plugins([*load_plugins().all, Plugin("test", "acme", "1.0", backends=[backend])])
-    for module in ("engine.attachment", "app.generator", "discovery.plugins", "cli.doctor"):
+    for module in ("engine.attachment", "app.generator", "discovery.plugins", "cli.output"):
         monkeypatch.setattr(f"fastvideo_core.{module}.load_plugins", lambda: found)
     return backend
 

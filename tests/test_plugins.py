@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -141,10 +143,31 @@ def test_an_import_that_does_not_end_is_not_waited_for(site: Site, monkeypatch: 
 
 
 def test_what_a_plugin_prints_is_no_output(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    from fastvideo_core.cli import fv
+
     site.add("acme-chatty", "print('hello')\n" + GOOD.replace("return [Double()]", "print('there'); return [Double()]"))
-    assert site.load("acme-chatty").status == "loaded"
+    fv.main(["plugins", "--json"], standalone_mode=False)
     captured = capsys.readouterr()
-    assert (captured.out, captured.err.split()) == ("", ["hello", "there"])
+    assert "acme-chatty" in [plugin["distribution"] for plugin in json.loads(captured.out)]
+    assert captured.err.split() == ["hello", "there"]
+
+
+def test_loading_in_threads_redirects_nothing(site: Site) -> None:
+    site.add("acme-good", GOOD)
+    output, seen = sys.stdout, set[int]()
+
+    def load() -> None:
+        for _ in range(5):
+            load_plugins()
+            seen.add(id(sys.stdout))
+
+    threads = [threading.Thread(target=load) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        seen.add(id(sys.stdout))
+        thread.join()
+    assert seen == {id(output)}
 
 
 def test_a_thousand_backends_are_listed(site: Site) -> None:

@@ -9,8 +9,9 @@ import click
 from fastvideo_core.cli.bench import bench_command
 from fastvideo_core.cli.doctor import doctor_command
 from fastvideo_core.cli.generate import generate_command
+from fastvideo_core.cli.output import discovered
 from fastvideo_core.cli.plugins import plugins_command
-from fastvideo_core.discovery.plugins import load_plugins, own_version
+from fastvideo_core.discovery.plugins import own_version
 from fastvideo_core.errors import FastVideoError
 
 
@@ -38,7 +39,7 @@ class _Fv(click.Group):
         if self._complete:
             return
         self._complete = True
-        found = load_plugins()
+        found = discovered()
         known_broken = set(map(id, found.broken))
         found.register_commands(self)
         for plugin in found.broken:

@@ -11,10 +11,11 @@ from typing import TypeAlias
 
 import click
 
+from fastvideo_core.cli.output import discovered
 from fastvideo_core.contract.attention import AttentionBackend, Probe
 from fastvideo_core.contract.settings import as_text
 from fastvideo_core.discovery.environment import VARIABLES, normalize_plugin_name, read_settings
-from fastvideo_core.discovery.plugins import Plugin, Plugins, load_plugins, own_version
+from fastvideo_core.discovery.plugins import Plugin, Plugins, own_version
 from fastvideo_core.engine.attention.choice import file_of_environment, requested_backend
 from fastvideo_core.engine.attention.resolve import probe_of
 from fastvideo_core.engine.caching.choice import defaults_of
@@ -31,7 +32,7 @@ def doctor_command() -> None:
 
     A backend whose kernel is merely not there is no fault.
     """
-    found = load_plugins()
+    found = discovered()
     click.echo(f"fastvideo-core {own_version()}, Python {sys.version.split()[0]}")
     probes = [(backend, plugin, _probed(backend)) for plugin in found.loaded for backend in plugin.backends]
     for line in (*_versions(), *_devices(), *_settings(found), *_backends(found, probes), *_policies(found)):

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from fastvideo_core.cli.options import only_given, sampling_options, settings_option, split_settings
+from fastvideo_core.cli.output import discovered, own_output
 
 DEFAULT_MODEL = "shapes"
 
@@ -47,12 +48,11 @@ def generate_command(
     from fastvideo_core.app.output import prepare_folder
     from fastvideo_core.app.sampling import SamplingParam, check_prompt
     from fastvideo_core.contract.settings import MAIN_SETTING, GivenValue
-    from fastvideo_core.discovery.plugins import load_plugins
     from fastvideo_core.engine.attention.choice import requested_backend
     from fastvideo_core.engine.caching.choice import check_policy, read_value, requested_policy
 
     check_prompt(prompt)
-    plugins = load_plugins()
+    plugins = discovered()
     info = read_model(plugins, model)
     given = only_given(overrides)
     params = SamplingParam.from_preset(info.preset).with_overrides(**given)
@@ -66,14 +66,17 @@ def generate_command(
 
     from fastvideo_core.app.generator import VideoGenerator
 
-    with VideoGenerator.from_pretrained(
-        model,
-        attention_backend=attention_backend,
-        attention_config=for_backend,
-        device=device,
-        dtype=dtype,
-        compile=compile,
-    ) as generator:
+    with (
+        own_output(),
+        VideoGenerator.from_pretrained(
+            model,
+            attention_backend=attention_backend,
+            attention_config=for_backend,
+            device=device,
+            dtype=dtype,
+            compile=compile,
+        ) as generator,
+    ):
         result = generator.generate_video(prompt, params, cache=cache, cache_config=cache_config)
     if as_json:
         files = {"video_path": result.video_path, "receipt_path": result.receipt_path, "sheet_path": result.sheet_path}

@@ -11,8 +11,9 @@ from string import Template
 
 import click
 
+from fastvideo_core.cli.output import discovered
 from fastvideo_core.contract.hookspecs import API_VERSION
-from fastvideo_core.discovery.plugins import CORE_DISTRIBUTION, Plugins, load_plugins, own_version
+from fastvideo_core.discovery.plugins import CORE_DISTRIBUTION, Plugins, own_version
 from fastvideo_core.errors import InputError, OutputError
 
 _KINDS = {
@@ -54,7 +55,7 @@ class Names:
 )
 def new_command(distribution: str, kind: str, into: Path) -> None:
     """Make a folder DISTRIBUTION, such as fv-mykernel, with a complete plugin of pure torch and its tests."""
-    names = check_name(distribution, load_plugins())
+    names = check_name(distribution, discovered())
     folder = into / names.distribution
     write_plugin(names, kind, folder)
     variable = _KINDS[kind][1]

@@ -7,7 +7,8 @@ import json
 import click
 
 from fastvideo_core.cli.new_plugin import new_command
-from fastvideo_core.discovery.plugins import Plugin, load_plugins
+from fastvideo_core.cli.output import discovered
+from fastvideo_core.discovery.plugins import Plugin
 
 
 @click.group("plugins", invoke_without_command=True)
@@ -17,7 +18,7 @@ def plugins_command(context: click.Context, as_json: bool) -> None:
     """List every plugin that is installed: where it comes from, what it provides, and what is wrong with it."""
     if context.invoked_subcommand:
         return
-    found = load_plugins().all
+    found = discovered().all
     if as_json:
         click.echo(json.dumps([_as_dict(plugin) for plugin in found], indent=2))
         return

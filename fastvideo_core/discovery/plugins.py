@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
 from types import ModuleType
@@ -64,7 +65,7 @@ class Plugin:
     @property
     def label(self) -> str:
         """Distribution and version, as messages name it."""
-        return f"{self.distribution} {self.version}"
+        return f"{self.distribution} {self.version}".strip()
 
     @property
     def provides(self) -> list[str]:
@@ -99,6 +100,15 @@ class Plugins:
     @property
     def broken(self) -> list[Plugin]:
         return [plugin for plugin in self.all if plugin.status == "broken"]
+
+    def with_backend(self, backend: AttentionBackend, provider: str) -> Plugins:
+        """These and a backend that nothing has to be installed for, in the place of any other of its name."""
+        own = Plugin(provider, provider, "", backends=[backend])
+        others = [
+            replace(plugin, backends=[one for one in plugin.backends if one.name != backend.name])
+            for plugin in self.all
+        ]
+        return Plugins([*others, own])
 
     def backend_names(self) -> list[str]:
         """Names of all installed attention backends, sorted."""
@@ -158,8 +168,16 @@ def _only(kind: str, name: str, found: list[tuple[Any, Plugin]]) -> tuple[Any, P
     return found[0]
 
 
+_loading = threading.Lock()
+
+
 def load_plugins() -> Plugins:
-    """Discover and load every plugin that is installed now and not switched off."""
+    """Discover and load every plugin that is installed now and not switched off; in one thread at a time."""
+    with _loading:
+        return _load_all()
+
+
+def _load_all() -> Plugins:
     version_here = own_version()
     own = [Plugin(name, CORE_DISTRIBUTION, version_here) for name in BUILTIN]
     for plugin in own:

@@ -1,11 +1,9 @@
-"""Load a plugin without waiting for it for ever, and without letting it write where output is expected."""
+"""Load a plugin without waiting for it for ever."""
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Callable, Hashable
-from contextlib import redirect_stdout
 from copy import copy
 from typing import TYPE_CHECKING
 
@@ -21,8 +19,7 @@ _stuck: set[Hashable] = set()
 def load_within(seconds: float, plugin: Plugin, load: Callable[[Plugin], None], what: Hashable) -> Plugin:
     """The plugin with what `load` makes of it: loaded, or broken if that raises or does not end in time.
 
-    It is loaded in a thread of its own, which is left to itself when the time is up. What it prints goes to the error
-    branch.
+    It is loaded in a thread of its own, which is left to itself when the time is up.
     """
     loading, failure = copy(plugin), list[BaseException]()
 
@@ -35,9 +32,8 @@ def load_within(seconds: float, plugin: Plugin, load: Callable[[Plugin], None], 
     if what in _stuck:
         return _broken(plugin, _too_slow(seconds))
     thread = threading.Thread(target=run, daemon=True)
-    with redirect_stdout(sys.stderr):
-        thread.start()
-        thread.join(seconds)
+    thread.start()
+    thread.join(seconds)
     if thread.is_alive():
         _stuck.add(what)
         return _broken(plugin, _too_slow(seconds))

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import torch
 
+from fastvideo_core.contract.attention import AttentionBackend
 from fastvideo_core.contract.caching import CachePolicy
 from fastvideo_core.contract.observing import Generation
 from fastvideo_core.contract.receipt import Receipt
@@ -37,7 +38,7 @@ from fastvideo_core.errors import AttachError
 def attach(
     pipe: Any,
     *,
-    attention_backend: str | None = None,
+    attention_backend: str | AttentionBackend | None = None,
     attention_config: Config = None,
     cache: str | CachePolicy | None = None,
     cache_config: Mapping[str, Any] | None = None,
@@ -50,7 +51,8 @@ def attach(
 
     Args:
         pipe: a supported pipeline, loaded and on the device and in the dtype it will run with.
-        attention_backend: a name; default: FASTVIDEO_ATTENTION_BACKEND, else the fastest lossless one that fits.
+        attention_backend: a name, or an object; default: FASTVIDEO_ATTENTION_BACKEND, else the fastest lossless one
+            that fits.
         attention_config: settings of the backend by name, or a file for its main one; default: its own variables of
             the environment and FASTVIDEO_ATTENTION_CONFIG, else its defaults.
         cache: a caching policy: NAME, NAME@VALUE, NAME@VALUE:SETTING=VALUE, "none", or an object; default:
@@ -85,7 +87,7 @@ class Attachment:
     def __init__(
         self,
         pipe: Any,
-        attention_backend: str | None,
+        attention_backend: str | AttentionBackend | None,
         attention_config: Config,
         cache: str | CachePolicy | None,
         cache_config: Mapping[str, Any] | None,
