@@ -10,6 +10,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import wraps
 from importlib import import_module
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from typing import TYPE_CHECKING, Any
@@ -55,9 +56,13 @@ class Kernel:
                 return found
         return None
 
-    def probe(self) -> Probe:
-        """Whether it can be used here: the GPU, its metadata, then its import. Never raises."""
-        if problem := self._device_problem():
+    def probe(self, device: str = "cuda") -> Probe:
+        """Whether it can be used here: the GPU, its metadata, then its import. Never raises.
+
+        Args:
+            device: a torch device, such as "cuda:1"; "cuda", or one that is no CUDA device, is the current CUDA device.
+        """
+        if problem := self._device_problem(device):
             return problem
         found = self.installed()
         if found is None:
@@ -72,8 +77,8 @@ class Kernel:
         return Probe(True, kernel=path, version=found.version)
 
     def load(self) -> Callable[..., Any]:
-        """The function itself; raises ImportError if it cannot be had."""
-        return self._import()[1]
+        """The function, called on the GPU of its first argument, a tensor; raises ImportError if it cannot be had."""
+        return _on_its_device(self._import()[1])
 
     def _import(self) -> tuple[str, Callable[..., Any]]:
         errors: list[Exception] = []
@@ -91,17 +96,18 @@ class Kernel:
         telling = [error for error in errors if not isinstance(error, ModuleNotFoundError)]
         raise ImportError(str((telling or errors)[0])) from (telling or errors)[0]
 
-    def _device_problem(self) -> Probe | None:
+    def _device_problem(self, device: str) -> Probe | None:
         import torch
 
-        if not torch.cuda.is_available():
-            reason = f"{self.title} needs an NVIDIA GPU, torch {torch.__version__} sees none"
+        if problem := _no_nvidia_gpu(device):
+            reason = f"{self.title} needs an NVIDIA GPU, {problem}"
             return Probe(False, reason=reason, remedy="Use another backend, or a torch and a driver with CUDA")
-        major, minor = torch.cuda.get_device_capability()
+        major, minor = torch.cuda.get_device_capability(_cuda_device(device))
         if major in self.generations:
             return None
         takes = ", ".join(f"{generation}.x" for generation in sorted(self.generations))
-        reason = f"{self.title} runs on compute capability {takes}; {torch.cuda.get_device_name()} has {major}.{minor}"
+        name = torch.cuda.get_device_name(_cuda_device(device))
+        reason = f"{self.title} runs on compute capability {takes}; {name} has {major}.{minor}"
         return Probe(False, reason=reason, remedy="Use another backend")
 
     def _does_not_load(self, found: Distribution, error: Exception) -> Probe:
@@ -124,11 +130,45 @@ def _built_for(found: Distribution) -> str:
     return f"torch {number}" if number else "another torch (its version does not say which)"
 
 
-def gpu_generation() -> int | None:
-    """The major compute capability of the GPU (8: Ampere and Ada, 9: Hopper, from 10: Blackwell); None without one."""
+def _on_its_device(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function with its first argument's GPU as the current one, where Triton and CuTe launch kernels."""
     import torch
 
-    return torch.cuda.get_device_capability()[0] if torch.cuda.is_available() else None
+    @wraps(function)
+    def call(tensor: torch.Tensor, *arguments: Any, **options: Any) -> Any:
+        with torch.cuda.device_of(tensor):  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            return function(tensor, *arguments, **options)
+
+    return call
+
+
+def _cuda_device(device: str) -> str:
+    """The device itself if it is a CUDA device, else the current CUDA device."""
+    return device if device.partition(":")[0] == "cuda" else "cuda"
+
+
+def _no_nvidia_gpu(device: str) -> str | None:
+    """Why there is no NVIDIA GPU that goes by this name, or None if there is one."""
+    import torch
+
+    if torch.version.hip:
+        return f"torch {torch.__version__} is built for AMD GPUs (ROCm {torch.version.hip})"
+    if not torch.cuda.is_available():
+        return f"torch {torch.__version__} sees none"
+    index = torch.device(_cuda_device(device)).index
+    if index is not None and index >= torch.cuda.device_count():
+        return f"torch {torch.__version__} sees {torch.cuda.device_count()} and no {device}"
+    return None
+
+
+def gpu_generation(device: str = "cuda") -> int | None:
+    """The major compute capability of an NVIDIA GPU: 8 for Ampere and Ada, 9 for Hopper, from 10 on for Blackwell.
+
+    None if there is none. `device` is as for `Kernel.probe`.
+    """
+    import torch
+
+    return None if _no_nvidia_gpu(device) else torch.cuda.get_device_capability(_cuda_device(device))[0]
 
 
 def cpp_compiler() -> str | None:
@@ -139,27 +179,33 @@ def cpp_compiler() -> str | None:
 
 
 def with_plain_strides(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor itself if its last axis is dense and all others are strided by 16 bytes or multiples; else a copy.
+    """The tensor itself if it begins at a multiple of 16 bytes, its last axis is dense and all others are strided by 16
+    bytes or multiples; else a copy.
 
     What kernels that load with TMA or in vectors of 16 bytes ask of (batch, tokens, heads, head_dim) inputs.
     """
+    import torch
+
     unit = 16 // tensor.element_size()
     strides = [stride for stride, size in zip(tensor.stride()[:-1], tensor.shape[:-1], strict=True) if size > 1]
-    if tensor.stride(-1) == 1 and all(stride > 0 and stride % unit == 0 for stride in strides):
+    aligned = tensor.data_ptr() % 16 == 0
+    if aligned and tensor.stride(-1) == 1 and all(stride > 0 and stride % unit == 0 for stride in strides):
         return tensor
-    return tensor.contiguous()
+    # `contiguous` would return a tensor that is dense and begins at the wrong place as it is.
+    return tensor.clone(memory_format=torch.contiguous_format)
 
 
-def first_that_runs(kernels: Iterable[Kernel]) -> tuple[Kernel, Probe]:
+def first_that_runs(kernels: Iterable[Kernel], device: str = "cuda") -> tuple[Kernel, Probe]:
     """The first kernel that can be used and its probe; if there is none, the first, and why none of them can.
 
-    The remedy is that of an installed kernel that is broken, else of the first that can run on this GPU.
+    The remedy is that of an installed kernel that is broken, else of the first that can run on this GPU. `device` is as
+    for `Kernel.probe`.
     """
-    probes = [(kernel, kernel.probe()) for kernel in kernels]
+    probes = [(kernel, kernel.probe(device)) for kernel in kernels]
     for kernel, probe in probes:
         if probe.available:
             return kernel, probe
-    generation = gpu_generation()
+    generation = gpu_generation(device)
     if generation is None:
         return probes[0]
     telling = [probe for _, probe in probes if probe.broken] or [

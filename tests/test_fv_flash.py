@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from fv_flash import FlashAttention
 
 from fastvideo_core import AttentionCall, Need, Role
 from fastvideo_core.discovery.plugins import load_plugins
-from fastvideo_core.engine.attention.resolve import resolve
+from fastvideo_core.engine.attention.resolve import mismatch, resolve
 from fastvideo_core.errors import BackendMismatchError, BackendUnavailableError, InputError
 from fastvideo_core.testing import AttentionBackendSuite
 from fastvideo_core.testing.cases import Inputs, exact_attention
@@ -30,16 +31,30 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
         yield site
 
 
+MODULES = {"2": "flash_attn", "3": "flash_attn_3.flash_attn_interface", "4": "flash_attn.cute"}
+
+
 @pytest.mark.parametrize(
     ("capability", "installed", "chosen"),
     [
-        ((9, 0), "234", "flash_attn_3.flash_attn_interface.flash_attn_func"),
-        ((9, 0), "24", "flash_attn.cute.flash_attn_func"),
-        ((9, 0), "2", "flash_attn.flash_attn_func"),
-        ((8, 0), "234", "flash_attn.flash_attn_func"),
-        ((8, 9), "34", "flash_attn.cute.flash_attn_func"),
-        ((10, 0), "24", "flash_attn.cute.flash_attn_func"),
-        ((12, 0), "2", "flash_attn.flash_attn_func"),
+        ((7, 5), "234", ""),
+        ((8, 0), "234", "2"),
+        ((8, 0), "34", "4"),
+        ((8, 0), "3", ""),
+        ((8, 9), "24", "2"),
+        ((8, 9), "34", "4"),
+        ((9, 0), "234", "3"),
+        ((9, 0), "23", "3"),
+        ((9, 0), "24", "4"),
+        ((9, 0), "2", "2"),
+        ((10, 0), "234", "4"),
+        ((10, 0), "23", "2"),
+        ((10, 0), "3", ""),
+        ((11, 0), "234", "4"),
+        ((11, 0), "23", ""),
+        ((12, 0), "234", "4"),
+        ((12, 0), "23", "2"),
+        ((12, 0), "3", ""),
     ],
 )
 def test_the_best_version_that_is_installed(
@@ -48,7 +63,31 @@ def test_the_best_version_that_is_installed(
     pretend_gpu(monkeypatch, capability)
     site.install_flash(*installed)
     probe = FlashAttention().probe()
-    assert (probe.available, probe.kernel) == (True, chosen)
+    assert (probe.available, probe.kernel) == (
+        bool(chosen),
+        f"{MODULES[chosen]}.flash_attn_func" if chosen else "",
+    )
+
+
+def test_each_gpu_has_its_own_version(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend_gpu(monkeypatch, (9, 0), (8, 0), (10, 0))
+    site.install_flash("2", "3", "4")
+    backend = FlashAttention()
+    for device, version, largest in (("cuda:0", "3", 256), ("cuda:1", "2", 256), ("cuda:2", "4", 128)) * 2:
+        backend.device = device
+        assert backend.probe().kernel == f"{MODULES[version]}.flash_attn_func"
+        assert max(backend.capabilities.head_dims or ()) == largest
+    resolution = resolve(load_plugins(), "FLASH_ATTN", "a test", [replace(NEED, device="cuda:1")])[Role.SELF]
+    assert resolution.probe.kernel == "flash_attn.flash_attn_func"
+
+
+def test_settings_that_are_given_later_count(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend_gpu(monkeypatch, (9, 0))
+    site.install_flash("2", "3")
+    backend = FlashAttention()
+    assert backend.probe().kernel == "flash_attn_3.flash_attn_interface.flash_attn_func"
+    backend.take_settings({"version": 2})
+    assert backend.probe().kernel == "flash_attn.flash_attn_func"
 
 
 @pytest.mark.parametrize("version", ["2", "3", "4"])
@@ -69,12 +108,17 @@ def test_any_one_alone_is_enough_and_is_called_by_its_own_names(
 @pytest.mark.parametrize(
     ("capability", "installed", "backend"),
     [
-        ((9, 0), "2", "TORCH_SDPA"),
-        ((9, 0), "4", "FLASH_ATTN"),
-        ((9, 0), "3", "FLASH_ATTN"),
-        ((8, 0), "2", "FLASH_ATTN"),
-        ((8, 0), "", "TORCH_SDPA"),
         ((7, 5), "24", "TORCH_SDPA"),
+        ((8, 0), "", "TORCH_SDPA"),
+        ((8, 0), "2", "FLASH_ATTN"),
+        ((8, 9), "4", "FLASH_ATTN"),
+        ((9, 0), "2", "TORCH_SDPA"),
+        ((9, 0), "3", "FLASH_ATTN"),
+        ((9, 0), "4", "FLASH_ATTN"),
+        ((10, 0), "2", "TORCH_SDPA"),
+        ((10, 0), "4", "FLASH_ATTN"),
+        ((12, 0), "2", "TORCH_SDPA"),
+        ((12, 0), "24", "FLASH_ATTN"),
     ],
 )
 def test_automatic_takes_it_where_it_is_faster(
@@ -142,11 +186,37 @@ def test_a_model_that_does_not_fit(site: Site, monkeypatch: pytest.MonkeyPatch, 
     assert resolution.reason.startswith("FASTVIDEO_ATTENTION_FALLBACK, because FLASH_ATTN (from a test) does not fit")
 
 
-def test_head_sizes_of_version_4_beyond_hopper(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    site.install_flash("4")
-    for capability, largest in (((9, 0), 256), ((10, 0), 128)):
-        pretend_gpu(monkeypatch, capability)
-        assert max(FlashAttention().capabilities.head_dims or ()) == largest
+@pytest.mark.parametrize(
+    ("capability", "version", "fits", "too_large"),
+    [
+        ((8, 0), "2", [8, 64, 80, 128, 256], [264]),
+        ((9, 0), "2", [8, 256], [264]),
+        ((9, 0), "3", [8, 64, 80, 128, 256], [264]),
+        ((10, 0), "2", [8, 256], [264]),
+        ((8, 0), "4", [8, 64, 80, 128], [136, 256]),
+        ((9, 0), "4", [8, 64, 80, 128, 192, 256], [264]),
+        ((10, 0), "4", [8, 128], [136, 256]),
+        ((12, 0), "4", [8, 128], [136, 256]),
+    ],
+)
+def test_head_sizes_and_dtypes(
+    site: Site,
+    monkeypatch: pytest.MonkeyPatch,
+    capability: tuple[int, int],
+    version: str,
+    fits: list[int],
+    too_large: list[int],
+) -> None:
+    pretend_gpu(monkeypatch, capability)
+    site.install_flash(version)
+    backend = FlashAttention()
+    for head_dim in fits:
+        for dtype in ("bfloat16", "float16"):
+            assert mismatch(backend, Need(Role.JOINT, head_dim, dtype, "cuda:0")) is None
+        for dtype in ("float32", "float64"):
+            assert mismatch(backend, Need(Role.JOINT, head_dim, dtype, "cuda:0"))
+    for head_dim in (*too_large, 4, 12, 20, 100):
+        assert mismatch(backend, Need(Role.JOINT, head_dim, "bfloat16", "cuda:0"))
 
 
 def test_a_gpu_that_is_too_old_is_named(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

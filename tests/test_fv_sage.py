@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,9 @@ import torch
 from fv_sage import SageAttention
 from fv_sage.guard import FiniteGuard
 
-from fastvideo_core import AttentionCall, AttentionFunction, Need, Role, attach
+from fastvideo_core import AttentionCall, AttentionFunction, Need, Role, Run, attach
 from fastvideo_core.discovery.plugins import load_plugins
-from fastvideo_core.engine.attention.resolve import resolve
+from fastvideo_core.engine.attention.resolve import mismatch, resolve
 from fastvideo_core.errors import BackendMismatchError, BackendOutputError, BackendUnavailableError, InputError
 from fastvideo_core.testing import AttentionBackendSuite
 from fastvideo_core.testing.cases import Inputs, exact_attention
@@ -50,51 +52,108 @@ def test_cross_attention_stays_exact_unless_asked_otherwise(site: Site, monkeypa
         chosen()
 
 
-def test_it_is_never_chosen_unasked(site: Site) -> None:
+def test_it_is_never_chosen_nor_imported_unasked(site: Site) -> None:
     site.install("sageattention", "1.0.6", "sageattention", SAGE)
     assert chosen(None) == {"SELF": "TORCH_SDPA", "CROSS": "TORCH_SDPA"}
+    assert "sageattention" not in sys.modules
+    assert chosen()["SELF"] == "SAGE_ATTN"
+    assert "sageattention" in sys.modules
+
+
+PACKAGES = {
+    "1": ("sageattention", "1.0.6", SAGE_1),
+    "2": ("sageattention", "2.2.0", SAGE),
+    "3": ("sageattn3", "1.0.0", SAGE_3),
+}
+FUNCTIONS = {"sageattention": "sageattention.sageattn", "sageattn3": "sageattn3.sageattn3_blackwell"}
+
+
+def install(site: Site, versions: str) -> None:
+    for version in versions:
+        package, number, source = PACKAGES[version]
+        site.install(package, number, package, source)
 
 
 @pytest.mark.parametrize(
-    ("capability", "installed", "kernel"),
+    ("capability", "installed", "chosen"),
     [
-        ((9, 0), [("sageattention", "2.2.0")], "sageattention.sageattn"),
-        ((8, 0), [("sageattention", "1.0.6"), ("sageattn3", "1.0.0")], "sageattention.sageattn"),
-        ((12, 0), [("sageattention", "2.2.0"), ("sageattn3", "1.0.0")], "sageattn3.sageattn3_blackwell"),
-        ((12, 0), [("sageattention", "2.2.0")], "sageattention.sageattn"),
+        ((7, 5), "13", ""),
+        ((8, 0), "13", "1"),
+        ((8, 9), "23", "2"),
+        ((8, 0), "3", ""),
+        ((9, 0), "1", "1"),
+        ((9, 0), "23", "2"),
+        ((9, 0), "3", ""),
+        ((10, 0), "13", "3"),
+        ((10, 0), "1", "1"),
+        ((10, 0), "2", ""),
+        ((11, 0), "13", ""),
+        ((11, 0), "23", ""),
+        ((12, 0), "23", "3"),
+        ((12, 0), "2", "2"),
+        ((12, 0), "1", "1"),
     ],
 )
 def test_the_newest_version_that_runs_here(
-    site: Site, monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], installed: Any, kernel: str
+    site: Site, monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], installed: str, chosen: str
 ) -> None:
     pretend_gpu(monkeypatch, capability)
-    for name, version in installed:
-        site.install(name, version, name, SAGE if name == "sageattention" else SAGE_3)
+    install(site, installed)
     probe = SageAttention().probe()
-    assert (probe.available, probe.kernel, probe.version) == (
-        True,
-        kernel,
-        installed[-1][1] if "3" in kernel else installed[0][1],
-    )
+    package, version, _ = PACKAGES.get(chosen, ("", "", ""))
+    assert (probe.available, probe.kernel, probe.version) == (bool(chosen), FUNCTIONS.get(package, ""), version)
+
+
+def test_each_gpu_has_its_own_version(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend_gpu(monkeypatch, (9, 0), (12, 0))
+    install(site, "23")
+    backend = SageAttention()
+    for device, version, tolerance in (("cuda:0", "2.2.0", 0.05), ("cuda:1", "1.0.0", 0.25)) * 2:
+        backend.device = device
+        assert backend.probe().version == version
+        assert backend.capabilities.tolerance == tolerance
 
 
 @pytest.mark.parametrize(
-    ("package", "version", "source"),
-    [("sageattention", "1.0.6", SAGE_1), ("sageattention", "2.2.0", SAGE), ("sageattn3", "1.0.0", SAGE_3)],
+    ("version", "fits", "others", "tolerance"),
+    [
+        ("1", [64, 96, 128], [8, 32, 56, 72, 80, 104, 120, 136, 192, 256], 0.05),
+        ("2", [8, 32, 64, 72, 80, 96, 120, 128], [4, 20, 68, 100, 136, 256], 0.05),
+        ("3", [64, 128], [8, 32, 80, 96, 136, 256], 0.25),
+    ],
 )
-@pytest.mark.parametrize("scale", [None, 0.3])
-def test_the_scale_reaches_the_kernel(
-    site: Site, monkeypatch: pytest.MonkeyPatch, package: str, version: str, source: str, scale: float | None
+def test_head_sizes_dtypes_and_tolerance(
+    site: Site, monkeypatch: pytest.MonkeyPatch, version: str, fits: list[int], others: list[int], tolerance: float
 ) -> None:
     pretend_gpu(monkeypatch, (12, 0))
-    site.install(package, version, package, source)
+    install(site, version)
+    backend = SageAttention()
+    for head_dim in fits:
+        for dtype, taken in (("bfloat16", True), ("float16", True), ("float32", False)):
+            assert (mismatch(backend, Need(Role.SELF, head_dim, dtype, "cuda:0")) is None) == taken
+    for head_dim in others:
+        assert mismatch(backend, Need(Role.SELF, head_dim, "bfloat16", "cuda:0"))
+    assert (backend.capabilities.lossless, backend.capabilities.tolerance) == (False, tolerance)
+
+
+@pytest.mark.parametrize("version", PACKAGES)
+@pytest.mark.parametrize("scale", [None, 0.3])
+@pytest.mark.parametrize("heads", [1, 4])
+def test_attention_at_the_scale_that_was_asked_for_and_inputs_left_alone(
+    site: Site, monkeypatch: pytest.MonkeyPatch, version: str, scale: float | None, heads: int
+) -> None:
+    """Versions 1 and 3 write to the keys that they are given; those of one head lie in memory as they want them."""
+    pretend_gpu(monkeypatch, (12, 0))
+    install(site, version)
     attend = SageAttention().load()
     torch.manual_seed(0)
-    q, k, v = (torch.randn(2, tokens, 4, 64) for tokens in (5, 7, 7))
+    q, k, v = (torch.randn(2, tokens, heads, 64) for tokens in (5, 7, 7))
+    before = [x.clone() for x in (q, k, v)]
     expected = exact_attention(Inputs(q, k, v, None), scale).float()
     torch.testing.assert_close(attend(q, k, v, AttentionCall(Role.SELF, scale=scale)), expected)
     strided = torch.stack((q, q), dim=-1)[..., 0]
     torch.testing.assert_close(attend(strided, k, v, AttentionCall(Role.SELF, scale=scale)), expected)
+    assert all(torch.equal(x, old) for x, old in zip((q, k, v), before, strict=True))
 
 
 @pytest.mark.parametrize("keys", [1, 63, 64, 100, 8192])
@@ -166,6 +225,9 @@ class Poisoned(Recorder):
 
         return self.guard.watch(attend)
 
+    def start_run(self, run: Run) -> None:
+        self.guard.start()
+
     def finish_run(self) -> None:
         self.guard.finish()
 
@@ -201,7 +263,7 @@ def test_the_guard_sees_the_last_call_of_a_run(wan_pipeline: Any, monkeypatch: p
 
 @pytest.mark.parametrize(("value", "guarded"), [("", True), ("1", True), ("0", False)])
 def test_the_guard_can_be_switched_off(site: Site, monkeypatch: pytest.MonkeyPatch, value: str, guarded: bool) -> None:
-    source = SAGE.replace("return sdpa(", "return float('nan') * sdpa(")
+    source = SAGE_1.replace("return sdpa(", "return float('nan') * sdpa(")
     site.install("sageattention", "1.0.6", "sageattention", source)
     monkeypatch.setenv("FASTVIDEO_SAGE_GUARD", value)
     backend = SageAttention()
@@ -212,3 +274,54 @@ def test_the_guard_can_be_switched_off(site: Site, monkeypatch: pytest.MonkeyPat
             backend.finish_run()
     else:
         backend.finish_run()
+
+
+def guarded_calls(*outputs: torch.Tensor, guard: FiniteGuard | None = None) -> FiniteGuard:
+    """A guard that has seen these outputs, each in a step of its own."""
+    guard = guard or FiniteGuard("TEST")
+    given = iter(outputs)
+    attend = guard.watch(lambda query, key, value, call: next(given))
+    for step, output in enumerate(outputs):
+        assert attend(output, output, output, AttentionCall(Role.SELF, 3, step, len(outputs), "cond")) is output
+    return guard
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("place", [0, 1, 777, 1023])
+def test_the_guard_notices_one_number_that_is_not_finite(dtype: torch.dtype, value: float, place: int) -> None:
+    bad = torch.ones(1024, dtype=dtype)
+    bad[place] = value
+    good = torch.ones(1, 8, 2, 64, dtype=dtype)
+    with pytest.raises(BackendOutputError, match=r"TEST .* layer 3 of SELF attention, step 1, .* \(1 of 1 calls"):
+        guarded_calls(good, bad.view(1, 8, 2, 64)).finish()
+    with pytest.raises(BackendOutputError, match="step 0"):
+        guarded_calls(bad.view(1, 8, 2, 64), good)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_guard_takes_the_largest_finite_numbers(dtype: torch.dtype, sign: int) -> None:
+    """A float32 sum of two of bfloat16's is infinity; a largest and a smallest of them add up to 0."""
+    output = torch.full((1, 8, 2, 64), sign * torch.finfo(dtype).max, dtype=dtype)
+    guarded_calls(output, output).finish()
+
+
+def test_the_guard_notices_infinities_that_cancel_out() -> None:
+    output = torch.tensor([math.inf, -math.inf]).view(1, 1, 1, 2)
+    with pytest.raises(BackendOutputError):
+        guarded_calls(output).finish()
+
+
+def test_a_run_that_was_broken_off_in_its_first_step_is_not_told_of_in_the_next() -> None:
+    bad, good = torch.full((1, 1, 1, 8), math.nan), torch.zeros(1, 1, 1, 8)
+    guard = guarded_calls(bad)
+    guard.start()
+    guarded_calls(good, good, guard=guard).finish()
+
+
+def test_a_guard_that_is_finished_has_nothing_left() -> None:
+    guard = guarded_calls(torch.full((1, 1, 1, 8), math.nan))
+    with pytest.raises(BackendOutputError):
+        guard.finish()
+    guard.finish()

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from importlib.metadata import version
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
 from fv_sta.backend import SlidingTileAttention
-from fv_sta.kernels import KERNELS
+from fv_sta.kernels import KERNELS, fa4
+from fv_sta.observer import OBSERVER, Observer
 from fv_sta.sparse import Sparse
 from fv_sta.strategy import Table
 from fv_sta.tiles import BLOCK, Tiling, Triple, tiling_for
@@ -18,11 +20,17 @@ from fv_sta.windows import block_lists, dense_mask, effective, visible_on_axis
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastvideo_core import AttentionCall, Capabilities, Role, TokenLayout, attach
+from fastvideo_core import AttentionCall, Capabilities, KernelUsed, Probe, Role, Run, TokenLayout, attach
 from fastvideo_core.errors import BackendMismatchError, BackendUnavailableError, InputError
 from fastvideo_core.testing import AttentionBackendSuite
 from fastvideo_core.testing.cases import Case, Inputs, exact_attention, relative_error
-from tests.support.models import build_hunyuan_pipeline, build_ltx_pipeline, build_wan_pipeline, run
+from tests.support.models import (
+    build_cogvideox_pipeline,
+    build_hunyuan_pipeline,
+    build_ltx_pipeline,
+    build_wan_pipeline,
+    run,
+)
 
 LARGE: dict[str, Any] = {"height": 160, "width": 208}
 """A 3x10x13 grid of tokens."""
@@ -286,37 +294,164 @@ def test_a_kernel_that_was_asked_for_and_is_not_there(
 CANVAS = Tiling((30, 48, 80), (6, 8, 8))
 
 
+RAGGED_CANVAS = Tiling((21, 30, 52), (6, 8, 8))
+
+
+def sparse(tiling: Tiling = CANVAS, *windows: Triple, text: tuple[int, int] = (0, 0)) -> Sparse:
+    return Sparse(tiling, windows or ((3, 3, 3),), *text, None)
+
+
 @pytest.mark.parametrize(
-    ("name", "sparse", "head_dim", "dtype", "message"),
+    ("sparse", "head_dim", "dtype", "device", "message"),
     [
-        ("fa4", Sparse(CANVAS, ((3, 3, 3),), 256, 37, None), 128, "bfloat16", None),
-        ("fa4", Sparse(CANVAS, ((3, 3, 3),), 0, 0, None), 128, "float32", "not float32 on cuda"),
-        ("fa4", Sparse(CANVAS, ((3, 3, 3),), 0, 0, None), 256, "bfloat16", "head sizes from 64 to 128, not 256"),
-        ("fa4", Sparse(Tiling((21, 30, 52), (6, 8, 8)), ((3, 3, 3),), 0, 0, None), 128, "bfloat16", "whole blocks"),
-        ("st_attn", Sparse(CANVAS, ((3, 3, 3), (5, 6, 1)), 256, 37, None), 128, "bfloat16", None),
-        ("st_attn", Sparse(CANVAS, ((3, 3, 3),), 0, 0, None), 128, "bfloat16", "with 1 to 256 tokens of text, not"),
-        ("st_attn", Sparse(CANVAS, ((1, 3, 3),), 256, 9, None), 128, "bfloat16", "does not compute the windows"),
-        (
-            "st_attn",
-            Sparse(CANVAS, ((3, 3, 3),), 256, 9, None),
-            128,
-            "float16",
-            "and head size 128 on cuda, not",
-        ),
-        ("st_attn", Sparse(Tiling((12, 16, 16), (6, 8, 8)), ((1, 1, 1),), 0, 0, None), 128, "bfloat16", "canvases 30x"),
-        ("st_attn", Sparse(Tiling((18, 48, 80), (6, 8, 8)), ((3, 3, 3),), 9, 9, None), 128, "bfloat16", "without text"),
-        ("flex", Sparse(Tiling((21, 30, 52), (6, 8, 8)), ((3, 3, 3),), 9, 9, None), 24, "float32", None),
+        (sparse(), 64, "float16", "cuda", None),
+        (sparse(), 72, "bfloat16", "cuda", None),
+        (sparse(text=(256, 37)), 128, "bfloat16", "cuda", None),
+        (sparse(CANVAS, (1, 1, 1), (5, 3, 1)), 128, "bfloat16", "cuda", None),
+        (sparse(), 56, "bfloat16", "cuda", "fa4 takes head sizes from 64 to 128, not 56"),
+        (sparse(), 136, "bfloat16", "cuda", "head sizes from 64 to 128, not 136"),
+        (sparse(), 100, "bfloat16", "cuda", "head sizes from 64 to 128, not 100"),
+        (sparse(), 128, "float32", "cuda", "fa4 takes bfloat16 and float16 on cuda, not float32 on cuda"),
+        (sparse(), 128, "bfloat16", "cpu", "not bfloat16 on cpu"),
+        (sparse(RAGGED_CANVAS), 128, "bfloat16", "cuda", "canvases whose tiles are whole blocks of 128 tokens"),
+        (sparse(Tiling((21, 30, 52), (3, 10, 13))), 128, "bfloat16", "cuda", "whole blocks of 128"),
     ],
 )
-def test_what_each_kernel_takes(name: str, sparse: Sparse, head_dim: int, dtype: str, message: str | None) -> None:
-    problem = KERNELS[name].mismatch(sparse, head_dim, dtype, "cuda")
+def test_what_fa4_takes(sparse: Sparse, head_dim: int, dtype: str, device: str, message: str | None) -> None:
+    expect(KERNELS["fa4"].mismatch(sparse, head_dim, dtype, device), message)
+
+
+HUNYUAN, STEP_VIDEO, WAN = CANVAS, Tiling((36, 48, 48), (6, 8, 8)), Tiling((18, 48, 80), (6, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("sparse", "head_dim", "dtype", "device", "message"),
+    [
+        (sparse(HUNYUAN, (3, 3, 3), (5, 6, 1), text=(256, 1)), 128, "bfloat16", "cuda", None),
+        (sparse(HUNYUAN, (3, 3, 5), (5, 3, 3), text=(256, 256)), 128, "bfloat16", "cuda", None),
+        (sparse(HUNYUAN, (1, 6, 10), (5, 6, 10), text=(256, 37)), 128, "bfloat16", "cuda", None),
+        (sparse(STEP_VIDEO), 128, "bfloat16", "cuda", None),
+        (sparse(WAN), 128, "bfloat16", "cuda", None),
+        (sparse(HUNYUAN, text=(256, 0)), 128, "bfloat16", "cuda", "30x48x80 with 1 to 256 tokens of text, not with 0"),
+        (sparse(HUNYUAN, text=(300, 257)), 128, "bfloat16", "cuda", "with 1 to 256 tokens of text, not with 257"),
+        (sparse(STEP_VIDEO, text=(1, 1)), 128, "bfloat16", "cuda", "36x48x48 without text, not with 1"),
+        (sparse(WAN, text=(9, 9)), 128, "bfloat16", "cuda", "18x48x80 without text, not with 9"),
+        (sparse(HUNYUAN, (1, 3, 3), text=(9, 9)), 128, "bfloat16", "cuda", r"not compute the windows [(1, 3, 3)] on"),
+        (sparse(HUNYUAN, (3, 3, 3), (5, 5, 5), text=(9, 9)), 128, "bfloat16", "cuda", "windows [(5, 5, 5)]"),
+        (sparse(STEP_VIDEO, (3, 3, 5)), 128, "bfloat16", "cuda", "windows [(3, 3, 5)]"),
+        (sparse(WAN, (5, 6, 1)), 128, "bfloat16", "cuda", "windows [(5, 6, 1)]"),
+        (sparse(RAGGED_CANVAS), 128, "bfloat16", "cuda", "st_attn takes the canvases 30x48x80, 36x48x48, 18x48x80 in"),
+        (sparse(Tiling((36, 48, 48), (4, 8, 8))), 128, "bfloat16", "cuda", "in tiles of 6x8x8 alone"),
+        (sparse(STEP_VIDEO), 64, "bfloat16", "cuda", "not bfloat16 and 64 on cuda"),
+        (sparse(STEP_VIDEO), 128, "float16", "cuda", "not float16 and 128 on cuda"),
+        (sparse(STEP_VIDEO), 128, "bfloat16", "cpu", "not bfloat16 and 128 on cpu"),
+    ],
+)
+def test_what_st_attn_takes(sparse: Sparse, head_dim: int, dtype: str, device: str, message: str | None) -> None:
+    expect(KERNELS["st_attn"].mismatch(sparse, head_dim, dtype, device), message)
+
+
+def expect(problem: str | None, message: str | None) -> None:
     assert (problem is None) == (message is None), problem
     assert message is None or message in str(problem)
 
 
+def test_flex_takes_everything() -> None:
+    for tiling, device in ((RAGGED_CANVAS, "cpu"), (CANVAS, "cuda"), (Tiling((1, 1, 7), (2, 8, 8)), "cuda")):
+        assert KERNELS["flex"].mismatch(sparse(tiling, text=(9, 9)), 24, "float32", device) is None
+
+
+FLEX = KernelUsed("torch.nn.attention.flex_attention.flex_attention", torch.__version__)
+SDPA = KernelUsed("torch.nn.functional.scaled_dot_product_attention", version("torch"))
+
+
+@pytest.mark.parametrize(
+    ("config", "step", "served"),
+    [
+        ({"window": (1, 1, 1), "dense": 0.5}, 0, SDPA),
+        ({"window": (1, 1, 1), "dense": 0.5}, 1, SDPA),
+        ({"window": (1, 1, 1), "dense": 0.5}, 2, FLEX),
+        ({"window": (1, 1, 1), "dense": 0}, 0, FLEX),
+        ({"window": (2, 2, 2), "dense": 0}, 3, SDPA),
+        ({"window": (9, 9, 9), "dense": 0}, 3, SDPA),
+        ({"file": Table(np.array([[[(2, 2, 2), (1, 1, 1)]]] * 4, dtype=np.int32))}, 3, FLEX),
+        ({"file": Table(np.array([[[(2, 2, 2), (2, 2, 3)]]] * 4, dtype=np.int32))}, 3, SDPA),
+    ],
+)
+def test_each_call_says_which_kernel_computed_it(config: dict[str, Any], step: int, served: KernelUsed) -> None:
+    backend = SlidingTileAttention()
+    backend.take_settings({"tile": (2, 8, 8), **config})
+    call = AttentionCall(Role.SELF, 0, step, 4, "", TokenLayout((4, 16, 16)))
+    backend.load()(*qkv(4 * 16 * 16), call)
+    assert call.served == served
+
+
+def test_what_a_search_computes_beside_does_not_count_as_served() -> None:
+    backend = SlidingTileAttention()
+    backend.take_settings({"tile": (2, 8, 8)})
+    call = AttentionCall(Role.SELF, 0, 0, 1, "", TokenLayout((4, 16, 16)))
+    token = OBSERVER.set(observer := Observer([(1, 1, 1), (2, 2, 2)]))
+    try:
+        exact = backend.load()(*qkv(4 * 16 * 16), call)
+    finally:
+        OBSERVER.reset(token)
+    assert call.served == SDPA
+    torch.testing.assert_close(exact, exact_attention(Inputs(*qkv(4 * 16 * 16), None), None).float())
+    errors = observer.take()
+    assert errors.shape == (1, 1, 2, 2)
+    assert (errors[0, 0, 0] > 0.1).all(), "one tile is not the canvas"
+    assert not errors[0, 0, 1].any(), "all tiles are"
+
+
+def a_run(**changes: Any) -> Run:
+    layout = TokenLayout((30, 48, 80), text_after=256, text_lengths=(37,))
+    values = {"family": "Wan", "role": Role.SELF, "layout": layout, "num_steps": 4, "num_layers": 2, "num_heads": 1}
+    return Run(**{**values, "head_dim": 128, "dtype": "bfloat16", "device": "cuda:1", **changes})
+
+
+@pytest.mark.parametrize(
+    ("kernel", "changes", "message"),
+    [
+        ("fa4", {}, None),
+        ("fa4", {"device": "cuda"}, None),
+        ("fa4", {"device": "cpu"}, "fa4 takes bfloat16 and float16 on cuda, not bfloat16 on cpu"),
+        ("fa4", {"dtype": "float32"}, "not float32 on cuda"),
+        ("fa4", {"head_dim": 256}, "not 256"),
+        ("fa4", {"layout": TokenLayout((21, 30, 52))}, "whole blocks"),
+        ("st_attn", {}, None),
+        ("st_attn", {"layout": TokenLayout((30, 48, 80), text_after=256, text_lengths=(37, 0))}, "not with 0"),
+        ("st_attn", {"layout": TokenLayout((30, 48, 80), text_after=257)}, "not with 257"),
+        ("st_attn", {"layout": TokenLayout((18, 48, 80))}, None),
+        ("flex", {"device": "cuda:1", "dtype": "float32", "layout": TokenLayout((21, 30, 52))}, None),
+    ],
+)
+def test_a_run_that_no_kernel_can_compute_is_refused_before_a_step(
+    monkeypatch: pytest.MonkeyPatch, kernel: str, changes: dict[str, Any], message: str | None
+) -> None:
+    monkeypatch.setattr(KERNELS[kernel], "probe", lambda device: Probe(True, "a.kernel", "1"))
+    backend = SlidingTileAttention()
+    backend.take_settings({"kernel": kernel})
+    if message is None:
+        backend.start_run(a_run(**changes))
+    else:
+        with pytest.raises(BackendMismatchError, match=message):
+            backend.start_run(a_run(**changes))
+
+
+def test_text_in_front_of_the_video_is_refused_before_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    configure(monkeypatch)
+    monkeypatch.setattr(SlidingTileAttention, "attend", lambda *_: pytest.fail("a step was run"))
+    pipe = build_cogvideox_pipeline()
+    message = (
+        r"SLIDING_TILE_ATTN takes text behind the video, CogVideoX has \d+ text tokens in front of it; choose another"
+    )
+    with attach(pipe, attention_backend="SLIDING_TILE_ATTN"), pytest.raises(BackendMismatchError, match=message):
+        run(pipe)
+
+
 def test_a_forced_kernel_that_does_not_fit_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     configure(monkeypatch, KERNEL="fa4")
-    monkeypatch.setattr(SlidingTileAttention, "_chosen", (("fa4",), None))
+    monkeypatch.setattr(fa4, "probe", lambda device: Probe(True, "flash_attn.cute.flash_attn_func", "4.0.0"))
     backend = SlidingTileAttention()
     q, k, v = qkv(4 * 16 * 16)
     with pytest.raises(BackendMismatchError, match=r"SLIDING_TILE_ATTN \(FASTVIDEO_STA_KERNEL=fa4\) cannot .*on cpu"):

@@ -16,8 +16,11 @@ from fv_sta.sparse import Sparse
 from fv_sta.tiles import Tiling, Triple
 from fv_sta.windows import dense_mask
 
+from fastvideo_core import KernelUsed
 from fastvideo_core.testing.cases import Inputs, exact_attention, relative_error
 from tests.support.kernels import BLOCK_SPARSITY, FLASH_4_SPARSE, ST_ATTN, Site, kernel_site, pretend_gpu
+
+FLEX = "torch.nn.attention.flex_attention.flex_attention"
 
 
 @pytest.fixture
@@ -64,6 +67,89 @@ def test_kernels_are_chosen_in_order(site: Site, monkeypatch: pytest.MonkeyPatch
     monkeypatch.delenv("FASTVIDEO_STA_KERNEL")
     install_fa4(site)
     assert SlidingTileAttention().probe().kernel == "flash_attn.cute.flash_attn_func"
+
+
+def test_each_gpu_has_its_own_kernels(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend_gpu(monkeypatch, (9, 0), (8, 0))
+    install_fa4(site)
+    backend = SlidingTileAttention()
+    for device, kernel in (("cuda:0", "flash_attn.cute.flash_attn_func"), ("cuda:1", FLEX)) * 2:
+        backend.device = device
+        assert backend.probe().kernel == kernel
+
+
+@pytest.mark.parametrize(
+    ("capability", "fa4", "st_attn"),
+    [
+        ((8, 0), False, False),
+        ((9, 0), True, True),
+        ((10, 0), True, False),
+        ((11, 0), True, False),
+        ((12, 0), False, False),
+    ],
+)
+def test_which_gpu_has_which_kernel(
+    site: Site, monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], fa4: bool, st_attn: bool
+) -> None:
+    pretend_gpu(monkeypatch, (7, 5), capability)
+    install_fa4(site)
+    site.install("st_attn", "0.0.6", "st_attn", ST_ATTN)
+    assert KERNELS["fa4"].probe("cuda:1").available == fa4
+    assert KERNELS["st_attn"].probe("cuda:1").available == st_attn
+    assert KERNELS["flex"].probe("cuda:1").available
+
+
+def test_flex_needs_a_compiler_on_a_cpu_alone(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert KERNELS["flex"].probe("cuda:0").available
+    assert "needs a C++ compiler on a CPU" in KERNELS["flex"].probe("cpu").reason
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert "needs a C++ compiler on a CPU" in KERNELS["flex"].probe("cuda").reason
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "head_dim", "there"),
+    [
+        ("cuda:0", "bfloat16", 8, True),
+        ("cuda:0", "float16", 64, True),
+        ("cuda:0", "bfloat16", 128, True),
+        ("cuda:0", "bfloat16", 136, False),
+        ("cuda:0", "bfloat16", 4, False),
+        ("cuda:0", "bfloat16", 68, False),
+        ("cuda:0", "float32", 128, False),
+        ("cuda:1", "bfloat16", 128, False),
+        ("cpu", "bfloat16", 128, False),
+    ],
+)
+def test_dense_calls_are_flash_attention_4_s_where_it_fits(
+    site: Site, monkeypatch: pytest.MonkeyPatch, device: str, dtype: str, head_dim: int, there: bool
+) -> None:
+    pretend_gpu(monkeypatch, (9, 0), (8, 0))
+    install_fa4(site)
+    found = fa4.dense(device, dtype, head_dim)
+    assert (found is not None) == there
+    if found:
+        attend, used = found
+        assert used == KernelUsed("flash_attn.cute.flash_attn_func", "4.0.0b36")
+        inputs = tensors(7, 5)
+        expected = exact_attention(inputs, 0.3)
+        assert relative_error(attend(inputs.query, inputs.key, inputs.value, 0.3), expected) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("fa4", "FlashAttention 4 (block-sparse) is not installed (flash-attn-4); FASTVIDEO_STA_KERNEL asks for it"),
+        ("st_attn", "st_attn is not installed (st-attn); FASTVIDEO_STA_KERNEL asks for it"),
+    ],
+)
+def test_a_kernel_that_was_asked_for_and_is_not_installed(
+    site: Site, monkeypatch: pytest.MonkeyPatch, setting: str, message: str
+) -> None:
+    monkeypatch.setenv("FASTVIDEO_STA_KERNEL", setting)
+    probe = SlidingTileAttention().probe()
+    assert (probe.available, probe.broken, probe.reason) == (False, False, message)
+    assert probe.remedy.endswith(", or unset FASTVIDEO_STA_KERNEL")
 
 
 def test_st_attn_gets_the_canvas_and_real_text_only(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

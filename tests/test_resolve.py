@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from fastvideo_core import Need, Probe, Role
+from fastvideo_core import Capabilities, Need, Probe, Role
 from fastvideo_core.discovery.plugins import Plugin, Plugins
-from fastvideo_core.engine.attention.resolve import resolve
+from fastvideo_core.engine.attention.resolve import mismatch, resolve
 from fastvideo_core.engine.attention.route import LoadedBackend
 from fastvideo_core.errors import (
     BackendMismatchError,
@@ -171,3 +171,95 @@ def test_a_fallback_serves_where_the_kernel_does_not_load() -> None:
     resolution = LoadedBackend.load(found[Role.SELF]).resolution
     assert resolution.backend.name == "TORCH_SDPA"
     assert "loading it raised ImportError: undefined symbol" in resolution.reason
+
+
+class PerDevice(Recorder):
+    """Runs on the second GPU alone, for heads of 64 there; keeps on which device it was asked what."""
+
+    def __init__(self, name: str, rank: int) -> None:
+        self.name = name  # type: ignore[misc]  # tests make many of one class
+        self.rank = rank
+        self.asked: set[tuple[str, str]] = set()
+
+    @property
+    def capabilities(self) -> Capabilities:  # type: ignore[override]
+        self.asked.add((self.device, "capabilities"))
+        sizes = frozenset({64 if self.device == "cuda:1" else 128})
+        return Capabilities(frozenset(Role), lossless=True, head_dims=sizes, devices=frozenset({"cuda"}))
+
+    def take_settings(self, *given: Any) -> None:
+        self.asked.add((self.device, "settings"))
+        super().take_settings(*given)
+
+    def probe(self) -> Probe:
+        self.asked.add((self.device, "probe"))
+        return Probe(self.device == "cuda:1", kernel=f"k on {self.device}", version="1", reason=f"not {self.device}")
+
+    def automatic_priority(self, need: Need) -> int:
+        self.asked.add((self.device, "rank"))
+        return self.rank
+
+
+def on(device: str, head_dim: int = 64) -> list[Need]:
+    return [Need(Role.SELF, head_dim, "bfloat16", device)]
+
+
+@pytest.mark.parametrize(
+    ("requested", "fallback"), [("GPU_ATTN", None), ("GPU_ATTN", "GPU_ATTN"), (None, None), ("OTHER_ATTN", "GPU_ATTN")]
+)
+def test_a_backend_is_told_the_device_before_it_is_asked_anything(requested: str | None, fallback: str | None) -> None:
+    backend = PerDevice("GPU_ATTN", rank=5)
+    plugins = plugins_with(backend, Recorder("OTHER_ATTN", devices=frozenset({"cpu"})))
+    resolution = resolve(plugins, requested, "a test", on("cuda:1"), fallback)[Role.SELF]
+    assert (resolution.backend, resolution.probe.kernel) == (backend, "k on cuda:1")
+    assert {device for device, _ in backend.asked} == {"cuda:1"}
+    assert {what for _, what in backend.asked} >= {"capabilities", "probe"}
+
+
+def test_what_a_backend_has_for_another_gpu_does_not_count() -> None:
+    plugins = plugins_with(PerDevice("GPU_ATTN", rank=5))
+    with pytest.raises(BackendUnavailableError, match="not cuda:0"):
+        resolve(plugins, "GPU_ATTN", "a test", on("cuda:0"))
+    assert resolve(plugins, None, "automatic", on("cuda:0", 128))[Role.SELF].backend.name == "TORCH_SDPA"
+    with pytest.raises(BackendMismatchError, match="head size is 128, it takes 64"):
+        resolve(plugins, "GPU_ATTN", "a test", on("cuda:1", 128))
+
+
+@pytest.mark.parametrize(
+    ("device", "fits"),
+    [("cuda", True), ("cuda:0", True), ("cuda:13", True), ("cpu", False), ("mps:0", False), ("cudaX", False)],
+)
+def test_a_device_fits_by_its_type_and_is_named_in_whole(device: str, fits: bool) -> None:
+    problem = mismatch(Recorder(devices=frozenset({"cuda"})), on(device)[0])
+    assert problem == (None if fits else f"the model is on {device!r}, it runs on cuda")
+
+
+class Unranked(Recorder):
+    """Asked for nothing but its rank unless it is named: its kernel would be imported."""
+
+    def __init__(self) -> None:
+        self.name = "LOSSY_ATTN"  # type: ignore[misc]  # as Recorder's
+        self.rank = 0
+
+    @property
+    def capabilities(self) -> Capabilities:  # type: ignore[override]
+        raise AssertionError("nobody asked for it")
+
+    def probe(self) -> Probe:
+        raise AssertionError("nobody asked for it")
+
+
+def test_a_backend_that_never_ranks_is_left_alone() -> None:
+    assert chosen(plugins_with(Unranked()))["SELF"] == "TORCH_SDPA"
+    twins = plugins_with(Unranked(), Unranked())
+    assert chosen(twins)["SELF"] == "TORCH_SDPA", "two of one name that could not be chosen are none's business"
+
+
+@pytest.mark.parametrize(("rank", "name"), [(-1, "TORCH_SDPA"), (0, "TORCH_SDPA"), (2, "FAST_ATTN")])
+def test_a_rank_above_that_of_torch_wins(rank: int, name: str) -> None:
+    assert chosen(plugins_with(Recorder("FAST_ATTN", rank=rank)))["SELF"] == name
+
+
+def test_a_backend_that_serves_another_role_is_no_automatic_choice() -> None:
+    plugins = plugins_with(Recorder("CROSS_ATTN", rank=9, roles=frozenset({Role.CROSS})))
+    assert chosen(plugins) == {"SELF": "TORCH_SDPA", "CROSS": "CROSS_ATTN"}

@@ -76,15 +76,15 @@ class UsableBackend:
     @classmethod
     def ready(cls, named: str | AttentionBackend, settings: Mapping[str, Any] | None = None) -> UsableBackend:
         backend, plugin, plugins = find(named, settings)
+        here = ["cuda", "cpu"] if torch.cuda.is_available() else ["cpu"]
+        takes = backend.capabilities.devices
+        devices = [device for device in here if takes is None or device in takes]
+        backend.device = (devices or here)[0]
         probe = probe_of(backend)
         if not probe.available:
             pytest.skip(f"{backend.name} cannot run here: {probe.reason}")
-        here = ["cuda", "cpu"] if torch.cuda.is_available() else ["cpu"]
-        devices = [
-            device for device in here if backend.capabilities.devices is None or device in backend.capabilities.devices
-        ]
         if not devices:
-            pytest.skip(f"{backend.name} runs on {', '.join(sorted(backend.capabilities.devices or ()))}; here: cpu")
+            pytest.skip(f"{backend.name} runs on {', '.join(sorted(takes or ()))}; here: cpu")
         return cls(backend, plugin, plugins, probe, devices[0])
 
     def plain(self, role: Role) -> Case:

@@ -6,8 +6,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from tests.support.installed import write_distribution
 
@@ -23,7 +25,7 @@ def flash_attn_func(q, k, v, dropout_p=0.0, softmax_scale=None, causal=False, wi
 FLASH_3 = """
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 
-def flash_attn_func(q, k, v, softmax_scale=None, causal=False, qv=None, return_attn_probs=False):
+def flash_attn_func(q, k, v, softmax_scale=None, causal=False, qv=None):
     heads_first = (x.transpose(1, 2) for x in (q, k, v))
     return sdpa(*heads_first, scale=softmax_scale, enable_gqa=True).transpose(1, 2), None
 """
@@ -38,9 +40,9 @@ def flash_attn_func(q, k, v, qv=None, gather_kv_indices=None, softmax_scale=None
 SAGE = """
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 
-def sageattn(q, k, v, tensor_layout="HND", is_causal=False, sm_scale=None, smooth_k=True, **kwargs):
+def sageattn(q, k, v, tensor_layout="HND", is_causal=False, sm_scale=None, return_lse=False, **kwargs):
     assert not kwargs, "they would be swallowed"
-    assert tensor_layout == "NHD" and q.stride(-1) == 1
+    assert tensor_layout == "NHD" and q.stride(-1) == 1 and not return_lse
     heads_first = (x.transpose(1, 2) for x in (q, k, v))
     return sdpa(*heads_first, scale=sm_scale).transpose(1, 2)
 """
@@ -61,9 +63,13 @@ def sageattn(q, k, v, tensor_layout="HND", is_causal=False, sm_scale=None, smoot
 SAGE_3 = """
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 
-def sageattn3_blackwell(q, k, v, attn_mask=None, is_causal=False, per_block_mean=True, single_level_p_quant=True):
+def sageattn3_blackwell(q, k, v, attn_mask=None, is_causal=False, per_block_mean=True, **kwargs):
+    assert not kwargs, "they would be swallowed"
+    k -= k.mean(dim=-2, keepdim=True)
     return sdpa(q, k, v)
 """
+"""With its fault: it writes to the keys."""
+
 FLASH_4_SPARSE = """
 import torch
 from torch.nn.functional import scaled_dot_product_attention as sdpa
@@ -151,9 +157,16 @@ def _forget() -> None:
         del sys.modules[name]
 
 
-def pretend_gpu(monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int]) -> None:
-    """What torch says of the GPU, for what is decided before any kernel runs."""
-    names = {7: "Tesla T4", 8: "NVIDIA A100", 9: "NVIDIA H100", 10: "NVIDIA B200", 12: "NVIDIA RTX 5090"}
+NAMES = {7: "Tesla T4", 8: "NVIDIA A100", 9: "NVIDIA H100", 10: "NVIDIA B200", 11: "Thor", 12: "NVIDIA RTX 5090"}
+
+
+def pretend_gpu(monkeypatch: pytest.MonkeyPatch, *capabilities: tuple[int, int]) -> None:
+    """What torch says of the GPUs, the first of which is the current one, for what is decided before a kernel runs."""
+
+    def capability(device: Any = None) -> tuple[int, int]:
+        return capabilities[torch.device(device or "cuda").index or 0]
+
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    monkeypatch.setattr("torch.cuda.get_device_capability", lambda device=None: capability)
-    monkeypatch.setattr("torch.cuda.get_device_name", lambda device=None: names[capability[0]])
+    monkeypatch.setattr("torch.cuda.device_count", lambda: len(capabilities))
+    monkeypatch.setattr("torch.cuda.get_device_capability", capability)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda device=None: NAMES[capability(device)[0]])

@@ -21,10 +21,10 @@ class KernelClock:
 
         def timed(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, call: AttentionCall) -> torch.Tensor:
             if query.is_cuda:
-                begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-                begin.record()
+                stream = torch.cuda.current_stream(query.device)
+                begin = stream.record_event(torch.cuda.Event(enable_timing=True))  # type: ignore[no-untyped-call]
                 result = attend(query, key, value, call)
-                end.record()
+                end = stream.record_event(torch.cuda.Event(enable_timing=True))  # type: ignore[no-untyped-call]
                 self._events.append((begin, end))
                 return result
             start = time.perf_counter()
@@ -35,7 +35,7 @@ class KernelClock:
         return timed
 
     def seconds(self) -> float:
-        """All of them together; waits for the GPU."""
-        if self._events:
-            torch.cuda.synchronize()
+        """All of them together; waits for the GPU that each ran on."""
+        for _, end in self._events:
+            end.synchronize()
         return self._on_cpu + sum(float(begin.elapsed_time(end)) for begin, end in self._events) / 1e3

@@ -74,6 +74,7 @@ def resolve(
         DuplicateProviderError: two plugins provide it.
     """
     needs = list(needs)
+    _tell_device(plugins, needs[0].device)
     if requested is None:
         return {need.role: _automatic(plugins, need, "automatic") for need in needs}
     if fallback is None or fallback == requested:
@@ -89,6 +90,13 @@ def resolve(
         role: replace(resolution, fallback=spare[role]) if resolution.backend.name == requested else resolution
         for role, resolution in chosen.items()
     }
+
+
+def _tell_device(plugins: Plugins, device: str) -> None:
+    """Tell every backend where the model is, before it is asked anything: another GPU may have another kernel."""
+    for plugin in plugins.loaded:
+        for backend in plugin.backends:
+            backend.device = device
 
 
 def _requested(
@@ -138,7 +146,7 @@ def mismatch(backend: AttentionBackend, need: Need) -> str | None:
         return f"the model's head size is {need.head_dim}, it takes {_numbers(can.head_dims)}"
     if can.dtypes is not None and need.dtype not in can.dtypes:
         return f"the model is {need.dtype}, it takes {', '.join(sorted(can.dtypes))}; load the model with dtype=…"
-    if can.devices is not None and need.device not in can.devices:
+    if can.devices is not None and need.device.partition(":")[0] not in can.devices:
         return f"the model is on {need.device!r}, it runs on {', '.join(sorted(can.devices))}"
     return None
 
@@ -147,12 +155,11 @@ def _automatic(plugins: Plugins, need: Need, why: str) -> Resolution:
     """The highest ranked lossless backend that is available and fits; TORCH_SDPA always does."""
     ranked = []
     for name in plugins.backend_names():
-        backend, plugin = _lossless(plugins, name)
-        if backend is None or plugin is None or need.role not in backend.capabilities.roles or mismatch(backend, need):
-            continue
-        rank = backend.automatic_priority(need)
-        if rank > 0 and (probe := probe_of(backend)).available:
-            ranked.append((rank, name, Resolution(need.role, backend, plugin, probe, _reason(why, name))))
+        for backend, plugin in _candidates(plugins, name, need):
+            probe = probe_of(backend)
+            if probe.available:
+                resolution = Resolution(need.role, backend, plugin, probe, _reason(why, name))
+                ranked.append((backend.automatic_priority(need), name, resolution))
     return max(ranked, key=lambda entry: entry[:2])[2]
 
 
@@ -160,11 +167,18 @@ def _reason(why: str, name: str) -> str:
     return f"automatic: {name} is the fastest lossless backend that fits" if why == "automatic" else f"{why}: automatic"
 
 
-def _lossless(plugins: Plugins, name: str) -> tuple[AttentionBackend | None, Plugin | None]:
-    """A lossy backend is never a candidate, so two of one name matter only when at least one is lossless."""
-    if not any(b.capabilities.lossless for plugin in plugins.loaded for b in plugin.backends if b.name == name):
-        return None, None
-    return plugins.backend(name)
+def _candidates(plugins: Plugins, name: str, need: Need) -> list[tuple[AttentionBackend, Plugin]]:
+    """The backend of that name if it ranks, is lossless and fits.
+
+    The rank comes first: one that has none, as lossy backends do, is asked nothing that would import its kernel. So two
+    of one name matter only where one could be chosen.
+    """
+    named = [backend for plugin in plugins.loaded for backend in plugin.backends if backend.name == name]
+    if not any(backend.automatic_priority(need) > 0 and backend.capabilities.lossless for backend in named):
+        return []
+    backend, plugin = plugins.backend(name)
+    fits = need.role in backend.capabilities.roles and mismatch(backend, need) is None
+    return [(backend, plugin)] if fits else []
 
 
 def _names(roles: Iterable[Role]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from fastvideo_core import (
@@ -84,9 +83,12 @@ class FlashAttention(AttentionBackend):
     name = "FLASH_ATTN"
     settings_type = FlashSettings
 
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, str | None], tuple[Kernel, Probe]] = {}
+
     @property
     def capabilities(self) -> Capabilities:
-        narrow = self._chosen[0] is KERNELS["4"] and gpu_generation() != 9
+        narrow = self._chosen[0] is KERNELS["4"] and gpu_generation(self.device) != 9
         return Capabilities(
             roles=frozenset(Role),
             lossless=True,
@@ -112,19 +114,25 @@ class FlashAttention(AttentionBackend):
 
     def automatic_priority(self, need: Need) -> int:
         """Above TORCH_SDPA, but not with version 2 on Hopper and newer, where the kernel that torch picks is faster."""
-        return 0 if self._chosen[0] is KERNELS["2"] and (gpu_generation() or 0) >= 9 else 10
+        return 0 if self._chosen[0] is KERNELS["2"] and (gpu_generation(self.device) or 0) >= 9 else 10
 
-    @cached_property
+    @property
     def _chosen(self) -> tuple[Kernel, Probe]:
-        """The version that was asked for, else the best that can be used here, and its probe."""
-        asked = self.settings.version
-        if asked is None:
-            return first_that_runs(KERNELS[version] for version in preference(gpu_generation()))
-        probe, origin = KERNELS[asked].probe(), self.origin_of("version")
+        """The kernel for the device and the version that is set, and its probe; looked for once."""
+        asked = (self.device, self.settings.version)
+        if asked not in self._found:
+            self._found[asked] = self._choose(*asked)
+        return self._found[asked]
+
+    def _choose(self, device: str, version: str | None) -> tuple[Kernel, Probe]:
+        """The version that was asked for, else the best that can be used there."""
+        if version is None:
+            return first_that_runs((KERNELS[one] for one in preference(gpu_generation(device))), device)
+        probe, origin = KERNELS[version].probe(device), self.origin_of("version")
         if probe.available:
-            return KERNELS[asked], probe
+            return KERNELS[version], probe
         reason, remedy = f"{probe.reason}; {origin} asks for it", f"{probe.remedy}, or unset {origin}"
-        return KERNELS[asked], replace(probe, reason=reason, remedy=remedy)
+        return KERNELS[version], replace(probe, reason=reason, remedy=remedy)
 
 
 @hookimpl

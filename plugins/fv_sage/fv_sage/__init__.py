@@ -14,6 +14,7 @@ from fastvideo_core import (
     Capabilities,
     Probe,
     Role,
+    Run,
     hookimpl,
     setting,
 )
@@ -63,6 +64,11 @@ _MANY_KEYS = 8192
 _HEAD_DIMS = {SAGE_1: {64, 96, 128}, SAGE_2: set(range(8, 129, 8)), SAGE_3: {64, 128}}
 
 
+def preference(generation: int | None) -> tuple[Kernel, ...]:
+    """The versions to try on a generation of GPUs, best first."""
+    return (SAGE_3, SAGE_2, SAGE_1) if (generation or 0) >= 10 else (SAGE_2, SAGE_1)
+
+
 @dataclass(frozen=True)
 class SageSettings:
     """What can be set on SAGE_ATTN."""
@@ -77,6 +83,9 @@ class SageAttention(AttentionBackend):
     name = "SAGE_ATTN"
     settings_type = SageSettings
     variable_prefix = "FASTVIDEO_SAGE"
+
+    def __init__(self) -> None:
+        self._found: dict[str, tuple[Kernel, Probe]] = {}
 
     @property
     def capabilities(self) -> Capabilities:
@@ -101,6 +110,10 @@ class SageAttention(AttentionBackend):
         attend = _CALLS[kernel](function)
         return self._guard.watch(attend) if self._guard else attend
 
+    def start_run(self, run: Run) -> None:
+        if self._guard:
+            self._guard.start()
+
     def finish_run(self) -> None:
         if self._guard:
             self._guard.finish()
@@ -109,11 +122,12 @@ class SageAttention(AttentionBackend):
     def _guard(self) -> FiniteGuard | None:
         return FiniteGuard(self.name) if self.settings.guard else None
 
-    @cached_property
+    @property
     def _chosen(self) -> tuple[Kernel, Probe]:
-        """The newest version that can be used here, and its probe."""
-        blackwell = (gpu_generation() or 0) >= 10
-        return first_that_runs((SAGE_3, SAGE_2, SAGE_1) if blackwell else (SAGE_2, SAGE_1))
+        """The newest version that can be used on the device, and its probe; looked for once."""
+        if self.device not in self._found:
+            self._found[self.device] = first_that_runs(preference(gpu_generation(self.device)), self.device)
+        return self._found[self.device]
 
 
 def _without_padding(sageattn: Callable[..., torch.Tensor]) -> AttentionFunction:
@@ -149,13 +163,19 @@ def _tokens_first(sageattn: Callable[..., torch.Tensor]) -> AttentionFunction:
 
 
 def _heads_first(sageattn3_blackwell: Callable[..., torch.Tensor]) -> AttentionFunction:
-    """Version 3 takes (batch, heads, tokens, head_dim) and no scale, so another one is multiplied into the query."""
+    """Version 3 takes (batch, heads, tokens, head_dim) and no scale, so another one is multiplied into the query.
+
+    It subtracts the keys' mean from the caller's own keys, so it gets a copy, also where no axes need to be swapped.
+    """
+
+    import torch
 
     def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, call: AttentionCall) -> torch.Tensor:
         if call.scale is not None:
             query = query * (call.scale * query.shape[-1] ** 0.5)
-        heads_first = (x.transpose(1, 2).contiguous() for x in (query, key, value))
-        return sageattn3_blackwell(*heads_first).transpose(1, 2)
+        query, value = (x.transpose(1, 2).contiguous() for x in (query, value))
+        own_keys = key.transpose(1, 2).clone(memory_format=torch.contiguous_format)
+        return sageattn3_blackwell(query, own_keys, value).transpose(1, 2)
 
     return attend
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
+from math import isfinite
 from typing import TYPE_CHECKING
 
 from fastvideo_core.errors import BackendOutputError
@@ -16,16 +17,32 @@ _Place = tuple[int, str, str, int]
 """Step, branch, role and layer of a call."""
 
 
-class FiniteGuard:
-    """Sums up each output on the device; the sums are looked at when they have arrived, a forward pass or more later.
+@dataclass(frozen=True)
+class _Copy:
+    """What is on its way from the device for the calls of one forward pass, and the event that follows it."""
 
-    A sum is finite unless a summand is not, or it overflows float32, which the sum of half precision numbers does not.
+    places: list[_Place]
+    largest: torch.Tensor
+    landed: torch.cuda.Event | None
+
+    def is_here(self) -> bool:
+        return self.landed is None or bool(self.landed.query())  # type: ignore[no-untyped-call]  # torch leaves it untyped
+
+
+class FiniteGuard:
+    """Takes the largest magnitude of each output on the device; it is looked at a forward pass or more later.
+
+    That is finite where all numbers are. A sum would not do: those of bfloat16 may overflow where no summand does.
     """
 
     def __init__(self, backend: str) -> None:
         self._backend = backend
-        self._sums: list[tuple[_Place, torch.Tensor]] = []
-        self._copies: list[tuple[list[_Place], torch.Tensor, Callable[[], bool]]] = []
+        self.start()
+
+    def start(self) -> None:
+        """Forget what is left of a run that was broken off."""
+        self._largest: list[tuple[_Place, torch.Tensor]] = []
+        self._copies: list[_Copy] = []
         self._forward: tuple[int, str] | None = None
 
     def watch(self, attend: AttentionFunction) -> AttentionFunction:
@@ -37,7 +54,8 @@ class FiniteGuard:
                 self._next_forward(call)
             result = attend(query, key, value, call)
             place = (call.step, call.branch, call.role.value, call.layer)
-            self._sums.append((place, result.sum(dtype=torch.float32)))
+            largest = torch.linalg.vector_norm(result, ord=torch.inf, dtype=torch.float32)
+            self._largest.append((place, largest))
             return result
 
         return watched
@@ -45,49 +63,43 @@ class FiniteGuard:
     def finish(self) -> None:
         """Look at all that is left, waiting for the device. Raises BackendOutputError."""
         self._send()
-        copies, self._copies, self._forward = self._copies, [], None
-        if copies and copies[-1][1].is_pinned():
-            import torch
-
-            torch.cuda.synchronize()
-        for places, sums, _ in copies:
-            self._check(places, sums)
+        copies = self._copies
+        self.start()
+        for copy in copies:
+            if copy.landed is not None:
+                copy.landed.synchronize()
+            self._check(copy)
 
     def _next_forward(self, call: AttentionCall) -> None:
-        if call.step == 0 and (self._forward is None or self._forward[0] != 0):
-            self._sums, self._copies = [], []  # of a run that was broken off
         self._forward = (call.step, call.branch)
         self._send()
-        while self._copies and self._copies[0][2]():
-            places, sums, _ = self._copies.pop(0)
-            self._check(places, sums)
+        while self._copies and self._copies[0].is_here():
+            self._check(self._copies.pop(0))
 
     def _send(self) -> None:
-        """Start to copy the sums of the forward pass that is over."""
+        """Start to copy what the forward pass that is over has left."""
         import torch
 
-        if not self._sums:
+        if not self._largest:
             return
-        places = [place for place, _ in self._sums]
-        sums = torch.stack([value for _, value in self._sums])
-        self._sums = []
-        if sums.device.type != "cuda":
-            self._copies.append((places, sums, lambda: True))
+        places = [place for place, _ in self._largest]
+        largest = torch.stack([value for _, value in self._largest])
+        self._largest = []
+        if largest.device.type != "cuda":
+            self._copies.append(_Copy(places, largest, None))
             return
-        host = torch.empty(len(places), pin_memory=True)
-        host.copy_(sums, non_blocking=True)
-        event = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        event.record()
-        self._copies.append((places, host, event.query))
+        host = torch.empty(len(places), dtype=torch.float32, device="cpu", pin_memory=True)
+        host.copy_(largest, non_blocking=True)
+        self._copies.append(_Copy(places, host, torch.cuda.current_stream(largest.device).record_event()))
 
-    def _check(self, places: list[_Place], sums: torch.Tensor) -> None:
-        wrong = [place for place, value in zip(places, sums.tolist(), strict=True) if value - value != 0]
+    def _check(self, copy: _Copy) -> None:
+        wrong = [place for place, value in zip(copy.places, copy.largest.tolist(), strict=True) if not isfinite(value)]
         if wrong:
             step, branch, role, layer = wrong[0]
             where = f"layer {layer} of {role} attention, step {step}" + (f", branch {branch!r}" if branch else "")
             raise BackendOutputError(
-                f"{self._backend} returned NaN or infinity first in {where} ({len(wrong)} of {len(places)} calls of "
-                "that forward pass): the video would be black or noise. Try dtype bfloat16 instead of float16 or the "
-                "other way round, or the backend FLASH_ATTN or TORCH_SDPA; FASTVIDEO_SAGE_GUARD=0 switches this check "
-                "off"
+                f"{self._backend} returned NaN or infinity first in {where} ({len(wrong)} of {len(copy.places)} calls "
+                "of that forward pass): the video would be black or noise. Try dtype bfloat16 instead of float16 or "
+                "the other way round, or the backend FLASH_ATTN or TORCH_SDPA; FASTVIDEO_SAGE_GUARD=0 switches this "
+                "check off"
             )

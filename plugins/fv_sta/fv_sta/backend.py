@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable
-from functools import cached_property, lru_cache
+from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from fastvideo_core import (
@@ -13,6 +14,7 @@ from fastvideo_core import (
     AttentionCall,
     AttentionFunction,
     Capabilities,
+    KernelUsed,
     Probe,
     Role,
     Run,
@@ -22,16 +24,15 @@ from fastvideo_core import (
 from fastvideo_core.errors import BackendMismatchError, InputError
 from fv_sta.kernels import KERNELS, dense
 from fv_sta.observer import OBSERVER
+from fv_sta.order import reorder, tile_order, without_padding
 from fv_sta.settings import StaSettings
-from fv_sta.sparse import Sparse, real_places, work_of
+from fv_sta.sparse import Sparse, work_of
 from fv_sta.strategy import Strategy, Table, Uniform, check_windows
 from fv_sta.tiles import BLOCK, Tiling, Triple, by, tiling_for
 from fv_sta.windows import describe, is_full
 
 if TYPE_CHECKING:
     import torch
-
-SparseFunction = Callable[..., "torch.Tensor"]
 
 DEFAULT_WINDOW = (3, 3, 3)
 
@@ -55,19 +56,34 @@ class SlidingTileAttention(AttentionBackend):
         self._tallies: Counter[str] = Counter()
         self._windows_used: Counter[str] = Counter()
         self._last_grid: Triple | None = None
+        self._found: dict[tuple[str, str | None], dict[str, Probe]] = {}
 
     def probe(self) -> Probe:
-        return self._chosen[1]
+        """The first kernel that can be used; else the one that was asked for, or that should run anywhere."""
+        usable = [probe for probe in self._probes.values() if probe.available]
+        if usable:
+            return usable[0]
+        asked = self.settings.kernel
+        if asked is None:
+            return self._probes["flex"]
+        probe, origin = self._probes[asked], self.origin_of("kernel")
+        reason, remedy = f"{probe.reason}; {origin} asks for it", f"{probe.remedy}, or unset {origin}"
+        return replace(probe, reason=reason, remedy=remedy)
 
     def load(self) -> AttentionFunction:
         return self.attend
 
     def token_order(self, layout: TokenLayout, device: torch.device) -> TokenOrder | None:
-        return _order(self.tiling(layout.grid), device) if self._orders_once else None
+        return tile_order(self.tiling(layout.grid), device) if self._orders_once else None
 
     def start_run(self, run: Run) -> None:
         self._tallies, self._windows_used = Counter(), Counter()
-        tiling = self.tiling(run.layout.grid)
+        layout, tiling = run.layout, self.tiling(run.layout.grid)
+        if layout.text_before:
+            raise BackendMismatchError(
+                f"{self.name} takes text behind the video, {run.family} has {layout.text_before} text tokens in front "
+                "of it; choose another backend, such as FLASH_ATTN or TORCH_SDPA"
+            )
         if math.prod(tiling.tiles) == 1:
             raise InputError(
                 f"the canvas of {by(tiling.grid)} tokens is not larger than one tile of {by(tiling.tile)}: sliding "
@@ -76,23 +92,27 @@ class SlidingTileAttention(AttentionBackend):
             )
         if OBSERVER.get() is not None:
             return
-        if self._table is None and self.settings.window is None and is_full(DEFAULT_WINDOW, tiling.tiles):
+        windows = self._windows_for(run, tiling)
+        text = min(layout.text_after, *(layout.text_lengths or (layout.text_after,)))
+        if not all(is_full(window, tiling.tiles) for window in windows):
+            sparse = Sparse(tiling, tuple(windows), layout.text_after, text, None)
+            self._kernel_for(sparse, run.head_dim, run.dtype, run.device.partition(":")[0])
+
+    def _windows_for(self, run: Run, tiling: Tiling) -> list[Triple]:
+        """The windows of a run, checked against its canvas."""
+        if self._table is not None:
+            _check_table(self._table, run, tiling)
+            return self._table.distinct()
+        if self.settings.window is None and is_full(DEFAULT_WINDOW, tiling.tiles):
             window, tile = self.origin_of("window"), self.origin_of("tile")
             raise InputError(
                 f"the canvas of {by(tiling.grid)} tokens has {by(tiling.tiles)} tiles of {by(tiling.tile)}, which the "
                 f"default window of {by(DEFAULT_WINDOW)} covers: that would be full attention; set {window} or a "
                 f"smaller {tile}, choose a larger video, or TORCH_SDPA"
             )
-        if self._table is not None:
-            _check_table(self._table, run, tiling)
-            windows = self._table.distinct()
-        else:
-            windows = [self._uniform(tiling).window]
-            check_windows(windows, tiling.tiles, self.origin_of("window"))
-        text = min(run.layout.text_after, *(run.layout.text_lengths or (run.layout.text_after,)))
-        sparse = Sparse(tiling, tuple(windows), run.layout.text_after, text, None)
-        if not all(is_full(window, tiling.tiles) for window in windows):
-            self._kernel_for(sparse, run.head_dim, run.dtype, run.device)
+        windows = [self._uniform(tiling).window]
+        check_windows(windows, tiling.tiles, self.origin_of("window"))
+        return windows
 
     def run_details(self) -> dict[str, Any]:
         if self._last_grid is None or not self._tallies["calls"]:
@@ -111,33 +131,46 @@ class SlidingTileAttention(AttentionBackend):
         }
 
     def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, call: AttentionCall) -> torch.Tensor:
-        observer = OBSERVER.get()
-        if observer is not None and not observer.busy:
-            return observer.observe(self, query, key, value, call)
         layout = call.layout
         if layout is None or layout.text_before:
             raise BackendMismatchError(f"{self.name} needs the token grid, with text behind the video; got {layout}")
-        tiling = self.tiling(layout.grid)
+        tiling, heads = self.tiling(layout.grid), query.shape[2]
         video = tiling.places if layout.ordered else tiling.tokens
-        strategy = observer.strategy if observer is not None else self._strategy(tiling)
-        windows = strategy.windows(call.step, call.layer, call.num_steps, query.shape[2])
         text = (query.shape[1] - video, key.shape[1] - video)
-        if windows is None or all(is_full(window, tiling.tiles) for window in windows):
-            self._count(tiling, "dense", (tiling.tiles,) * query.shape[2], text)
-            if layout.ordered:
-                key, value = (_without_padding(x, tiling, text[1]) for x in (key, value))
-            return dense(query, key, value, call.scale)
-        sparse = Sparse(tiling, windows, *text, call.scale)
-        name, function = self._kernel_for(sparse, query.shape[-1], str(query.dtype)[6:], query.device.type)
-        self._count(tiling, name, windows, text)
-        if layout.ordered:
-            return function(query, key, value, sparse)
-        order = _order(tiling, query.device)
-        ordered = (_reorder(x, order.gather, tiling.tokens) for x in (query, key, value))
-        return _reorder(function(*ordered, sparse), order.scatter, tiling.places)
 
-    def _count(self, tiling: Tiling, name: str, windows: tuple[Triple, ...], text: tuple[int, int]) -> None:
+        def with_windows(windows: tuple[Triple, ...]) -> torch.Tensor:
+            return self._attend(query, key, value, call, Sparse(tiling, windows, *text, call.scale))
+
+        observer = OBSERVER.get()
+        if observer is None:
+            windows = self._strategy(tiling).windows(call.step, call.layer, call.num_steps, heads)
+            return with_windows(windows or (tiling.tiles,) * heads)
+        tokens = tile_order(tiling, query.device).scatter if layout.ordered else slice(0, video)
+        return observer.observe(lambda window: with_windows((window,) * heads), tokens, tiling, text, call)
+
+    def _attend(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, call: AttentionCall, sparse: Sparse
+    ) -> torch.Tensor:
+        """Attention by a sparse kernel, or full attention if that is what all windows are."""
+        ordered, tiling = call.layout is not None and call.layout.ordered, sparse.tiling
+        if all(is_full(window, tiling.tiles) for window in sparse.windows):
+            self._count(sparse, "dense")
+            if ordered:
+                key, value = (without_padding(x, tiling, sparse.text_keys) for x in (key, value))
+            result, call.served = dense(query, key, value, call.scale)
+            return result
+        name, call.served = self._kernel_for(sparse, query.shape[-1], str(query.dtype)[6:], query.device.type)
+        self._count(sparse, name)
+        function = _loaded(name)
+        if ordered:
+            return function(query, key, value, sparse)
+        order = tile_order(tiling, query.device)
+        in_order = (reorder(x, order.gather, tiling.tokens) for x in (query, key, value))
+        return reorder(function(*in_order, sparse), order.scatter, tiling.places)
+
+    def _count(self, sparse: Sparse, name: str) -> None:
         """Keep what the receipt tells: pairs of tokens that are computed, and pairs that there are."""
+        tiling, windows, text = sparse.tiling, sparse.windows, (sparse.text_queries, sparse.text_keys)
         self._last_grid = tiling.grid
         whole = (tiling.tokens + text[0]) * (tiling.tokens + text[1]) * len(windows)
         work = whole
@@ -148,36 +181,34 @@ class SlidingTileAttention(AttentionBackend):
         for window in dict.fromkeys(windows):
             self._windows_used[describe(window, tiling.tiles)] += windows.count(window)
 
-    def _kernel_for(
-        self, sparse: Sparse, head_dim: int, dtype: str, device: str
-    ) -> tuple[str, Callable[..., torch.Tensor]]:
+    def _kernel_for(self, sparse: Sparse, head_dim: int, dtype: str, device: str) -> tuple[str, KernelUsed]:
         """The first kernel that is there and fits.
+
+        Args:
+            device: the type of a torch device.
 
         Raises:
             BackendMismatchError: none does, or the one that was asked for does not.
         """
         problems = []
-        for name in self._chosen[0]:
+        for name, probe in self._probes.items():
+            if not probe.available:
+                continue
             problem = KERNELS[name].mismatch(sparse, head_dim, dtype, device)
             if problem is None:
-                return name, _loaded(name)
+                return name, KernelUsed(probe.kernel, probe.version)
             problems.append(problem)
         asked = f" ({self.origin_of('kernel')}={self.settings.kernel})" if self.settings.kernel else ""
         raise BackendMismatchError(f"{self.name}{asked} cannot compute this: {'; '.join(problems)}")
 
-    @cached_property
-    def _chosen(self) -> tuple[tuple[str, ...], Probe]:
-        """The kernels that can be used here, best first, and the answer to a probe."""
-        asked = self.settings.kernel
-        probes = {name: KERNELS[name].probe() for name in ((asked,) if asked else KERNELS)}
-        usable = tuple(name for name, probe in probes.items() if probe.available)
-        if usable:
-            return usable, probes[usable[0]]
-        if not asked:
-            return (), probes["flex"]  # the one that should run anywhere
-        probe, origin = probes[asked], self.origin_of("kernel")
-        reason, remedy = f"{probe.reason}; {origin} asks for it", f"{probe.remedy}, or unset {origin}"
-        return (), Probe(False, reason=reason, remedy=remedy, broken=probe.broken)
+    @property
+    def _probes(self) -> dict[str, Probe]:
+        """What each kernel, or the one that was asked for, says of the device, best first; asked once."""
+        asked = (self.device, self.settings.kernel)
+        if asked not in self._found:
+            names = KERNELS if asked[1] is None else (asked[1],)
+            self._found[asked] = {name: KERNELS[name].probe(self.device) for name in names}
+        return self._found[asked]
 
     def tiling(self, grid: Triple) -> Tiling:
         tile = self._table.tile if self._table and self._table.tile else self.settings.tile
@@ -196,41 +227,15 @@ class SlidingTileAttention(AttentionBackend):
         table: Table | None = self.settings.file
         return table
 
-    @cached_property
+    @property
     def _orders_once(self) -> bool:
         return bool(self.settings.order == "forward")
 
 
-@lru_cache(maxsize=8)
-def _loaded(name: str) -> SparseFunction:
-    function: SparseFunction = KERNELS[name].load()
+@cache
+def _loaded(name: str) -> Callable[..., torch.Tensor]:
+    function: Callable[..., torch.Tensor] = KERNELS[name].load()
     return function
-
-
-@lru_cache(maxsize=16)
-def _order(tiling: Tiling, device: torch.device) -> TokenOrder:
-    import torch
-
-    return TokenOrder(torch.from_numpy(tiling.gather).to(device), torch.from_numpy(tiling.scatter).to(device))
-
-
-@lru_cache(maxsize=16)
-def _real_keys(tiling: Tiling, text: int, device: torch.device) -> torch.Tensor:
-    return real_places(tiling, text, device).nonzero()[:, 0]
-
-
-def _without_padding(tensor: torch.Tensor, tiling: Tiling, text: int) -> torch.Tensor:
-    if tiling.places == tiling.tokens:
-        return tensor
-    return tensor.index_select(1, _real_keys(tiling, text, tensor.device))
-
-
-def _reorder(tensor: torch.Tensor, index: torch.Tensor, video: int) -> torch.Tensor:
-    """The video tokens by index, what is behind them as it is."""
-    import torch
-
-    ordered = tensor[:, :video].index_select(1, index)
-    return ordered if tensor.shape[1] == video else torch.cat((ordered, tensor[:, video:]), dim=1)
 
 
 def _check_table(table: Table, run: Run, tiling: Tiling) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fv_sta.strategy import Uniform
 from fv_sta.tiles import Tiling, Triple
 from fv_sta.windows import FULL
 
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     import torch
 
     from fastvideo_core import AttentionCall
-    from fv_sta.backend import SlidingTileAttention
 
 OBSERVER: ContextVar[Observer | None] = ContextVar("fv_sta_observer", default=None)
 """Set while a search generates videos."""
@@ -31,42 +29,34 @@ class Observer:
 
     def __init__(self, windows: Sequence[Triple]) -> None:
         self.windows = tuple(windows)
-        self.strategy = Uniform(FULL, 0.0)
-        self.busy = False
         self.tiling: Tiling | None = None
         self.text = (0, 0)
         self._errors: dict[tuple[int, int], list[torch.Tensor]] = {}
 
     def observe(
         self,
-        backend: SlidingTileAttention,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
+        attend: Callable[[Triple], torch.Tensor],
+        tokens: torch.Tensor | slice,
+        tiling: Tiling,
+        text: tuple[int, int],
         call: AttentionCall,
     ) -> torch.Tensor:
-        """Full attention, with every window's error noted."""
+        """Full attention, with every window's error noted.
+
+        Args:
+            attend: computes the call with a window for all heads.
+            tokens: where the video's tokens are in what it returns.
+            text: text tokens among the queries and among the keys.
+        """
         import torch
 
-        assert call.layout is not None
-
-        def with_window(window: Triple) -> torch.Tensor:
-            self.strategy = Uniform(window, 0.0)
-            return backend.attend(query, key, value, call)
-
-        self.tiling = backend.tiling(call.layout.grid)
-        video = self.tiling.places if call.layout.ordered else self.tiling.tokens
-        self.text = (query.shape[1] - video, key.shape[1] - video)
-        order = backend.token_order(call.layout, query.device) if call.layout.ordered else None
-        tokens = slice(0, video) if order is None else order.scatter
-        self.busy = True
-        try:
-            exact = with_window(FULL)
-            norm = _per_head(exact[:, tokens])
-            errors = [_per_head((with_window(window) - exact)[:, tokens]) / norm for window in self.windows]
-        finally:
-            self.busy = False
+        self.tiling, self.text = tiling, text
+        exact = attend(FULL)
+        served = call.served
+        norm = _per_head(exact[:, tokens])
+        errors = [_per_head((attend(window) - exact)[:, tokens]) / norm for window in self.windows]
         self._errors.setdefault((call.step, call.layer), []).append(torch.stack(errors))
+        call.served = served
         return exact
 
     def take(self) -> NDArray[np.float64]:

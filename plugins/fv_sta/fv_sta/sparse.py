@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
 from fv_sta.tiles import BLOCK, Tiling, Triple
@@ -44,7 +44,7 @@ def tensors_for(tiling: Tiling, window: Triple, text_keys: int, device: torch.de
     return tuple(torch.from_numpy(part).to(device)[None, None] for part in parts)
 
 
-@lru_cache(maxsize=64)
+@cache
 def work_of(tiling: Tiling, window: Triple, text_queries: int, text_keys: int) -> int:
     """Pairs of blocks that are computed for a head."""
     return block_lists(tiling, window, text_queries, text_keys).work
@@ -91,11 +91,13 @@ def _row_of_everything(tiling: Tiling, text_keys: int, device: torch.device) -> 
     return tuple(torch.from_numpy(part[:1].copy()).to(device)[None, None] for part in parts)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=4096)
 def _numbers(values: tuple[int, ...], device: torch.device) -> torch.Tensor:
+    """On the device, without waiting for it: a file may have others for each of 50 steps and 60 layers."""
     import torch
 
-    return torch.tensor(values, device=device)
+    numbers = torch.tensor(values)
+    return numbers.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else numbers.to(device)
 
 
 @lru_cache(maxsize=16)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from functools import cache
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+from fastvideo_core import KernelUsed
 from fv_sta.kernels import fa4, flex, st_attn
 
 if TYPE_CHECKING:
@@ -13,12 +16,23 @@ KERNELS = {"fa4": fa4, "flex": flex, "st_attn": st_attn}
 """By name, in the order in which they are chosen. Each module has probe, mismatch and load."""
 
 
-def dense(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float | None) -> torch.Tensor:
-    """Full attention, (batch, tokens, heads, head_dim): by FlashAttention 4 where that is there, else torch's own."""
+def dense(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float | None
+) -> tuple[torch.Tensor, KernelUsed]:
+    """Full attention, (batch, tokens, heads, head_dim), and what computed it.
+
+    That is FlashAttention 4 where it is there, else torch's own.
+    """
     from torch.nn.functional import scaled_dot_product_attention
 
-    fits = query.device.type == "cuda" and query.element_size() == 2 and query.shape[-1] in range(8, 129, 8)
-    if fits and (flash := fa4.dense()) is not None:
-        return flash(query, key, value, scale)
+    flash = fa4.dense(str(query.device), str(query.dtype)[6:], query.shape[-1])
+    if flash is not None:
+        attend, used = flash
+        return attend(query, key, value, scale), used
     query, key, value = (x.transpose(1, 2) for x in (query, key, value))
-    return scaled_dot_product_attention(query, key, value, scale=scale).transpose(1, 2)
+    return scaled_dot_product_attention(query, key, value, scale=scale).transpose(1, 2), _torch_s_own()
+
+
+@cache
+def _torch_s_own() -> KernelUsed:
+    return KernelUsed("torch.nn.functional.scaled_dot_product_attention", version("torch"))

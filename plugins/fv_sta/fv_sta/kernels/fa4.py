@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
-from fastvideo_core import Probe
+from fastvideo_core import KernelUsed, Probe
 from fastvideo_core.kernels import Kernel, with_plain_strides
 from fv_sta.sparse import Sparse, lists_per_head
 from fv_sta.tiles import BLOCK
@@ -24,9 +24,9 @@ KERNEL = Kernel(
 )
 
 
-def probe() -> Probe:
-    """Whether it can be used here."""
-    return KERNEL.probe()
+def probe(device: str = "cuda") -> Probe:
+    """Whether it can be used on that device."""
+    return KERNEL.probe(device)
 
 
 def mismatch(sparse: Sparse, head_dim: int, dtype: str, device: str) -> str | None:
@@ -59,9 +59,12 @@ def load() -> Callable[..., torch.Tensor]:
 
 
 @cache
-def dense() -> Callable[..., torch.Tensor] | None:
-    """Its full attention, called with query, key, value and scale, where it can be used."""
-    return partial(_forward, KERNEL.load()) if KERNEL.probe().available else None
+def dense(device: str, dtype: str, head_dim: int) -> tuple[Callable[..., torch.Tensor], KernelUsed] | None:
+    """Its full attention, called with query, key, value and scale, and its name; None where it cannot be used."""
+    fits = device.startswith("cuda") and dtype in ("bfloat16", "float16") and head_dim in range(8, 129, 8)
+    if not fits or not (found := KERNEL.probe(device)).available:
+        return None
+    return partial(_forward, KERNEL.load()), KernelUsed(found.kernel, found.version)
 
 
 def _forward(

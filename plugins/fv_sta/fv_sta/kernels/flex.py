@@ -17,15 +17,16 @@ if TYPE_CHECKING:
     import torch
 
 
-def probe() -> Probe:
-    """Whether it can be used here."""
+def probe(device: str = "cuda") -> Probe:
+    """Whether it can be used on that device, or on a CPU where there is no CUDA."""
     import torch
 
     try:
         from torch.nn.attention import flex_attention
     except ImportError as error:
         return Probe(False, reason=f"torch {torch.__version__} has no FlexAttention: {error}", remedy="Upgrade torch")
-    if not torch.cuda.is_available() and cpp_compiler() is None:
+    on_gpu = torch.cuda.is_available() and device.partition(":")[0] == "cuda"
+    if not on_gpu and cpp_compiler() is None:
         reason = "FlexAttention is compiled, for which torch needs a C++ compiler on a CPU, and there is none"
         return Probe(False, reason=reason, remedy="Install g++, or name a compiler in CXX")
     return Probe(True, kernel=f"{flex_attention.__name__}.flex_attention", version=str(torch.__version__))

@@ -33,9 +33,9 @@ WINDOWS: dict[Triple, frozenset[Triple]] = {
 """Windows that it is known to compute; for any other, 0.0.6 returns memory that nothing was written to."""
 
 
-def probe() -> Probe:
-    """Whether it can be used here."""
-    found = KERNEL.probe()
+def probe(device: str = "cuda") -> Probe:
+    """Whether it can be used on that device."""
+    found = KERNEL.probe(device)
     return _check(found) if found.available else found
 
 
