@@ -25,6 +25,7 @@ def _imported(code: str) -> set[str]:
     [
         "import fastvideo_core",
         "from fastvideo_core import AttentionBackend, ModelPreset, hookimpl, SamplingParam",
+        "from fastvideo_core import JsonLines, read_prompts, sampling_options, written_whole",
         "from fastvideo_core.discovery.plugins import load_plugins; load_plugins()",
         "from fastvideo_core.cli import fv; fv.main(['--help'], standalone_mode=False)",
         "from fastvideo_core.cli import fv; fv.main(['plugins', '--json'], standalone_mode=False)",

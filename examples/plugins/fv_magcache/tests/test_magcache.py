@@ -5,8 +5,7 @@ from fv_magcache import MagCache
 
 from fastvideo_core import attach
 from fastvideo_core.errors import InputError, PolicyMismatchError
-from fastvideo_core.testing import CachePolicySuite
-from fastvideo_core.testing.branches import small_pipeline
+from fastvideo_core.testing import CachePolicySuite, small_pipeline
 
 RATIOS = [1.0, 1.3, 1.1, 1.02, 1.01, 0.99, 0.98, 0.97, 0.96, 0.9]
 
