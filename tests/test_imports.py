@@ -37,6 +37,7 @@ def test_nothing_heavy_is_imported(code: str) -> None:
     assert not _imported(code) & set(HEAVY)
 
 
+@pytest.mark.slow
 def test_the_check_itself_sees_torch() -> None:
     assert "torch" in _imported("from fastvideo_core import VideoGenerator")
 

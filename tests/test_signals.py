@@ -17,23 +17,25 @@ def first_attention(transformer: Any) -> Any:
     return blocks[0].attn1 if hasattr(blocks[0], "attn1") else blocks[0].attn
 
 
-TIME_MODULES = {
-    "Wan 2.1": ("condition_embedder.time_embedder", "condition_embedder.time_proj"),
-    "Wan 2.1 image": ("condition_embedder.time_embedder", "condition_embedder.time_proj"),
-    "Wan 2.2 per token": ("condition_embedder.time_embedder", "condition_embedder.time_proj"),
-    "Wan 2.2 image per token": ("condition_embedder.time_embedder", "condition_embedder.time_proj"),
-    "LTX-Video": ("time_embed.emb", "time_embed.linear"),
-    "CogVideoX": ("time_embedding", None),
-    "HunyuanVideo": ("time_text_embed", None),
-    "Mochi": ("time_embed", None),
+TIME_SIGNALS: dict[str, tuple[str, int, int | None]] = {
+    "Wan 2.1": ("condition_embedder", 0, 1),
+    "Wan 2.1 image": ("condition_embedder", 0, 1),
+    "Wan 2.2 per token": ("condition_embedder", 0, 1),
+    "Wan 2.2 image per token": ("condition_embedder", 0, 1),
+    "LTX-Video": ("time_embed", 1, 0),
+    "CogVideoX": ("transformer_blocks.0", 2, None),
+    "HunyuanVideo": ("time_text_embed", 0, None),
+    "Mochi": ("time_embed", 0, None),
 }
-"""Whose output TIME_EMBEDDING is, and TIME_PROJECTION: of a tuple the first."""
+"""The module that returns them as a tuple, and which of it TIME_EMBEDDING is, and TIME_PROJECTION.
 
+CogVideoX has none such: there it is what enters the first block. The modules that embed are run by the core too.
+"""
 
 CASES = [
-    *((kind, Signal.MODULATED_INPUT) for kind in TIME_MODULES),
-    *((kind, Signal.TIME_EMBEDDING) for kind in TIME_MODULES),
-    *((kind, Signal.TIME_PROJECTION) for kind, (_, projection) in TIME_MODULES.items() if projection),
+    *((kind, Signal.MODULATED_INPUT) for kind in TIME_SIGNALS),
+    *((kind, Signal.TIME_EMBEDDING) for kind in TIME_SIGNALS),
+    *((kind, Signal.TIME_PROJECTION) for kind, (*_, projection) in TIME_SIGNALS.items() if projection is not None),
 ]
 
 
@@ -46,15 +48,18 @@ def test_a_signal_is_what_the_model_computes(kind: str, signal: Signal) -> None:
     def entered(module: Any, args: Any, kwargs: Any) -> None:
         seen.append((args[0] if args else kwargs["hidden_states"]).clone())
 
-    def left(module: Any, args: Any, output: Any) -> None:
-        seen.append((output[0] if isinstance(output, tuple) else output).clone())
-
     if signal is Signal.MODULATED_INPUT:
         hook = first_attention(pipe.transformer).register_forward_pre_hook(entered, with_kwargs=True)
     else:
-        name = TIME_MODULES[kind][signal is Signal.TIME_PROJECTION]
-        assert name is not None
-        hook = pipe.transformer.get_submodule(name).register_forward_hook(left)
+        name, embedding, projection = TIME_SIGNALS[kind]
+        place = embedding if signal is Signal.TIME_EMBEDDING else projection
+        module = pipe.transformer.get_submodule(name)
+        if kind == "CogVideoX":
+            hook = module.register_forward_pre_hook(
+                lambda module, args, kwargs: seen.append([*args, *kwargs.values()][place].clone()), with_kwargs=True
+            )
+        else:
+            hook = module.register_forward_hook(lambda module, args, output: seen.append(output[place].clone()))
     policy = Scripted("C", signal)
     with attach(pipe, cache=policy):
         run_to_latents(pipe, **options)
