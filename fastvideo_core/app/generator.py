@@ -76,7 +76,7 @@ class VideoGenerator:
         text_encoder_cpu_offload: bool = False,
         pin_cpu_memory: bool = False,
     ) -> Self:
-        """Load a model and choose_attention its attention.
+        """Load a model and choose its attention backend.
 
         Args:
             model_path: a preset's name, a local folder in diffusers format, or a hub id. Only safetensors are loaded.
