@@ -77,7 +77,7 @@ class PolicyMismatchError(CacheError):
 
 
 class ModelError(FastVideoError):
-    """The model cannot be used."""
+    """The model cannot be used, such as one whose weights lack tensors."""
 
 
 class ModelNotFoundError(ModelError):
