@@ -67,7 +67,7 @@ def test_offloading_changes_where_weights_lie_and_nothing_else(wan_folder: Path,
 @pytest.mark.parametrize("backend", ["TORCH_SDPA", "FLASH_ATTN"])
 def test_closing_gives_back_all_memory(backend: str, wan_folder: Path) -> None:
     """What libraries keep for good is there after the first generation: the second one is measured."""
-    allocated = []
+    allocated: list[int] = []
     for _ in range(3):
         try:
             generator = VideoGenerator.from_pretrained(wan_folder, attention_backend=backend)

@@ -39,7 +39,7 @@ def test_offloading_on_a_gpu(offload: str, case: str, dtype: torch.dtype) -> Non
     made = {}
     for where in ("there", "offloaded"):
         pipe, options = CASES[case].model()
-        pipe.transformer.to(dtype)
+        pipe.to(dtype)
         if where == "there":
             pipe.to("cuda")
         else:
