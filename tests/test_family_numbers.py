@@ -1,0 +1,101 @@
+"""What a backend is told of a model is what the model's own modules have: heads, layers, tokens, text."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from fastvideo_core import Role, Run, attach
+from fastvideo_core.engine.families import family_of
+from tests.support.backends import Recorder
+from tests.support.models import SIZE, run_to_latents
+from tests.support.policies import PIPELINES
+
+
+class Announced(Recorder):
+    """Keeps what it is told before the first step, and the shapes that it is called with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runs: dict[Role, Run] = {}
+        self.shapes: set[tuple[int, ...]] = set()
+
+    def start_run(self, run: Run) -> None:
+        self.runs[run.role] = run
+
+    def load(self) -> Any:
+        attend = super().load()
+
+        def noted(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, call: Any) -> torch.Tensor:
+            self.shapes.add(tuple(query.shape[2:]))
+            return attend(query, key, value, call)
+
+        return noted
+
+
+def attentions(transformer: Any) -> dict[str, Any]:
+    """The attention modules within blocks, by their names in the model, which tell self attention from cross."""
+    return {
+        name: module
+        for name, module in transformer.named_modules()
+        if hasattr(module, "to_q")
+        and name.split(".")[0] in ("blocks", "transformer_blocks", "single_transformer_blocks")
+    }
+
+
+@pytest.mark.parametrize("kind", PIPELINES)
+def test_a_backend_is_told_what_the_model_has(kind: str) -> None:
+    build, options = PIPELINES[kind]
+    pipe = build()
+    modules = attentions(pipe.transformer)
+    first = next(iter(modules.values()))
+    tokens: list[tuple[int, int]] = []
+
+    def entered(module: Any, args: Any, kwargs: Any) -> None:
+        named = {**dict(zip(("hidden_states", "encoder_hidden_states"), args, strict=False)), **kwargs}
+        text = named.get("encoder_hidden_states")
+        tokens.append((named["hidden_states"].shape[1], 0 if text is None else text.shape[1]))
+
+    hook = first.register_forward_pre_hook(entered, with_kwargs=True)
+    backend = Announced()
+    with attach(pipe, attention_backend=backend) as fv:
+        run_to_latents(pipe, **options)
+    hook.remove()
+    size = {**SIZE, **options}
+    geometry = family_of([type(pipe).__name__], "it").geometry(pipe.transformer.config, pipe.vae.config)
+    grid = geometry.grid(size["num_frames"], size["height"], size["width"])
+    assert fv.receipt.token_grid == grid
+    assert len(set(tokens)) == 1
+    video, text = tokens[0]
+    assert math.prod(grid) == video
+    heads, head_dim = first.heads, first.to_q.out_features // first.heads
+    assert backend.shapes == {(heads, head_dim)}
+    layers = {
+        Role.CROSS: sum(name.endswith("attn2") for name in modules),
+        Role.SELF: sum(name.endswith("attn1") for name in modules),
+        Role.JOINT: len(modules),
+    }
+    assert set(backend.runs) in ({Role.JOINT}, {Role.SELF, Role.CROSS})
+    for role, told in backend.runs.items():
+        assert (told.num_heads, told.head_dim, told.num_layers) == (heads, head_dim, layers[role])
+        assert (told.dtype, told.device, told.num_steps) == ("float32", "cpu", size["num_inference_steps"])
+        assert told.layout.grid == grid
+        if role is Role.JOINT:
+            assert told.layout.text_before + told.layout.text_after == text
+
+
+@pytest.mark.parametrize("kind", ["Wan 2.1", "Wan 2.1 image", "Wan 2.2"])
+def test_the_axes_of_wan_s_grid_are_those_of_its_patches(kind: str) -> None:
+    build, options = PIPELINES[kind]
+    pipe = build()
+    shapes: list[tuple[int, ...]] = []
+    hook = pipe.transformer.patch_embedding.register_forward_hook(
+        lambda module, args, output: shapes.append(tuple(output.shape[2:]))
+    )
+    with attach(pipe) as fv:
+        run_to_latents(pipe, **{**options, "height": 64, "width": 48, "num_frames": 5})
+    hook.remove()
+    assert set(shapes) == {fv.receipt.token_grid} == {(2, 4, 3)}
