@@ -11,7 +11,13 @@ import torch
 from fastvideo_core import Role, Run, attach
 from fastvideo_core.engine.families import family_of
 from tests.support.backends import Recorder
-from tests.support.models import SIZE, run_to_latents
+from tests.support.models import (
+    SIZE,
+    build_cogvideox_pipeline,
+    build_wan_pipeline,
+    build_wan_transformer,
+    run_to_latents,
+)
 from tests.support.policies import PIPELINES
 
 
@@ -99,3 +105,29 @@ def test_the_axes_of_wan_s_grid_are_those_of_its_patches(kind: str) -> None:
         run_to_latents(pipe, **{**options, "height": 64, "width": 48, "num_frames": 5})
     hook.remove()
     assert set(shapes) == {fv.receipt.token_grid} == {(2, 4, 3)}
+
+
+def test_a_patch_need_not_be_square() -> None:
+    pipe = build_wan_pipeline()
+    pipe.register_modules(transformer=build_wan_transformer(patch_size=(1, 2, 4)))
+    shapes: set[tuple[int, ...]] = set()
+    pipe.transformer.patch_embedding.register_forward_hook(
+        lambda module, args, output: shapes.add(tuple(output.shape[2:]))
+    )
+    with attach(pipe) as fv:
+        run_to_latents(pipe, height=32, width=96)
+    geometry = family_of(["WanPipeline"], "it").geometry(pipe.transformer.config, pipe.vae.config)
+    assert shapes == {fv.receipt.token_grid} == {geometry.grid(9, 32, 96)} == {(3, 2, 3)}
+    assert geometry.pixels_per_token == (16, 32)
+
+
+def test_frames_that_are_padded_to_whole_tokens_count() -> None:
+    pipe = build_cogvideox_pipeline(patch_size_t=2, patch_bias=False)
+    tokens: set[int] = set()
+    pipe.transformer.transformer_blocks[0].attn1.register_forward_pre_hook(
+        lambda module, args, kwargs: tokens.add(kwargs["hidden_states"].shape[1]), with_kwargs=True
+    )
+    with attach(pipe):
+        run_to_latents(pipe, max_sequence_length=16)
+    geometry = family_of(["CogVideoXPipeline"], "it").geometry(pipe.transformer.config, pipe.vae.config)
+    assert tokens == {math.prod(geometry.grid(9, 32, 48))} == {2 * 2 * 3}
