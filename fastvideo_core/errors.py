@@ -25,11 +25,18 @@ Messages say what was asked for, what is there, and what to do.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 
 class FastVideoError(Exception):
-    """Base of all errors of fastvideo-core."""
+    """Base of all errors of fastvideo-core.
+
+    Attributes:
+        results: the `VideoResult`s that were done before it, where a list of prompts was given to `generate_video`.
+    """
+
+    results: Sequence[Any] = ()
 
 
 class PluginError(FastVideoError):
@@ -61,7 +68,13 @@ class BackendNotUsedError(BackendError):
 
 
 class BackendOutputError(BackendError):
-    """What the backend computed cannot be used, such as NaN."""
+    """What the backend computed cannot be used, such as NaN.
+
+    Attributes:
+        result: the `VideoResult` with the frames as they are; None if the run ended before there were any.
+    """
+
+    result: Any = None
 
 
 class CacheError(FastVideoError):
@@ -77,7 +90,7 @@ class PolicyMismatchError(CacheError):
 
 
 class ModelError(FastVideoError):
-    """The model cannot be used."""
+    """The model cannot be used, such as one whose weights lack tensors."""
 
 
 class ModelNotFoundError(ModelError):

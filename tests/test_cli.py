@@ -57,7 +57,7 @@ def test_generate_json_is_nothing_but_json(wan_folder: Path, tmp_path: Path) -> 
 def test_mistakes_are_one_line_before_anything_is_loaded(
     arguments: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("diffusers.DiffusionPipeline.from_pretrained", lambda *args, **kwargs: pytest.fail("loaded"))
+    monkeypatch.setattr("fastvideo_core.app.generator.load_pipeline", lambda *args, **kwargs: pytest.fail("loaded"))
     monkeypatch.setenv("FASTVIDEO_DISABLE_PLUGINS", "fv-flash")
     done = invoke("generate", *arguments)
     assert done.exit_code == 1

@@ -41,7 +41,7 @@ def unloadable(monkeypatch: pytest.MonkeyPatch) -> None:
     def load(*args: object, **kwargs: object) -> None:
         raise AssertionError("weights were loaded")
 
-    monkeypatch.setattr("diffusers.DiffusionPipeline.from_pretrained", load)
+    monkeypatch.setattr("fastvideo_core.app.generator.load_pipeline", load)
 
 
 def test_frames_equal_the_bare_pipeline_s_bit_for_bit(shared: VideoGenerator, wan_folder: Path) -> None:

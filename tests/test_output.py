@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from fastvideo_core.app import output
+from fastvideo_core.app.files import written_whole
+from fastvideo_core.app.unfinished import unfinished
 
 
 @pytest.mark.parametrize(
@@ -57,11 +60,80 @@ def test_a_file_system_without_links(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cat.json", "cat.mp4", "cat_1.json", "cat_1.mp4"]
 
 
-def test_what_a_killed_process_left_unfinished_is_removed(tmp_path: Path) -> None:
-    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
-    left, foreign = tmp_path / f".partial-{ended.stdout.strip()}-a.mp4", tmp_path / ".partial-me"
-    own = tmp_path / f".partial-{os.getpid()}-b.mp4"
-    for path in (left, own, foreign):
-        path.write_text("half a video")
+HOLD = """
+import sys, time
+from pathlib import Path
+from fastvideo_core.app.unfinished import unfinished
+with unfinished(Path(sys.argv[1]), ".mp4") as file:
+    file.write_text("half a video")
+    print(file.name, flush=True)
+    time.sleep(600)
+"""
+
+
+def test_what_another_process_is_writing_stays_until_it_is_killed(tmp_path: Path) -> None:
+    mine = tmp_path / ".partial-999999-mine.txt"
+    mine.write_text("no file of this program")
+    command = [sys.executable, "-c", HOLD, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
+        try:
+            assert writer.stdout is not None
+            name = writer.stdout.readline().strip()
+            output.prepare_folder(tmp_path)
+            assert {path.name for path in tmp_path.iterdir()} == {name, mine.name}
+        finally:
+            writer.kill()
+    assert (tmp_path / name).read_text() == "half a video"
     output.prepare_folder(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([own.name, foreign.name])
+    assert list(tmp_path.iterdir()) == [mine]
+
+
+def test_what_this_process_is_writing_stays(tmp_path: Path) -> None:
+    with unfinished(tmp_path, ".mp4") as file:
+        file.write_text("half a video")
+        output.prepare_folder(tmp_path)
+        assert file.read_text() == "half a video"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no permissions of this kind")
+def test_files_have_the_permissions_that_the_umask_leaves(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        names = output.save(tmp_path, "cat", {".json": b"{}", ".mp4": b"video"})
+        with written_whole(tmp_path / "notes.txt") as file:
+            file.write_text("notes")
+    finally:
+        os.umask(before)
+    for path in (*names.values(), tmp_path / "notes.txt"):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+def test_content_is_on_the_disk_before_it_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[str, str]] = []
+    sync = os.fsync
+
+    def watched(descriptor: int) -> None:
+        named = ",".join(sorted(path.name for path in tmp_path.iterdir() if not path.name.startswith(".")))
+        kind = "folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else os.pread(descriptor, 9, 0).decode()
+        seen.append((kind, named))
+        sync(descriptor)
+
+    monkeypatch.setattr("os.fsync", watched)
+    output.save(tmp_path, "cat", {".json": b"{}", ".mp4": b"video"})
+    assert seen == [("{}", ""), ("video", ""), ("folder", "cat.json,cat.mp4")]
+    seen.clear()
+    with written_whole(tmp_path / "notes.txt") as file:
+        file.write_text("notes")
+    assert seen == [("notes", "cat.json,cat.mp4"), ("folder", "cat.json,cat.mp4,notes.txt")]
+
+
+def test_a_link_in_the_place_of_a_temporary_file_is_not_followed(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (tmp_path / ".notes.txt.part").symlink_to(victim)
+    with written_whole(tmp_path / "notes.txt") as file:
+        file.write_text("notes")
+    assert victim.read_text() == "precious"
+    assert (tmp_path / "notes.txt").read_text() == "notes"
+    assert (tmp_path / ".notes.txt.part").is_symlink()

@@ -96,7 +96,7 @@ def test_what_does_not_fit_is_refused(tunable: Tunable, wan_pipeline: Any, confi
 def test_refused_before_any_weight_is_loaded(
     tunable: Tunable, wan_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("diffusers.DiffusionPipeline.from_pretrained", lambda *args, **more: pytest.fail("loaded"))
+    monkeypatch.setattr("fastvideo_core.app.generator.load_pipeline", lambda *args, **more: pytest.fail("loaded"))
     with pytest.raises(InputError, match=r"for an attention backend, and none was asked for"):
         VideoGenerator.from_pretrained(wan_folder, attention_config={"share": 0.1})
     with pytest.raises(InputError, match=r"'torch_sdpa\.json' was given"):

@@ -9,23 +9,24 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from fastvideo_core.app.unfinished import flush, remove_leftovers, unfinished
 from fastvideo_core.errors import InputError, OutputError
 
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """A temporary name to write to, renamed to `path` at the end; an exception leaves neither.
+    """A temporary file to write to, which takes the place of `path` at the end; an exception leaves neither.
 
     Raises:
         OutputError: it cannot be written, such as on a full disk.
     """
-    temporary = path.with_name(f".{path.name}.part")
     with _explained(path):
-        try:
+        remove_leftovers(path.parent)
+        with unfinished(path.parent, path.suffix) as temporary:
             yield temporary
+            flush(temporary)
             temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+            flush(path.parent)
 
 
 class JsonLines:

@@ -11,7 +11,6 @@ from typing import Any, Self, overload
 
 import torch
 
-from fastvideo_core.app import output
 from fastvideo_core.app.loading import (
     check_compile,
     check_device,
@@ -21,20 +20,18 @@ from fastvideo_core.app.loading import (
     load_pipeline,
     place_pipeline,
 )
+from fastvideo_core.app.make import Maker, requested_cache
 from fastvideo_core.app.model_info import ModelInfo, read_model
+from fastvideo_core.app.one_at_a_time import OneAtATime
 from fastvideo_core.app.result import VideoResult
 from fastvideo_core.app.sampling import SamplingParam, check_prompts
 from fastvideo_core.contract.caching import CachePolicy
-from fastvideo_core.contract.observing import Generation
 from fastvideo_core.contract.settings import Config
 from fastvideo_core.discovery.plugins import load_plugins
 from fastvideo_core.engine.attachment import attach
 from fastvideo_core.engine.attention.choice import choose_attention
-from fastvideo_core.engine.caching.choice import check_policy, split
-from fastvideo_core.engine.machine import peak_memory_bytes
+from fastvideo_core.engine.caching.choice import check_policy
 from fastvideo_core.errors import AttachError, InputError
-
-TEACACHE = "TEACACHE"
 
 
 class VideoGenerator:
@@ -52,12 +49,9 @@ class VideoGenerator:
         self.progress = True
         """Whether to show a progress bar, on terminals."""
         self._pipe: Any | None = pipe
+        self._alone = OneAtATime()
         self._load_seconds = load_seconds
-        self._attachment = attach(
-            pipe,
-            attention_backend=attention_backend,
-            attention_config=attention_config,
-        )
+        self._attachment = attach(pipe, attention_backend=attention_backend, attention_config=attention_config)
         pipe.set_progress_bar_config(disable=True)
 
     @classmethod
@@ -76,7 +70,7 @@ class VideoGenerator:
         text_encoder_cpu_offload: bool = False,
         pin_cpu_memory: bool = False,
     ) -> Self:
-        """Load a model and choose_attention its attention.
+        """Load a model and choose its attention backend.
 
         Args:
             model_path: a preset's name, a local folder in diffusers format, or a hub id. Only safetensors are loaded.
@@ -166,20 +160,50 @@ class VideoGenerator:
         Raises:
             InputError: a prompt, parameter or combination that the model cannot do; before any step is run.
             OutputError: the video cannot be written where it should go.
-            BackendError: the model passes a mask that the backend does not take.
+            BackendError: the model passes a mask that the backend does not take; or, as BackendOutputError, frames are
+                not finite: its `result` has them, and no file is written.
             CacheError: the caching policy is unknown, does not serve the model, or breaks its contract.
-            AttachError: the generator is closed.
+            AttachError: the generator is closed, or generating already, in whichever thread.
+            Of a list, whatever is raised has the results so far as `results`.
         """
-        if self._pipe is None:
-            raise AttachError("this VideoGenerator is closed; make a new one")
-        params = (sampling_param or SamplingParam.from_preset(self.info.preset)).with_overrides(**overrides)
-        prompts = check_prompts(prompt)
-        params.check(self.info)
-        defaults = {TEACACHE: params.teacache_params.settings()}
-        self._attachment.use_cache(_cache_of(enable_teacache, cache), cache_config, defaults)
-        target = output.prepare_folder(params.output_path) if params.save_video else None
-        results = [self._generate(one, params, target) for one in prompts]
-        return results[0] if isinstance(prompt, str) else results
+        cache = requested_cache(enable_teacache, cache)
+        with self._alone.hold("generate"):
+            prompts, generate = self._prepared(prompt, sampling_param, cache, cache_config, overrides)
+            if isinstance(prompt, str):
+                return generate(prompts[0])
+            results: list[VideoResult] = []
+            try:
+                for one in prompts:
+                    results.append(generate(one))
+            except BaseException as error:
+                error.results = results  # type: ignore[attr-defined]  # on an error of torch and on Ctrl-C, too
+                raise
+            return results
+
+    def generate_videos(
+        self,
+        prompts: Sequence[str],
+        sampling_param: SamplingParam | None = None,
+        *,
+        enable_teacache: bool = False,
+        cache: str | CachePolicy | None = None,
+        cache_config: Mapping[str, Any] | None = None,
+        **overrides: Any,
+    ) -> Iterator[VideoResult]:
+        """Generate a video for each prompt, one whenever the next is asked for; none is kept here.
+
+        Args and errors are those of `generate_video`; what can be checked beforehand is checked before this returns.
+        """
+        cache = requested_cache(enable_teacache, cache)
+        with self._alone.hold("generate"):
+            checked, generate = self._prepared(prompts, sampling_param, cache, cache_config, overrides)
+
+        def generate_alone(prompt: str) -> VideoResult:
+            with self._alone.hold("generate"):
+                self._check_open()
+                return generate(prompt)
+
+        return map(generate_alone, checked)
 
     @contextmanager
     def attention_timed(self) -> Iterator[Callable[[], float]]:
@@ -188,9 +212,14 @@ class VideoGenerator:
             yield seconds
 
     def close(self) -> None:
-        """Detach and let go of the model; doing it twice is harmless."""
-        self._attachment.detach()
-        self._pipe = None
+        """Detach and let go of the model; doing it twice is harmless.
+
+        Raises:
+            AttachError: a video is being generated.
+        """
+        with self._alone.hold("close"):
+            self._attachment.detach()
+            self._pipe = None
 
     def __enter__(self) -> Self:
         return self
@@ -200,70 +229,22 @@ class VideoGenerator:
     ) -> None:
         self.close()
 
-    def _generate(self, prompt: str, params: SamplingParam, target: tuple[Path, str | None] | None) -> VideoResult:
-        """Make and write a video, with the observers told of it."""
-        generation = Generation(
-            type(self._pipe).__name__, model=self.info.name, prompt=prompt, show_progress=self.progress
-        )
-        with self._attachment.following(generation):
-            result = self._make(prompt, params)
-            if target is not None:
-                output.save_result(result, *target, params.fps, params.sheet)
-            generation.video_path = result.video_path
-        return result
+    def _prepared(
+        self,
+        prompts: str | Sequence[str],
+        sampling_param: SamplingParam | None,
+        cache: str | CachePolicy | None,
+        cache_config: Mapping[str, Any] | None,
+        overrides: Mapping[str, Any],
+    ) -> tuple[list[str], Callable[[str], VideoResult]]:
+        """Check all that can be before a step is run; the prompts, and what makes the video of one."""
+        self._check_open()
+        params = (sampling_param or SamplingParam.from_preset(self.info.preset)).with_overrides(**overrides)
+        checked = check_prompts(prompts)
+        params.check(self.info)
+        maker = Maker(self._attachment, self.info, params, cache, cache_config, self._load_seconds)
+        return checked, lambda prompt: maker.make(prompt, self.progress)
 
-    def _make(self, prompt: str, params: SamplingParam) -> VideoResult:
-        assert self._pipe is not None
-        device = self._attachment.device
-        if device.startswith("cuda"):
-            torch.cuda.reset_peak_memory_stats(device)
-        more: dict[str, Any] = {"image": _open_image(params.image_path)} if params.image_path else {}
-        if self.info.family.frame_rate_argument:
-            more[self.info.family.frame_rate_argument] = params.fps
-        start = time.perf_counter()
-        frames = self._pipe(
-            prompt=prompt,
-            negative_prompt=params.negative_prompt,
-            height=params.height,
-            width=params.width,
-            num_frames=params.num_frames,
-            num_inference_steps=params.num_inference_steps,
-            guidance_scale=float(params.guidance_scale),
-            generator=torch.Generator("cpu").manual_seed(params.seed),
-            output_type="np",
-            **more,
-        ).frames[0]
-        end = time.perf_counter()
-        receipt = self._attachment.receipt
-        receipt.model, receipt.prompt, receipt.negative_prompt = self.info.name, prompt, params.negative_prompt
-        receipt.height, receipt.width, receipt.num_frames = params.height, params.width, params.num_frames
-        receipt.fps, receipt.seed, receipt.guidance_scale = params.fps, params.seed, float(params.guidance_scale)
-        receipt.seconds = {
-            "load": self._load_seconds,
-            "text": self._attachment.run_started - start,
-            **receipt.seconds,
-            "decode": end - self._attachment.run_ended,
-        }
-        receipt.peak_memory_bytes = peak_memory_bytes(device)
-        return VideoResult(prompt, frames, receipt)
-
-
-def _cache_of(enable_teacache: bool, cache: str | CachePolicy | None) -> str | CachePolicy | None:
-    """What the two arguments ask for together."""
-    if not enable_teacache:
-        return cache
-    name = split(cache, "cache=")[0] if isinstance(cache, str) else getattr(cache, "name", TEACACHE)
-    if name != TEACACHE:
-        raise InputError(
-            f"enable_teacache=True asks for {TEACACHE}, cache={cache!r} for something else; give one of them"
-        )
-    return cache or TEACACHE
-
-
-def _open_image(path: str | Path) -> Any:
-    from diffusers.utils import load_image
-
-    try:
-        return load_image(str(Path(path).expanduser()))
-    except (OSError, ValueError) as error:
-        raise InputError(f"image_path {str(path)!r} cannot be read as an image: {error}") from error
+    def _check_open(self) -> None:
+        if self._pipe is None:
+            raise AttachError("this VideoGenerator is closed; make a new one")

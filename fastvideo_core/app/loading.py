@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from fastvideo_core.app.components import load_components
 from fastvideo_core.app.model_info import ModelInfo
 from fastvideo_core.engine.diffusers_bridge import blocks_can_be_compiled
 from fastvideo_core.engine.families import transformers_of
@@ -57,14 +59,39 @@ def check_compile(info: ModelInfo, device: str, dit_cpu_offload: bool) -> None:
 
 
 def load_pipeline(info: ModelInfo, dtype: torch.dtype) -> Any:
-    import diffusers
+    """Load a pipeline in that dtype, its autoencoder in float32.
 
+    Raises:
+        ModelNotFoundError: a file is not there, or cannot be read.
+        ModelError: tensors are missing or have another shape.
+    """
+    import diffusers
+    from safetensors import SafetensorError
+
+    # Its own class, since DiffusionPipeline itself loads optional components a second time.
+    kind = getattr(diffusers, info.pipeline, diffusers.DiffusionPipeline)
+    folder = _local_folder(info)
     try:
-        return diffusers.DiffusionPipeline.from_pretrained(
-            info.location, dtype={"default": dtype, "vae": torch.float32}, use_safetensors=True
-        )
-    except (OSError, ValueError) as error:
+        index = kind.load_config(folder)
+        models = load_components(folder, index, {"default": dtype, "vae": torch.float32})
+        pipe = kind.from_pretrained(folder, use_safetensors=True, **models)
+    except (OSError, ValueError, SafetensorError) as error:
         raise ModelNotFoundError(f"the model {info.name} cannot be loaded: {error}") from error
+    pipe.register_to_config(_name_or_path=info.location)  # by which caching policies know the model
+    return pipe
+
+
+def _local_folder(info: ModelInfo) -> Path:
+    """Where the model lies; one of the hub is fetched first, whole, so that all parts are of one version."""
+    from diffusers import DiffusionPipeline
+
+    folder = Path(info.location).expanduser()
+    if folder.is_dir():
+        return folder
+    try:
+        return Path(DiffusionPipeline.download(info.location, use_safetensors=True))
+    except Exception as error:  # the hub's client raises errors of its own, of the HTTP library and OSError
+        raise ModelNotFoundError(f"the model {info.name} cannot be fetched from the hub: {error}") from error
 
 
 def compile_blocks(pipe: Any, info: ModelInfo) -> None:

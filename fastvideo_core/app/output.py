@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import math
-import os
 import re
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fastvideo_core.app.unfinished import flush, give_name, remove_leftovers, unfinished
 from fastvideo_core.errors import InputError, OutputError
 
 if TYPE_CHECKING:
@@ -24,8 +22,6 @@ if TYPE_CHECKING:
 
 _OTHER_FORMATS = {".avi", ".gif", ".mkv", ".mov", ".webm", ".m4v"}
 _NAME_LENGTH = 60
-_PARTIAL = ".partial-"
-"""How names of unfinished files begin; the number of their process comes next."""
 
 
 def prepare_folder(output_path: str | Path) -> tuple[Path, str | None]:
@@ -44,37 +40,12 @@ def prepare_folder(output_path: str | Path) -> tuple[Path, str | None]:
     folder, stem = (path.parent, path.stem) if path.suffix.lower() == ".mp4" else (path, None)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(folder)
-        with tempfile.TemporaryFile(dir=folder, prefix=_prefix()):
+        remove_leftovers(folder)
+        with unfinished(folder, ".mp4"):
             pass
     except (OSError, ValueError) as error:
         raise OutputError(f"no file can be written to {str(folder)!r}: {error}; choose another output_path") from error
     return folder, stem
-
-
-def _prefix() -> str:
-    return f"{_PARTIAL}{os.getpid()}-"
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """Remove unfinished files of processes that were killed."""
-    for path in folder.glob(f"{_PARTIAL}*"):
-        owner = path.name.removeprefix(_PARTIAL).partition("-")[0]
-        if owner.isdigit() and not _runs(int(owner)):
-            path.unlink(missing_ok=True)
-
-
-def _runs(process: int) -> bool:
-    """Whether there is a process of that number; where the system does not tell, there is."""
-    if os.name == "nt":
-        return True
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):
-        return True
-    return True
 
 
 def name_for(prompt: str) -> str:
@@ -114,9 +85,12 @@ def save(folder: Path, stem: str, files: dict[str, bytes | Path]) -> dict[str, P
         OutputError: the folder cannot be written to any more.
     """
     with _explained(folder), _temporaries(folder, files) as ready:
+        for file in ready.values():
+            flush(file)
         for number in range(1_000_000):
             names = {suffix: folder / f"{stem}{f'_{number}' if number else ''}{suffix}" for suffix in files}
             if _claim(ready, names):
+                flush(folder)
                 return names
     raise OutputError(f"{folder} holds a million files named {stem}")
 
@@ -126,7 +100,7 @@ def _claim(ready: dict[str, Path], names: dict[str, Path]) -> bool:
     linked: list[Path] = []
     try:
         for suffix, name in names.items():
-            _give_name(ready[suffix], name)
+            give_name(ready[suffix], name)
             linked.append(name)
     except BaseException as error:
         for name in linked:
@@ -137,42 +111,23 @@ def _claim(ready: dict[str, Path], names: dict[str, Path]) -> bool:
     return True
 
 
-def _give_name(temporary: Path, name: Path) -> None:
-    """A link is the one way to name a file that fails if the name is taken; some file systems have none."""
-    try:
-        os.link(temporary, name)
-    except OSError as error:
-        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
-            raise
-        if name.exists():
-            raise FileExistsError(errno.EEXIST, "exists", str(name)) from None
-        temporary.rename(name)
-
-
 @contextmanager
 def _temporaries(folder: Path, files: dict[str, bytes | Path]) -> Iterator[dict[str, Path]]:
-    """Write contents to temporary files; all are removed at the end, when they have got their names or failed."""
-    ready: dict[str, Path] = {}
-    try:
+    """Write contents to temporary files, beside those that are finished already."""
+    with ExitStack() as stack:
+        ready = {}
         for suffix, content in files.items():
             if isinstance(content, Path):
                 ready[suffix] = content
                 continue
-            descriptor, name = tempfile.mkstemp(dir=folder, prefix=_prefix(), suffix=suffix)
-            ready[suffix] = Path(name)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-        for path in ready.values():
-            path.chmod(0o644)
+            ready[suffix] = stack.enter_context(unfinished(folder, suffix))
+            ready[suffix].write_bytes(content)
         yield ready
-    finally:
-        for path in ready.values():
-            path.unlink(missing_ok=True)
 
 
 @contextmanager
 def encoded(folder: Path, frames: NDArray[np.float32], fps: int) -> Iterator[Path]:
-    """An H.264 MP4 (yuv420p) of the frames under a temporary name, removed at the end unless it was moved.
+    """An H.264 MP4 (yuv420p) of the frames under a temporary name, removed at the end.
 
     Args:
         frames: (num_frames, height, width, 3) in 0…1, height and width even.
@@ -182,20 +137,15 @@ def encoded(folder: Path, frames: NDArray[np.float32], fps: int) -> Iterator[Pat
     """
     import av
 
-    with _explained(folder):
-        descriptor, name = tempfile.mkstemp(dir=folder, prefix=_prefix(), suffix=".mp4")
-    os.close(descriptor)
-    try:
-        with _explained(folder), av.open(name, "w", options={"movflags": "+faststart"}) as container:
+    with _explained(folder), unfinished(folder, ".mp4") as path:
+        with av.open(str(path), "w", options={"movflags": "+faststart"}) as container:
             stream = container.add_stream("libx264", rate=Fraction(fps), options={"crf": "16"})
             stream.height, stream.width = frames.shape[1:3]
             stream.pix_fmt = "yuv420p"
             for frame in to_bytes(frames):
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
             container.mux(stream.encode())
-        yield Path(name)
-    finally:
-        Path(name).unlink(missing_ok=True)
+        yield path
 
 
 def contact_sheet(frames: NDArray[np.float32], most: int = 12, columns: int = 4) -> bytes:

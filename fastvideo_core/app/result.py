@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fastvideo_core.errors import BackendOutputError
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -33,3 +35,26 @@ class VideoResult:
 
     def __repr__(self) -> str:
         return f"VideoResult(prompt={self.prompt!r}, frames={self.frames.shape}, video_path={str(self.video_path)!r})"
+
+
+def check_finite(result: VideoResult) -> None:
+    """Refuse a video with frames that are not finite: encoded, they would be black.
+
+    Raises:
+        BackendOutputError: with the result.
+    """
+    import numpy as np
+
+    bad = [number for number, frame in enumerate(result.frames) if not np.isfinite(frame).all()]
+    if not bad:
+        return
+    receipt = result.receipt
+    served = [one for role in receipt.attention.values() for one in (role, role.fallback) if one]
+    policy = f", cached by {receipt.cache.policy}" if receipt.cache else ""
+    error = BackendOutputError(
+        f"{len(bad)} of {len(result.frames)} frames hold NaN or infinity, the first is number {bad[0]}; attention was "
+        f"computed by {' and '.join(dict.fromkeys(one.backend for one in served))} in {receipt.dtype}{policy}; no file "
+        "was written. Try another attention backend or dtype; if it stays so, the model's weights are damaged"
+    )
+    error.result = result
+    raise error

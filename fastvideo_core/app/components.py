@@ -1,0 +1,94 @@
+"""The parts of a pipeline that have weights, each loaded by its own class, which says what the checkpoint lacked.
+
+diffusers and transformers fill what is missing with random numbers and only warn of it; a pipeline does not even tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fastvideo_core.errors import ModelError
+
+_LIBRARIES = ("diffusers", "transformers")
+_MOST_NAMED = 5
+
+
+def load_components(folder: Path, index: Mapping[str, Any], dtypes: Mapping[str, torch.dtype]) -> dict[str, Any]:
+    """Load the models of a pipeline.
+
+    Args:
+        folder: the pipeline's, in diffusers format.
+        index: the content of its model_index.json.
+        dtypes: per component; "default" for the others.
+
+    Returns:
+        The models by name; tokenizers, schedulers and the like are not among them.
+
+    Raises:
+        ModelError: a component's weights lack tensors, or have some of another shape.
+        OSError, ValueError, SafetensorError: a file cannot be read.
+    """
+    kinds = {name: kind for name, entry in index.items() if (folder / name).is_dir() and (kind := _model_class(entry))}
+    return {name: _load(name, kind, folder, dtypes.get(name, dtypes["default"])) for name, kind in kinds.items()}
+
+
+def _model_class(entry: Any) -> Any:
+    """The class that an entry of the index names, if it is a model's and of a library that is known to be safe."""
+    from diffusers import ModelMixin
+    from transformers import PreTrainedModel
+
+    if not isinstance(entry, list | tuple) or len(entry) != 2 or entry[0] not in _LIBRARIES:
+        return None
+    kind = getattr(import_module(entry[0]), str(entry[1]), None)
+    return kind if isinstance(kind, type) and issubclass(kind, ModelMixin | PreTrainedModel) else None
+
+
+def _load(name: str, kind: Any, folder: Path, dtype: torch.dtype) -> Any:
+    from diffusers import ModelMixin
+
+    model, report = kind.from_pretrained(
+        folder / name,
+        use_safetensors=True,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # so that they are reported, all of them
+        **{"torch_dtype" if issubclass(kind, ModelMixin) else "dtype": dtype},
+    )
+    missing = _really_missing(model, report["missing_keys"])
+    shapes = [
+        f"{tensor} is {_shape(found)} instead of {_shape(own)}" for tensor, found, own in report["mismatched_keys"]
+    ]
+    problems = [
+        *([f"lack {_some(missing, 'tensor')}"] if missing else []),
+        *([f"have {_some(sorted(shapes), 'tensor')} of another shape"] if shapes else []),
+    ]
+    if problems:
+        raise ModelError(
+            f"the weights of {name} in {str(folder)!r} {' and '.join(problems)}, as {kind.__name__} needs them; get "
+            "the model again, or correct its configuration"
+        )
+    return model
+
+
+def _really_missing(model: torch.nn.Module, names: Sequence[str]) -> list[str]:
+    """Those that are not tied to a tensor that was there."""
+    state = model.state_dict()
+    there = {_place(tensor) for name, tensor in state.items() if name not in names}
+    return sorted(name for name in names if name in state and (_place(state[name]) or -1) not in there)
+
+
+def _place(tensor: torch.Tensor) -> int:
+    return 0 if tensor.is_meta else tensor.data_ptr()
+
+
+def _shape(size: Sequence[int]) -> str:
+    return "x".join(map(str, size)) or "a single number"
+
+
+def _some(names: Sequence[str], what: str) -> str:
+    more = ", …" if len(names) > _MOST_NAMED else ""
+    return f"{len(names)} {what}{'s' if len(names) > 1 else ''} ({', '.join(names[:_MOST_NAMED])}{more})"

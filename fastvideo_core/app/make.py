@@ -1,0 +1,131 @@
+"""Videos from an attached pipeline: run it with the sampling parameters, note those in the receipt, write the files."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fastvideo_core.app import output
+from fastvideo_core.app.model_info import ModelInfo
+from fastvideo_core.app.result import VideoResult, check_finite
+from fastvideo_core.app.sampling import SamplingParam
+from fastvideo_core.contract.caching import CachePolicy
+from fastvideo_core.contract.observing import Generation
+from fastvideo_core.engine.attachment import Attachment
+from fastvideo_core.engine.caching.choice import split
+from fastvideo_core.engine.machine import peak_memory_bytes
+from fastvideo_core.errors import InputError
+
+TEACACHE = "TEACACHE"
+
+
+def requested_cache(enable_teacache: bool, cache: str | CachePolicy | None) -> str | CachePolicy | None:
+    """What the two arguments ask for together.
+
+    Raises:
+        InputError: they ask for different policies.
+    """
+    if not enable_teacache:
+        return cache
+    name = split(cache, "cache=")[0] if isinstance(cache, str) else getattr(cache, "name", TEACACHE)
+    if name != TEACACHE:
+        raise InputError(
+            f"enable_teacache=True asks for {TEACACHE}, cache={cache!r} for something else; give one of them"
+        )
+    return cache or TEACACHE
+
+
+class Maker:
+    """Makes videos with the same parameters and the same caching policy.
+
+    Args:
+        cache, cache_config: as for `attach`; TEACACHE also takes the sampling parameters' `teacache_params`.
+        load_seconds: how long the model took to load, for the receipts.
+
+    Raises:
+        CacheError, InputError: the policy is unknown, or does not serve the model.
+        OutputError: no file can be written where it should go.
+    """
+
+    def __init__(
+        self,
+        attachment: Attachment,
+        info: ModelInfo,
+        params: SamplingParam,
+        cache: str | CachePolicy | None,
+        cache_config: Mapping[str, Any] | None,
+        load_seconds: float,
+    ) -> None:
+        self._attachment, self._info, self._params, self._load_seconds = attachment, info, params, load_seconds
+        self._choose_policy = partial(
+            attachment.use_cache, cache, cache_config, {TEACACHE: params.teacache_params.settings()}
+        )
+        self._choose_policy()
+        self._target = output.prepare_folder(params.output_path) if params.save_video else None
+
+    def make(self, prompt: str, show_progress: bool) -> VideoResult:
+        """Make and write a video, with the observers told of it.
+
+        Raises:
+            BackendError, CacheError, AttachError: as the run does.
+            InputError: the image cannot be read.
+            OutputError: the video cannot be written.
+        """
+        self._choose_policy()  # whoever made another video in between may have chosen another
+        pipeline = type(self._attachment.pipe).__name__
+        generation = Generation(pipeline, model=self._info.name, prompt=prompt, show_progress=show_progress)
+        with self._attachment.following(generation):
+            result = self._run(prompt, self._params)
+            check_finite(result)
+            if self._target is not None:
+                output.save_result(result, *self._target, self._params.fps, self._params.sheet)
+            generation.video_path = result.video_path
+        return result
+
+    def _run(self, prompt: str, params: SamplingParam) -> VideoResult:
+        device = self._attachment.device
+        if device.startswith("cuda"):
+            torch.cuda.reset_peak_memory_stats(device)
+        more: dict[str, Any] = {"image": _open_image(params.image_path)} if params.image_path else {}
+        if self._info.family.frame_rate_argument:
+            more[self._info.family.frame_rate_argument] = params.fps
+        start = time.perf_counter()
+        frames = self._attachment.pipe(
+            prompt=prompt,
+            negative_prompt=params.negative_prompt,
+            height=params.height,
+            width=params.width,
+            num_frames=params.num_frames,
+            num_inference_steps=params.num_inference_steps,
+            guidance_scale=float(params.guidance_scale),
+            generator=torch.Generator("cpu").manual_seed(params.seed),
+            output_type="np",
+            **more,
+        ).frames[0]
+        end = time.perf_counter()
+        receipt = self._attachment.receipt
+        receipt.model, receipt.prompt, receipt.negative_prompt = self._info.name, prompt, params.negative_prompt
+        receipt.height, receipt.width, receipt.num_frames = params.height, params.width, params.num_frames
+        receipt.fps, receipt.seed, receipt.guidance_scale = params.fps, params.seed, float(params.guidance_scale)
+        receipt.seconds = {
+            "load": self._load_seconds,
+            "text": self._attachment.run_started - start,
+            **receipt.seconds,
+            "decode": end - self._attachment.run_ended,
+        }
+        receipt.peak_memory_bytes = peak_memory_bytes(device)
+        return VideoResult(prompt, frames, receipt)
+
+
+def _open_image(path: str | Path) -> Any:
+    from diffusers.utils import load_image
+
+    try:
+        return load_image(str(Path(path).expanduser()))
+    except (OSError, ValueError) as error:
+        raise InputError(f"image_path {str(path)!r} cannot be read as an image: {error}") from error
