@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from typing import Any
 
+import diffusers
 import pytest
 import torch
 
-from fastvideo_core import Role, Run, attach
+from fastvideo_core import Role, Run, SamplingParam, attach
+from fastvideo_core.discovery.plugins import load_plugins
 from fastvideo_core.engine.families import family_of
 from tests.support.backends import Recorder
 from tests.support.models import (
@@ -131,3 +134,57 @@ def test_frames_that_are_padded_to_whole_tokens_count() -> None:
         run_to_latents(pipe, max_sequence_length=16)
     geometry = family_of(["CogVideoXPipeline"], "it").geometry(pipe.transformer.config, pipe.vae.config)
     assert tokens == {math.prod(geometry.grid(9, 32, 48))} == {2 * 2 * 3}
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "transformer", "autoencoder"),
+    [
+        ("WanPipeline", "WanTransformer3DModel", "AutoencoderKLWan"),
+        ("HunyuanVideoPipeline", "HunyuanVideoTransformer3DModel", "AutoencoderKLHunyuanVideo"),
+        ("LTXPipeline", "LTXVideoTransformer3DModel", "AutoencoderKLLTXVideo"),
+        ("MochiPipeline", "MochiTransformer3DModel", "AutoencoderKLMochi"),
+    ],
+)
+def test_what_a_configuration_leaves_out_is_diffusers_default(
+    pipeline: str, transformer: str, autoencoder: str
+) -> None:
+    of_transformer, of_autoencoder = defaults(transformer), defaults(autoencoder)
+    geometry = family_of([pipeline], "it").geometry
+    needed = {name: of_transformer[name] for name in ("patch_size", "patch_size_t") if name in of_transformer}
+    assert geometry(needed, {}) == geometry(of_transformer, of_autoencoder)
+
+
+def defaults(kind: str, method: str = "__init__") -> dict[str, Any]:
+    parameters = inspect.signature(getattr(getattr(diffusers, kind), method)).parameters
+    return {name: one.default for name, one in parameters.items() if one.default is not inspect.Parameter.empty}
+
+
+PUBLISHED_SIZES = {
+    "Wan-AI/Wan2.1-T2V-1.3B-Diffusers": ("WanPipeline", 480, 832, 81, 16),
+    "Wan-AI/Wan2.1-T2V-14B-Diffusers": ("WanPipeline", 720, 1280, 81, 16),
+    "Wan-AI/Wan2.1-I2V-14B-480P-Diffusers": ("WanImageToVideoPipeline", 480, 832, 81, 16),
+    "hunyuanvideo-community/HunyuanVideo": ("HunyuanVideoPipeline", 720, 1280, 129, 24),
+    "Lightricks/LTX-Video": ("LTXPipeline", 480, 704, 161, 24),
+    "THUDM/CogVideoX-2b": ("CogVideoXPipeline", 480, 720, 49, 8),
+    "THUDM/CogVideoX-5b": ("CogVideoXPipeline", 480, 720, 49, 8),
+    "THUDM/CogVideoX1.5-5B": ("CogVideoXPipeline", 768, 1360, 81, 16),
+    "genmo/mochi-1-preview": ("MochiPipeline", 480, 848, 85, 30),
+}
+"""Pipeline, height, width, frames and frame rate of the model cards, or of diffusers' examples for them."""
+
+
+@pytest.mark.parametrize("name", PUBLISHED_SIZES)
+def test_presets_are_those_of_the_model_cards_and_of_diffusers_defaults(name: str) -> None:
+    pipeline, *size = PUBLISHED_SIZES[name]
+    params = SamplingParam.from_pretrained(name)
+    assert [params.height, params.width, params.num_frames, params.fps] == size
+    usual = defaults(pipeline, "__call__")
+    assert (params.num_inference_steps, params.guidance_scale) == (
+        usual["num_inference_steps"],
+        usual["guidance_scale"],
+    )
+
+
+def test_every_preset_of_the_core_is_held() -> None:
+    own = [plugin for plugin in load_plugins().loaded if plugin.distribution == "fastvideo-core"]
+    assert {preset.name for plugin in own for preset in plugin.presets} == set(PUBLISHED_SIZES)
