@@ -1,15 +1,16 @@
-"""Calls are counted by the kernel that served each, as the backend says during the call; and timed."""
+"""What a run is told to have done: calls by kernel, their time, and whether it was left early."""
 
 from __future__ import annotations
 
 import time
 from typing import Any
 
+import pytest
 import torch
 
 from fastvideo_core import AttentionCall, AttentionFunction, KernelUsed, Role, attach
 from tests.support.backends import Recorder
-from tests.support.models import run_to_latents
+from tests.support.models import SIZE, run_to_latents
 
 
 class ThreeKernels(Recorder):
@@ -67,3 +68,19 @@ def test_the_time_of_kernels_is_that_of_all_their_calls(wan_pipeline: Any) -> No
         whole = time.perf_counter() - started
     calls = sum(role.calls for role in fv.receipt.attention.values())
     assert calls * Slow.SECONDS <= seconds() < whole
+
+
+@pytest.mark.parametrize("last", [0, 1, 2])
+def test_a_run_that_is_left_before_its_last_step_is_interrupted(wan_pipeline: Any, last: int) -> None:
+    computed: list[int] = []
+
+    def stop(pipe: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
+        computed.append(step)
+        pipe._interrupt = step >= last
+        return {}
+
+    with attach(wan_pipeline) as fv:
+        run_to_latents(wan_pipeline, callback_on_step_end=stop)
+    assert fv.receipt.num_inference_steps == SIZE["num_inference_steps"] == 3
+    assert fv.receipt.steps_computed == {"cond": len(computed), "uncond": len(computed)}
+    assert fv.receipt.interrupted is (last < 2)
