@@ -150,7 +150,9 @@ def test_what_a_configuration_leaves_out_is_diffusers_default(
 ) -> None:
     of_transformer, of_autoencoder = defaults(transformer), defaults(autoencoder)
     geometry = family_of([pipeline], "it").geometry
-    needed = {name: of_transformer[name] for name in ("patch_size", "patch_size_t") if name in of_transformer}
+    needed: dict[str, Any] = {
+        name: of_transformer[name] for name in ("patch_size", "patch_size_t") if name in of_transformer
+    }
     assert geometry(needed, {}) == geometry(of_transformer, of_autoencoder)
 
 
