@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from fastvideo_core.contract.hookspecs import API_VERSION, hookimpl
     from fastvideo_core.contract.observing import Generation
     from fastvideo_core.contract.preset import ModelPreset
-    from fastvideo_core.contract.receipt import CacheReceipt, Receipt, RoleReceipt
+    from fastvideo_core.contract.receipt import CacheReceipt, KernelReceipt, Receipt, RoleReceipt
     from fastvideo_core.contract.settings import setting
     from fastvideo_core.engine.attachment import Attachment, attach
 
@@ -61,6 +61,7 @@ _HOMES = {
     "Computed": "contract.caching",
     "Generation": "contract.observing",
     "JsonLines": "app.files",
+    "KernelReceipt": "contract.receipt",
     "KernelUsed": "contract.attention",
     "MaskKind": "contract.attention",
     "ModelPreset": "contract.preset",
@@ -105,6 +106,7 @@ __all__ = [
     "Computed",
     "Generation",
     "JsonLines",
+    "KernelReceipt",
     "KernelUsed",
     "MaskKind",
     "ModelPreset",

@@ -17,6 +17,24 @@ from tests.support.models import build_wan_pipeline
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 
 
+SLOW_IN_SUITES = frozenset(
+    {
+        "test_compiled_blocks_make_no_more_graphs",
+        "test_layers_share_one_whole_graph",
+        "test_the_probe_answers_where_there_is_no_gpu",
+    }
+)
+"""Tests of the suites for plugin authors that compile, or start an interpreter that imports torch."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark them; the suites themselves are not ours alone to mark."""
+    for item in items:
+        if getattr(item, "originalname", None) in SLOW_IN_SUITES:
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No FASTVIDEO_ variables, no hub, relative paths below the test's own folder."""

@@ -160,6 +160,16 @@ def test_a_forecast_is_given_the_latest_residuals(wan_pipeline: Any) -> None:
     assert fv.receipt.steps_skipped == {"cond": 3}
 
 
+def test_reuse_is_of_the_newest_residual(wan_pipeline: Any) -> None:
+    policy = Scripted("CCCRCR")
+    with watched_end_of_stack(wan_pipeline) as left, attach(wan_pipeline, cache=policy):
+        run(wan_pipeline, guidance_scale=1.0, num_inference_steps=6)
+    assert len(policy.residuals) == 4
+    for skipped, newest in ((3, 2), (5, 3)):
+        expected = policy.steps[skipped].hidden + policy.residuals[newest]
+        torch.testing.assert_close(left[skipped], expected, rtol=0, atol=0)
+
+
 def test_state_ends_with_the_run_however_it_ends(wan_pipeline: Any) -> None:
     policy = Scripted("CR")
     with attach(wan_pipeline, cache=policy) as fv:

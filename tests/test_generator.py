@@ -54,6 +54,15 @@ def test_frames_equal_the_bare_pipeline_s_bit_for_bit(shared: VideoGenerator, wa
     assert result.video_path is result.receipt_path is result.sheet_path is None
 
 
+def test_the_negative_prompt_reaches_the_pipeline(shared: VideoGenerator, wan_folder: Path) -> None:
+    from diffusers import WanPipeline
+
+    bare = run(WanPipeline.from_pretrained(wan_folder), negative_prompt="dog")
+    with_dog = shared.generate_video("cat", negative_prompt="dog", **SHORT, save_video=False).frames
+    assert np.array_equal(with_dog, bare)
+    assert not np.array_equal(shared.generate_video("cat", **SHORT, save_video=False).frames, bare)
+
+
 def test_the_file_is_h264_yuv420p_with_its_receipt_and_sheet(shared: VideoGenerator, tmp_path: Path) -> None:
     result = shared.generate_video("A cat, running!", **SHORT, fps=12, sheet=True, output_path=tmp_path / "new" / "out")
     assert result.video_path == tmp_path / "new" / "out" / "a-cat-running.mp4"

@@ -102,6 +102,61 @@ def test_key_lengths_reach_any_other_backend_as_shorter_keys_one_entry_at_a_time
     torch.testing.assert_close(out, reference(q, k, v, lengths(4, 2)))
 
 
+SECOND_ENTRY = torch.tensor([[1, 1, 1, 0, 0, 0], [1, 0, 1, 1, 0, 0]]).bool()
+ONE_HEAD = torch.ones(2, 3, 1, KEYS).bool()
+ONE_HEAD[0, 1, 0, 3:] = False
+ONE_QUERY = torch.ones(2, 1, 5, KEYS).bool()
+ONE_QUERY[1, 0, 4, 2:] = False
+ALMOST_HIDDEN = additive(lengths(4, 2)).clamp(min=-50)[:, None, None]
+WEIGHED = torch.linspace(-3, 3, 2 * 3 * 5 * KEYS).reshape(2, 3, 5, KEYS)
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [SECOND_ENTRY, ONE_HEAD, ONE_QUERY, WEIGHED, ALMOST_HIDDEN],
+    ids=["entry", "head", "query", "weighed", "almost hidden"],
+)
+def test_what_only_one_entry_head_or_query_has_is_arbitrary_and_applied_as_it_is(mask: torch.Tensor) -> None:
+    assert reduce_mask(mask, batch=2, keys=KEYS).kind is MaskKind.ARBITRARY
+    q, k, v = tensors()
+    whole = mask[:, None, None] if mask.ndim == 2 else mask
+    heads_first = [x.double().transpose(1, 2) for x in (q, k, v)]
+    weights = whole if whole.dtype == torch.bool else whole.double()
+    expected = scaled_dot_product_attention(heads_first[0], heads_first[1], heads_first[2], attn_mask=weights)
+    torch.testing.assert_close(routed()(q, k, v, mask=mask), expected.transpose(1, 2).float())
+
+
+def test_each_branch_has_its_own_mask_even_of_the_same_shape() -> None:
+    backend = Recorder()
+    route = routed(backend)
+    q, k, v = (tensor[:1] for tensor in tensors())
+    for _ in range(2):
+        for branch, real in (("cond", 4), ("uncond", 2)):
+            route.start_pass(0, branch, TokenLayout((1, 1, 5), text_lengths=(real,)))
+            out = route(q, k, v, lengths(real))
+            torch.testing.assert_close(out, reference(q, k, v, lengths(real)))
+    assert [keys for keys, _, _ in backend.masks] == [4, 2, 4, 2]
+
+
+@pytest.mark.parametrize(("text_after", "counted"), [(3, (4 + 2, 2 + 2)), (0, (4, 2))], ids=["joint", "cross"])
+def test_padding_of_the_video_tokens_counts_where_they_are_keys(text_after: int, counted: tuple[int, ...]) -> None:
+    reader = MaskReader()
+    reader.padding = 2
+    key = torch.zeros(2, KEYS + (2 if text_after else 0), 3, 8)
+    layout = TokenLayout((1, 1, 3), text_after=text_after, text_lengths=(1, 1))
+    reduced = reader.read(lengths(4, 2), key, layout)
+    assert (reduced.kind, reduced.key_lengths) == (MaskKind.KEY_LENGTH, counted)
+    if text_after:
+        with pytest.raises(BackendMismatchError, match="cannot be brought into the token order"):
+            reader.read(HOLES.clone(), key, TokenLayout((1, 1, 3), text_after=text_after))
+
+
+def test_the_longest_text_is_no_mask_at_all() -> None:
+    backend = Recorder()
+    routed(backend)(*tensors(), mask=lengths(KEYS, KEYS))
+    assert backend.masks == [(KEYS, None, None)]
+
+
 def test_a_mask_that_the_backend_does_not_take_is_an_error() -> None:
     message = (
         r"RECORDER cannot serve CROSS attention: the model passes an ARBITRARY mask of shape \(2, 1, 1, 6\), it takes"

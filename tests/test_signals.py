@@ -53,6 +53,7 @@ def test_a_signal_is_what_the_model_computes(kind: str, signal: Signal) -> None:
     else:
         name, embedding, projection = TIME_SIGNALS[kind]
         place = embedding if signal is Signal.TIME_EMBEDDING else projection
+        assert place is not None
         module = pipe.transformer.get_submodule(name)
         if kind == "CogVideoX":
             hook = module.register_forward_pre_hook(

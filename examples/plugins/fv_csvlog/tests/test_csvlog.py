@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from fastvideo_core import attach
+from fastvideo_core import Action, CachePolicy, Step, attach
 from fastvideo_core.testing import latents, small_pipeline
 
 
@@ -21,6 +21,23 @@ def test_a_line_for_each_video_and_each_failure(tmp_path: Path, monkeypatch: pyt
     assert (finished["model"], finished["steps"], finished["error"]) == ("WanPipeline", "2", "")
     assert float(finished["seconds"]) > 0
     assert (failed["steps"], failed["error"]) == ("1", "RuntimeError: no more")
+
+
+class EveryFourth(CachePolicy):
+    name = "EVERYFOURTH"
+
+    def decide(self, step: Step, state: None) -> Action:
+        return Action.REUSE if step.index % 4 else Action.COMPUTE
+
+
+def test_skipped_steps_of_all_branches_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "videos.csv"
+    monkeypatch.setenv("FV_CSVLOG", str(file))
+    pipe = small_pipeline()
+    with attach(pipe, cache=EveryFourth()):
+        latents(pipe, num_steps=8)
+    (line,) = csv.DictReader(file.read_text().splitlines())
+    assert (line["steps"], line["skipped"]) == ("8", "12")
 
 
 def _stop(pipe: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:

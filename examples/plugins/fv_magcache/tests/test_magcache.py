@@ -4,6 +4,7 @@ import pytest
 import torch
 from diffusers.hooks import MagCacheConfig
 from fv_magcache import MagCache
+from fv_magcache.__main__ import _Magnitudes
 
 from fastvideo_core import attach
 from fastvideo_core.errors import InputError, PolicyMismatchError
@@ -58,3 +59,23 @@ def test_it_is_diffusers_own_magcache(threshold: float, most: int, retention: fl
     )
     pipe.transformer.enable_cache(config)
     assert torch.equal(ours, latents(pipe, num_steps=20))
+
+
+def test_what_is_measured_is_the_residual_over_that_of_the_step_before() -> None:
+    pipe, measured = small_pipeline(), _Magnitudes()
+    entering: list[torch.Tensor] = []
+    leaving: list[torch.Tensor] = []
+    pipe.transformer.patch_embedding.register_forward_hook(
+        lambda module, args, output: entering.append(output.flatten(2).mT.clone())
+    )
+    pipe.transformer.norm_out.register_forward_pre_hook(lambda module, args: leaving.append(args[0].clone()))
+    with attach(pipe, cache=measured):
+        latents(pipe, num_steps=6)
+    sizes = [
+        torch.linalg.vector_norm(left - hidden, dim=-1).mean().item()
+        for hidden, left in zip(entering, leaving, strict=True)
+    ]
+    for index in range(1, 6):  # passes of the two branches alternate
+        expected = [sizes[2 * index + branch] / sizes[2 * index - 2 + branch] for branch in range(2)]
+        assert measured.seen[index] == pytest.approx(expected, rel=1e-5)
+    assert len(measured.seen) == 5
