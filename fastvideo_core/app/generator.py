@@ -38,12 +38,7 @@ class VideoGenerator:
     """A loaded model with an attention backend on it. Use as a context manager, or call `close()`."""
 
     def __init__(
-        self,
-        pipe: Any,
-        info: ModelInfo,
-        attention_backend: str | None,
-        attention_config: Config,
-        load_seconds: float,
+        self, pipe: Any, info: ModelInfo, attention_backend: str | None, attention_config: Config, load_seconds: float
     ) -> None:
         self.info = info
         self.progress = True
