@@ -1,5 +1,6 @@
 # make demo   install, generate a video with the embedded model, print its path and receipt
 # make test   install, then formatting, lint, types and tests: all that CI runs
+# make quick  install, then lint and the fast tests: the inner loop, below 90 seconds on two cores
 # make dist   install, then build and check an sdist and a wheel of every distribution in dist/
 # make docs   install, then the documentation in site/
 # make bench  install, then the benchmarks that this machine can run
@@ -11,7 +12,7 @@ PLUGINS := $(sort $(wildcard plugins/*/pyproject.toml))
 EXAMPLES := $(sort $(wildcard examples/plugins/*/pyproject.toml))
 PROMPT ?= a red circle moving left on a white background
 
-.PHONY: demo test dist docs bench
+.PHONY: demo test quick dist docs bench
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -22,6 +23,11 @@ test: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/pytest -n 2 --dist worksteal
+
+quick: $(VENV)/.installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pytest -q -n 2 --dist worksteal -m "not slow and not gpu"
 
 dist: $(VENV)/.installed
 	rm -rf dist

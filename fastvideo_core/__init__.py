@@ -9,10 +9,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fastvideo_core.app.files import JsonLines, read_prompts, written_whole
     from fastvideo_core.app.generator import VideoGenerator
     from fastvideo_core.app.preview import preview_plan
     from fastvideo_core.app.result import VideoResult
     from fastvideo_core.app.sampling import SamplingParam, TeaCacheParams
+    from fastvideo_core.cli.options import only_given, prompt_progress, sampling_options
     from fastvideo_core.contract.attention import (
         AttentionBackend,
         AttentionCall,
@@ -51,12 +53,14 @@ _HOMES = {
     "AttentionBackend": "contract.attention",
     "AttentionCall": "contract.attention",
     "AttentionFunction": "contract.attention",
+    "Branch": "contract.caching",
     "CachePolicy": "contract.caching",
     "CacheReceipt": "contract.receipt",
     "CachedModel": "contract.caching",
     "Capabilities": "contract.attention",
     "Computed": "contract.caching",
     "Generation": "contract.observing",
+    "JsonLines": "app.files",
     "KernelUsed": "contract.attention",
     "MaskKind": "contract.attention",
     "ModelPreset": "contract.preset",
@@ -69,7 +73,6 @@ _HOMES = {
     "SamplingParam": "app.sampling",
     "Signal": "contract.caching",
     "Step": "contract.caching",
-    "Branch": "contract.caching",
     "TeaCacheParams": "app.sampling",
     "TokenLayout": "contract.attention",
     "TokenOrder": "contract.attention",
@@ -77,9 +80,14 @@ _HOMES = {
     "VideoResult": "app.result",
     "attach": "engine.attachment",
     "hookimpl": "contract.hookspecs",
+    "only_given": "cli.options",
     "preview_plan": "app.preview",
+    "prompt_progress": "cli.options",
+    "read_prompts": "app.files",
     "relative_change": "contract.caching",
+    "sampling_options": "cli.options",
     "setting": "contract.settings",
+    "written_whole": "app.files",
 }
 
 __all__ = [
@@ -96,6 +104,7 @@ __all__ = [
     "Capabilities",
     "Computed",
     "Generation",
+    "JsonLines",
     "KernelUsed",
     "MaskKind",
     "ModelPreset",
@@ -115,9 +124,14 @@ __all__ = [
     "VideoResult",
     "attach",
     "hookimpl",
+    "only_given",
     "preview_plan",
+    "prompt_progress",
+    "read_prompts",
     "relative_change",
+    "sampling_options",
     "setting",
+    "written_whole",
 ]
 
 

@@ -41,6 +41,7 @@ def results() -> dict[str, Any]:
     return content
 
 
+@pytest.mark.slow
 def test_every_combination_is_paired_with_the_plain_one(wan_folder: Path, prompts: Path) -> None:
     done = bench(wan_folder, prompts, "--cache", "TAYLORSEER@1,TAYLORSEER@2:warm_up=1", "--seeds", "2")
     assert done.exit_code == 0, done.output
@@ -133,6 +134,7 @@ def test_what_does_not_fit_is_said_before_anything_is_loaded(
     assert not Path("out").exists()
 
 
+@pytest.mark.slow
 def test_a_model_with_a_checker_has_an_accuracy(prompts: Path) -> None:
     prompts.write_text("a red square moving up on a white background\n")
     done = bench("shapes", prompts, "--cache", "TEACACHE@0.5", size=("--steps", "4", "--frames", "17"))

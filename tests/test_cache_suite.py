@@ -11,6 +11,8 @@ from tests.support import faulty_policies
 from tests.support.faulty_policies import Sound
 from tests.support.inner_run import failures
 
+pytestmark = pytest.mark.slow
+
 
 class TestSound(CachePolicySuite):
     policy = Sound()

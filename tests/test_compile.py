@@ -23,6 +23,8 @@ from tests.support.models import (
 )
 from tests.support.policies import PIPELINES, Scripted
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def graphs() -> Any:

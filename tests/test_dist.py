@@ -17,6 +17,8 @@ from fastvideo_core.discovery.plugins import CORE_DISTRIBUTION, load_plugins
 from tests.support.environment import Environment, build_bare_environment
 from tools import dist
 
+pytestmark = pytest.mark.slow
+
 PROMPT = "a red circle moving left on a white background"
 SMALL = ("--steps", "2", "--frames", "17")
 

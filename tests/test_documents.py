@@ -31,6 +31,7 @@ def name_of(document: Path) -> str:
     return str(document.relative_to(ROOT))
 
 
+@pytest.mark.slow
 def test_they_build(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-q", "-f", str(ROOT / "mkdocs.yml")]
     done = subprocess.run([*command, "-d", str(tmp_path / "site")], capture_output=True, text=True, timeout=120)
@@ -114,11 +115,13 @@ def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     monkeypatch.undo()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("document", documents(), ids=name_of)
 def test_what_they_show_runs(document: Path, quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
     Reader(monkeypatch).read(document)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", ["attention-plugin.md", "caching-policy.md"])
 def test_the_plugins_that_they_show_pass_the_suite(page: str, tmp_path: Path) -> None:
     module = [one.text for one in blocks(DOCS / page) if one.language == "python" and "generator." not in one.text]

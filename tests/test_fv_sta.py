@@ -53,6 +53,7 @@ class OneHeadSize(SlidingTileAttention):
     )
 
 
+@pytest.mark.slow
 class TestFlex(AttentionBackendSuite):
     """Windows of one tile, so that nearly everything is sparse; most of the suite's canvases are ragged."""
 
@@ -143,6 +144,7 @@ def qkv(tokens: int, heads: int = 2) -> tuple[torch.Tensor, torch.Tensor, torch.
     return torch.randn(1, tokens, heads, 16), torch.randn(1, tokens, heads, 16), torch.randn(1, tokens, heads, 16)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("grid", [(4, 16, 16), (5, 9, 13)])
 @pytest.mark.parametrize("text", [0, 37])
 def test_each_head_has_its_own_window(grid: Triple, text: int) -> None:
@@ -160,6 +162,7 @@ def test_each_head_has_its_own_window(grid: Triple, text: int) -> None:
 BUILDERS = {"wan": build_wan_pipeline, "hunyuan": build_hunyuan_pipeline, "ltx": build_ltx_pipeline}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", BUILDERS)
 def test_ordering_once_per_forward_pass_changes_nothing(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     configure(monkeypatch)
@@ -179,6 +182,7 @@ def test_ordering_once_per_forward_pass_changes_nothing(family: str, monkeypatch
     assert np.array_equal(run(pipe, **size), bare)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", [build_wan_pipeline, build_hunyuan_pipeline])
 def test_dense_steps_and_whole_windows_are_full_attention(build: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     pipe = build()
@@ -211,6 +215,7 @@ def test_modulation_per_token_is_brought_into_order_too(monkeypatch: pytest.Monk
     torch.testing.assert_close(outputs["forward"], outputs["layer"])
 
 
+@pytest.mark.slow
 def test_compiled_blocks_see_the_order_too(monkeypatch: pytest.MonkeyPatch) -> None:
     configure(monkeypatch)
     pipe = build_wan_pipeline()
@@ -220,6 +225,7 @@ def test_compiled_blocks_see_the_order_too(monkeypatch: pytest.MonkeyPatch) -> N
         np.testing.assert_allclose(run(pipe, **LARGE), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_receipt_tells_what_was_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     configure(monkeypatch, DENSE="0.3", TILE="1,8,16")
     pipe = build_wan_pipeline()
@@ -458,6 +464,7 @@ def test_a_forced_kernel_that_does_not_fit_is_an_error(monkeypatch: pytest.Monke
         backend.attend(q, k, v, AttentionCall(Role.SELF, 0, 0, 1, "", TokenLayout((4, 16, 16))))
 
 
+@pytest.mark.slow
 def test_wan_2_2_orders_both_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
     configure(monkeypatch)
     pipe = build_wan_pipeline(experts=2)

@@ -156,6 +156,7 @@ def test_a_file_for_something_else_is_refused_before_a_step(
         run(pipe, **LARGE)
 
 
+@pytest.mark.slow
 def test_a_file_is_used_and_named_in_the_receipt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FASTVIDEO_ATTENTION_CONFIG", str(write(tmp_path / "w.json", OWN)))
     pipe = build_wan_pipeline()
@@ -205,6 +206,7 @@ def search(folder: Path, *more: object, model: Path, prompts: str = "cat\ndog\n"
     return invoke("search", "--model", model, *common, *size, *more)
 
 
+@pytest.mark.slow
 def test_search_finds_the_cheapest_windows_below_the_bound(wan_folder: Path, tmp_path: Path) -> None:
     done = search(tmp_path, "--max-error", 0.3, "--windows", "1,1,1 1,2,2 2,2,1", model=wan_folder)
     assert done.exit_code == 0, done.output
@@ -223,6 +225,7 @@ def test_search_finds_the_cheapest_windows_below_the_bound(wan_folder: Path, tmp
         assert attached.receipt.attention["SELF"].details["work"] == 1.0
 
 
+@pytest.mark.slow
 def test_search_goes_on_after_an_interruption(
     wan_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -225,7 +225,7 @@ def test_a_time_embedding_is_never_read_in_the_loop(kind: str, monkeypatch: pyte
     build, options = PIPELINES[kind]
     pipe = build()
     reads = count_calls(monkeypatch, fv_teacache.policy, "relative_change")
-    ahead = count_calls(monkeypatch, run_caching, "signal_changes")
+    ahead = count_calls(monkeypatch, run_caching, "time_changes")
     with attach(pipe, cache=TeaCache(0.5, coefficients=RISING)) as fv:
         run(pipe, **options)
     assert not reads

@@ -19,7 +19,7 @@ from fv_sta.kernels import KERNELS, fa4, st_attn
 
 from fastvideo_core import AttentionCall, AttentionFunction, Role, TokenLayout, VideoGenerator, attach
 from fastvideo_core.engine.attention.clock import KernelClock
-from fastvideo_core.errors import BackendOutputError
+from fastvideo_core.errors import BackendOutputError, BackendUnavailableError
 from fastvideo_core.kernels import Kernel
 from tests.support import kernels as stand_ins
 from tests.support.models import SIZE, build_wan_pipeline, run
@@ -62,6 +62,22 @@ def test_offloading_changes_where_weights_lie_and_nothing_else(wan_folder: Path,
         result = generator.generate_video("cat", **SHORT)
     np.testing.assert_allclose(result.frames, expected, atol=1e-5)
     assert result.receipt.device.startswith("cuda")
+
+
+@pytest.mark.parametrize("backend", ["TORCH_SDPA", "FLASH_ATTN"])
+def test_closing_gives_back_all_memory(backend: str, wan_folder: Path) -> None:
+    """What libraries keep for good is there after the first generation: the second one is measured."""
+    allocated = []
+    for _ in range(3):
+        try:
+            generator = VideoGenerator.from_pretrained(wan_folder, attention_backend=backend)
+        except BackendUnavailableError as error:
+            pytest.skip(str(error))
+        generator.generate_video("cat", **SHORT)
+        assert torch.cuda.memory_allocated() > max(allocated, default=0)
+        generator.close()
+        allocated.append(torch.cuda.memory_allocated())
+    assert allocated[0] == allocated[1] == allocated[2]
 
 
 def test_the_guard_of_sage_attn_never_waits_for_the_gpu() -> None:

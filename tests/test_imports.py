@@ -25,6 +25,7 @@ def _imported(code: str) -> set[str]:
     [
         "import fastvideo_core",
         "from fastvideo_core import AttentionBackend, ModelPreset, hookimpl, SamplingParam",
+        "from fastvideo_core import JsonLines, read_prompts, sampling_options, written_whole",
         "from fastvideo_core.discovery.plugins import load_plugins; load_plugins()",
         "from fastvideo_core.cli import fv; fv.main(['--help'], standalone_mode=False)",
         "from fastvideo_core.cli import fv; fv.main(['plugins', '--json'], standalone_mode=False)",
@@ -36,6 +37,7 @@ def test_nothing_heavy_is_imported(code: str) -> None:
     assert not _imported(code) & set(HEAVY)
 
 
+@pytest.mark.slow
 def test_the_check_itself_sees_torch() -> None:
     assert "torch" in _imported("from fastvideo_core import VideoGenerator")
 

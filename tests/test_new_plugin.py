@@ -13,6 +13,8 @@ from click.testing import CliRunner, Result
 from fastvideo_core.cli import fv
 from tests.support.environment import Environment
 
+pytestmark = pytest.mark.slow
+
 TRY = """
 import json, os, sys, pytest
 from fastvideo_core.cli import main

@@ -11,6 +11,8 @@ from robustness import endurance, threads
 
 from fastvideo_core import VideoGenerator
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def generator(wan_folder: Path) -> Iterator[VideoGenerator]:

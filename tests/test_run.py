@@ -291,6 +291,7 @@ def raiser(error: BaseException) -> Callable[..., Any]:
     return fail
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", PIPELINES)
 def test_detaching_lets_go_of_the_model(kind: str) -> None:
     build, options = PIPELINES[kind]

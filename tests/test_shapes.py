@@ -19,6 +19,8 @@ from hypothesis import strategies as st
 
 from fastvideo_core import VideoGenerator
 
+pytestmark = pytest.mark.slow
+
 SEEDS = st.integers(0, 2**32)
 
 

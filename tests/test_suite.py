@@ -13,6 +13,8 @@ from tests.support.faulty import Plain, Sound
 from tests.support.inner_run import failures
 from tests.support.installed import write_distribution
 
+pytestmark = pytest.mark.slow
+
 pytest_plugins = ["pytester"]
 
 

@@ -13,6 +13,8 @@ from click.testing import CliRunner
 from fastvideo_core.cli import fv
 from tests.support.environment import BACKEND, Environment
 
+pytestmark = pytest.mark.slow
+
 GENERATE = ("generate", "cat", "--height", "32", "--width", "48", "--frames", "5", "--steps", "2", "--json")
 
 DOUBLE = BACKEND.format(backend="DOUBLE_ATTN", version="9.9")

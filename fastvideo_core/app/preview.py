@@ -14,7 +14,8 @@ from fastvideo_core.app.sampling import SamplingParam
 from fastvideo_core.contract.caching import Action, Branch, CachePolicy
 from fastvideo_core.discovery.plugins import load_plugins
 from fastvideo_core.engine.caching.choice import prepare_policy
-from fastvideo_core.engine.caching.run_caching import experts_timesteps, signal_changes
+from fastvideo_core.engine.caching.run_caching import experts_timesteps
+from fastvideo_core.engine.caching.signals import time_changes
 from fastvideo_core.errors import ModelNotFoundError, PolicyMismatchError
 
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -46,9 +47,10 @@ def preview_plan(
     plans = []
     for expert, steps in enumerate(timesteps):
         changes = None
-        if steps and prepared.signal in info.family.time_signals:
-            transformer = _time_modules(info, "transformer" if expert == 0 else f"transformer_{expert + 1}")
-            changes = signal_changes(info.family, transformer, prepared.signal, steps)
+        modules = info.family.time_signals.get(prepared.signal)
+        if steps and modules:
+            transformer = _with_weights_of(info, "transformer" if expert == 0 else f"transformer_{expert + 1}", modules)
+            changes = time_changes(transformer, modules, torch.tensor(steps, dtype=torch.float32))
         branch = Branch(model, "", expert, len(steps), steps, changes)
         plan = prepared.plan(branch)
         if plan is None:
@@ -77,15 +79,15 @@ def _timesteps(info: ModelInfo, num_steps: int) -> list[tuple[float, ...]]:
     )
 
 
-def _time_modules(info: ModelInfo, component: str) -> Any:
-    """A transformer without weights, but for those that embed the timestep."""
+def _with_weights_of(info: ModelInfo, component: str, modules: Sequence[str]) -> Any:
+    """A transformer without weights, but for those of some of its submodules."""
     import diffusers
     from accelerate import init_empty_weights
 
     kind = getattr(diffusers, info.family.transformer)
     with init_empty_weights():
         transformer = kind.from_config(_json(info, f"{component}/config.json"))
-    wanted = {name for name in transformer.state_dict() if name.startswith(info.family.time_modules)}
+    wanted = {name for name in transformer.state_dict() if name.startswith(tuple(f"{one}." for one in modules))}
     found: dict[str, torch.Tensor] = {}
     for file, names in _files_of(info, component, wanted).items():
         with closing(open_model_file(info.location, f"{component}/{file}")) as opened:

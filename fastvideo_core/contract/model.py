@@ -12,12 +12,6 @@ from fastvideo_core.contract.caching import Signal
 if TYPE_CHECKING:
     import torch
 
-    SignalReader = Callable[[Any, tuple[Any, ...]], torch.Tensor]
-    """A signal from the first block and the arguments that it is called with."""
-
-    TimeSignal = Callable[[Any, torch.Tensor], torch.Tensor]
-    """A signal from the transformer and timesteps, (n,): (n, channels), in float32."""
-
 
 @dataclass(frozen=True)
 class Geometry:
@@ -97,9 +91,9 @@ class ModelFamily:
         frame_rate_argument: the pipeline's argument for the frame rate, if it has one.
         text_mask: the argument of the transformer's forward that tells real text tokens from padding, (batch, tokens),
             where attention to text is masked; the attention masks follow from it.
-        signals: what a caching policy can look at, read off the call of the first block.
-        time_signals: likewise, of what depends on the timestep alone.
-        time_modules: the transformer's submodules whose weights `time_signals` read.
+        time_signals: of what a caching policy can look at, that which depends on the timestep alone: the names of the
+            transformer's submodules that make it, each from what the one before it made, the first from timesteps.
+        block_signals: likewise, what every block is given: the position of the argument.
     """
 
     name: str
@@ -114,14 +108,14 @@ class ModelFamily:
     guidance_is_built_in: bool = False
     frame_rate_argument: str | None = None
     text_mask: str | None = None
-    signals: Mapping[Signal, SignalReader] = field(default_factory=dict)
-    time_signals: Mapping[Signal, TimeSignal] = field(default_factory=dict)
-    time_modules: tuple[str, ...] = ()
+    time_signals: Mapping[Signal, tuple[str, ...]] = field(default_factory=dict)
+    block_signals: Mapping[Signal, int] = field(default_factory=dict)
 
     @property
     def all_signals(self) -> frozenset[Signal]:
         """Every signal that a policy may ask for."""
-        return frozenset({Signal.NONE, Signal.FIRST_BLOCK_OUTPUT, *self.signals, *self.time_signals})
+        always = {Signal.NONE, Signal.MODULATED_INPUT, Signal.FIRST_BLOCK_OUTPUT}
+        return frozenset({*always, *self.time_signals, *self.block_signals})
 
     def needs(self, head_dim: int, dtype: torch.dtype, device: torch.device) -> list[Need]:
         """What a model of the family asks of a backend, per role."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Iterable
+from copy import copy
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
@@ -214,9 +215,13 @@ def _load(entry_point: EntryPoint, distribution: str, version: str) -> Plugin:
     if names & read_settings().disabled_plugins:
         plugin.status = "disabled"
         return plugin
-    return load_within(
-        read_settings().plugin_timeout, plugin, lambda loading: _register(loading, entry_point.load()), entry_point
-    )
+    loading = copy(plugin)  # one that is stuck goes on with what nobody looks at
+    try:
+        load_within(read_settings().plugin_timeout, lambda: _register(loading, entry_point.load()), entry_point)
+    except Exception as error:
+        plugin.status, plugin.error = "broken", error
+        return plugin
+    return loading
 
 
 def _register(plugin: Plugin, module: ModuleType) -> None:

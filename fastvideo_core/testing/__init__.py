@@ -11,17 +11,30 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fastvideo_core.testing.attention import AttentionBackendSuite
+    from fastvideo_core.testing.branches import latents, small_pipeline
     from fastvideo_core.testing.caching import CachePolicySuite
+    from fastvideo_core.testing.cases import Case
     from fastvideo_core.testing.subject import AttentionPass, probe_backend
 
 _HOMES = {
     "AttentionBackendSuite": "attention",
-    "CachePolicySuite": "caching",
     "AttentionPass": "subject",
+    "CachePolicySuite": "caching",
+    "Case": "cases",
+    "latents": "branches",
     "probe_backend": "subject",
+    "small_pipeline": "branches",
 }
 
-__all__ = ["AttentionBackendSuite", "AttentionPass", "CachePolicySuite", "probe_backend"]
+__all__ = [
+    "AttentionBackendSuite",
+    "AttentionPass",
+    "CachePolicySuite",
+    "Case",
+    "latents",
+    "probe_backend",
+    "small_pipeline",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-from fastvideo_core.builtin.models.time_embedding import embed
 from fastvideo_core.contract.attention import Role, TokenLayout
 from fastvideo_core.contract.caching import Signal
 from fastvideo_core.contract.hookspecs import API_VERSION, hookimpl
@@ -39,10 +38,6 @@ def _geometry(transformer: Mapping[str, Any], vae: Mapping[str, Any]) -> Geometr
     )
 
 
-def _time_embedding(transformer: Any, timesteps: torch.Tensor) -> torch.Tensor:
-    return embed(transformer.time_proj, transformer.time_embedding, timesteps)
-
-
 COGVIDEOX = ModelFamily(
     name="CogVideoX",
     transformer="CogVideoXTransformer3DModel",
@@ -52,9 +47,7 @@ COGVIDEOX = ModelFamily(
     geometry=_geometry,
     stack=BlockStack(lists=("transformer_blocks",), modulation=2, rotary=3, rotary_axis=0, returns_text=True),
     roles=(Role.JOINT,),
-    signals={Signal.MODULATED_INPUT: lambda block, args: block.norm1(args[0], args[1], args[2])[0]},
-    time_signals={Signal.TIME_EMBEDDING: _time_embedding},
-    time_modules=("time_embedding",),
+    time_signals={Signal.TIME_EMBEDDING: ("time_proj", "time_embedding")},
 )
 
 

@@ -54,10 +54,7 @@ HUNYUAN_VIDEO = ModelFamily(
     roles=(Role.JOINT,),
     guidance_is_built_in=True,
     text_mask="encoder_attention_mask",
-    signals={
-        Signal.TIME_EMBEDDING: lambda block, args: args[2],
-        Signal.MODULATED_INPUT: lambda block, args: block.norm1(args[0], emb=args[2])[0],
-    },
+    block_signals={Signal.TIME_EMBEDDING: 2},
 )
 
 

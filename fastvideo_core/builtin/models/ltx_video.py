@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-from fastvideo_core.builtin.models.time_embedding import embed, linear
 from fastvideo_core.contract.attention import Role, TokenLayout
 from fastvideo_core.contract.caching import Signal
 from fastvideo_core.contract.hookspecs import API_VERSION, hookimpl
@@ -36,22 +35,7 @@ def _geometry(transformer: Mapping[str, Any], vae: Mapping[str, Any]) -> Geometr
     return Geometry((pixels, pixels), frames, None)
 
 
-def _time_embedding(transformer: Any, timesteps: torch.Tensor) -> torch.Tensor:
-    embedder = transformer.time_embed.emb
-    return embed(embedder.time_proj, embedder.timestep_embedder, timesteps)
-
-
-def _time_projection(transformer: Any, timesteps: torch.Tensor) -> torch.Tensor:
-    return linear(transformer.time_embed.linear, transformer.time_embed.silu(_time_embedding(transformer, timesteps)))
-
-
-def _modulated_input(block: Any, args: tuple[Any, ...]) -> torch.Tensor:
-    """`temb` is (batch, 1 or tokens, 6 * channels)."""
-    hidden, _, temb = args[:3]
-    shift, scale = (block.scale_shift_table + temb.unflatten(-1, (6, -1))).unbind(-2)[:2]
-    modulated: torch.Tensor = block.norm1(hidden) * (1 + scale) + shift
-    return modulated
-
+_TIME_EMBEDDING = ("time_embed.emb.time_proj", "time_embed.emb.timestep_embedder")
 
 LTX_VIDEO = ModelFamily(
     name="LTX-Video",
@@ -64,9 +48,10 @@ LTX_VIDEO = ModelFamily(
     roles=(Role.SELF, Role.CROSS),
     frame_rate_argument="frame_rate",
     text_mask="encoder_attention_mask",
-    signals={Signal.MODULATED_INPUT: _modulated_input},
-    time_signals={Signal.TIME_EMBEDDING: _time_embedding, Signal.TIME_PROJECTION: _time_projection},
-    time_modules=("time_embed.emb.timestep_embedder", "time_embed.linear"),
+    time_signals={
+        Signal.TIME_EMBEDDING: _TIME_EMBEDDING,
+        Signal.TIME_PROJECTION: (*_TIME_EMBEDDING, "time_embed.silu", "time_embed.linear"),
+    },
 )
 
 

@@ -46,10 +46,7 @@ MOCHI = ModelFamily(
     stack=BlockStack(lists=("transformer_blocks",), modulation=2, rotary=4, rotary_axis=0, returns_text=True),
     roles=(Role.JOINT,),
     text_mask="encoder_attention_mask",
-    signals={
-        Signal.TIME_EMBEDDING: lambda block, args: args[2],
-        Signal.MODULATED_INPUT: lambda block, args: block.norm1(args[0], args[2])[0],
-    },
+    block_signals={Signal.TIME_EMBEDDING: 2},
 )
 
 

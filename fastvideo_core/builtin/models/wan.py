@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-from fastvideo_core.builtin.models.time_embedding import embed, linear
 from fastvideo_core.contract.attention import Role, TokenLayout
 from fastvideo_core.contract.caching import Signal
 from fastvideo_core.contract.hookspecs import API_VERSION, hookimpl
@@ -40,24 +39,7 @@ def _geometry(transformer: Mapping[str, Any], vae: Mapping[str, Any]) -> Geometr
     return Geometry((height, width), vae.get("scale_factor_temporal", 4), transformer.get("rope_max_seq_len", 1024))
 
 
-def _time_embedding(transformer: Any, timesteps: torch.Tensor) -> torch.Tensor:
-    return embed(transformer.condition_embedder.timesteps_proj, transformer.condition_embedder.time_embedder, timesteps)
-
-
-def _time_projection(transformer: Any, timesteps: torch.Tensor) -> torch.Tensor:
-    embedder = transformer.condition_embedder
-    return linear(embedder.time_proj, embedder.act_fn(_time_embedding(transformer, timesteps)))
-
-
-def _modulated_input(block: Any, args: tuple[Any, ...]) -> torch.Tensor:
-    """`timestep_proj` is (batch, 6, channels), or (batch, tokens, 6, channels) with a timestep for each token."""
-    hidden, _, projection = args[:3]
-    shift, scale = (block.scale_shift_table + projection.float()).unbind(-2)[:2]
-    if projection.ndim == 3:
-        shift, scale = shift[:, None], scale[:, None]
-    modulated: torch.Tensor = block.norm1(hidden.float()) * (1 + scale) + shift
-    return modulated
-
+_TIME_EMBEDDING = ("condition_embedder.timesteps_proj", "condition_embedder.time_embedder")
 
 WAN = ModelFamily(
     name="Wan",
@@ -69,9 +51,10 @@ WAN = ModelFamily(
     geometry=_geometry,
     stack=BlockStack(lists=("blocks",), modulation=2, rotary=3, rotary_axis=1),
     roles=(Role.SELF, Role.CROSS),
-    signals={Signal.MODULATED_INPUT: _modulated_input},
-    time_signals={Signal.TIME_EMBEDDING: _time_embedding, Signal.TIME_PROJECTION: _time_projection},
-    time_modules=("condition_embedder.time_embedder", "condition_embedder.time_proj"),
+    time_signals={
+        Signal.TIME_EMBEDDING: _TIME_EMBEDDING,
+        Signal.TIME_PROJECTION: (*_TIME_EMBEDDING, "condition_embedder.act_fn", "condition_embedder.time_proj"),
+    },
 )
 
 

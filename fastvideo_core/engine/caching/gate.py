@@ -13,7 +13,8 @@ from fastvideo_core.errors import CacheError
 if TYPE_CHECKING:
     import torch
 
-    from fastvideo_core.contract.model import SignalReader
+SignalReader = Callable[[Any, tuple[Any, ...]], "torch.Tensor"]
+"""A signal from the first block and the arguments that it is called with."""
 
 _LETTERS = {Action.COMPUTE: "C", Action.REUSE: "R", Action.FORECAST: "F"}
 
@@ -41,19 +42,25 @@ class GatedPass:
     """
 
     def __init__(
-        self, policy: CachePolicy, state: BranchState, returns_text: bool, read_signal: SignalReader | None
+        self,
+        policy: CachePolicy,
+        begin: Callable[[], BranchState],
+        returns_text: bool,
+        read_signal: SignalReader | None,
     ) -> None:
         self.skips = False
         """Whether the blocks that come now are left out; known once the policy has decided."""
         self.decided = False
         self.decides_after_first = policy.signal is Signal.FIRST_BLOCK_OUTPUT
-        self._policy, self._state = policy, state
+        self._policy, self._begin = policy, begin
         self._returns_text, self._read_signal = returns_text, read_signal
         self._step: Step | None = None
         self._base: Any = None
 
     def enter(self, first_block: Any, args: tuple[Any, ...]) -> Any:
         """Stand in for a block that is called with the arguments of the first one."""
+        # Only now are the model's own modules where they can run: offloading brings some of them as its forward starts.
+        self._state = self._begin()
         hidden = args[0]
         if not self.decides_after_first:
             return self._decided(hidden, hidden, args, lambda: self._read(first_block, args))
@@ -155,21 +162,24 @@ class Gate:
 
         Args:
             loop_step: steps of the denoising loop that are done.
-            make_branch: called at the branch's first pass.
+            make_branch: called where the branch's first pass enters the stack.
 
         Raises:
             CacheError: the pipeline calls the transformer more than once a step and does not tell for which branch.
         """
         key = (expert, branch)
-        if key not in self.branches:
-            self.branches[key] = self._start(make_branch())
-        elif not branch and self._step_of[key] == loop_step:
+        if not branch and self._step_of.get(key) == loop_step:
             raise CacheError(
                 f"this pipeline calls its transformer twice a step and does not say for which guidance branch, so "
                 f"{self.policy.name} would mix them up; a pipeline names them with transformer.cache_context(name)"
             )
         self._step_of[key] = loop_step
-        return GatedPass(self.policy, self.branches[key], returns_text, read_signal)
+        return GatedPass(self.policy, lambda: self._state(key, make_branch), returns_text, read_signal)
+
+    def _state(self, key: tuple[int, str], make_branch: Callable[[], Branch]) -> BranchState:
+        if key not in self.branches:
+            self.branches[key] = self._start(make_branch())
+        return self.branches[key]
 
     def _start(self, branch: Branch) -> BranchState:
         plan = self.policy.plan(branch)

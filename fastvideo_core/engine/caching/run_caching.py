@@ -12,7 +12,8 @@ from fastvideo_core.contract.caching import Branch, CachedModel, Signal
 from fastvideo_core.contract.model import ModelFamily
 from fastvideo_core.contract.receipt import CacheReceipt
 from fastvideo_core.engine.caching.choice import ChosenPolicy
-from fastvideo_core.engine.caching.gate import Gate, GatedPass
+from fastvideo_core.engine.caching.gate import Gate, GatedPass, SignalReader
+from fastvideo_core.engine.caching.signals import modulated_input, time_changes, time_values
 
 _CLOSE = 0.01
 """How far a pass's timestep may be from the scheduler's, as a share of the largest: pipelines round it."""
@@ -65,12 +66,13 @@ class RunCaching:
         )
 
     def _make_branch(self, expert: int, branch: str, arguments: Mapping[str, Any]) -> Branch:
-        timesteps = self._timesteps(expert, arguments["timestep"])
-        signal = self.gate.policy.signal
+        timestep, hidden = arguments["timestep"], arguments["hidden_states"]
+        timesteps = self._timesteps(expert, timestep)
+        modules = self._family.time_signals.get(self.gate.policy.signal)
         changes = None
-        if timesteps and signal in self._family.time_signals:
-            shares = _shares(arguments["timestep"])
-            changes = signal_changes(self._family, self._transformers[expert], signal, timesteps, shares)
+        if timesteps and modules:
+            ahead = torch.tensor(timesteps, dtype=torch.float32, device=hidden.device)
+            changes = time_changes(self._transformers[expert], modules, ahead, hidden.dtype, _shares(timestep))
         return Branch(self._model, branch, expert, len(timesteps) or self._num_steps, timesteps, changes)
 
     def _timesteps(self, expert: int, timestep: torch.Tensor) -> tuple[float, ...]:
@@ -91,14 +93,19 @@ class RunCaching:
             int(self._pipe.scheduler.config.num_train_timesteps),
         )[expert]
 
-    def _reader(self, transformer: Any, arguments: Mapping[str, Any]) -> Any:
-        """How the signal is read off a call of the first block."""
-        signal = self.gate.policy.signal
-        if signal in self._family.time_signals:
-            of_timesteps = self._family.time_signals[signal]
-            timestep = arguments["timestep"]
-            return lambda block, args: of_timesteps(transformer, timestep[0] if timestep.ndim == 2 else timestep)
-        return self._family.signals.get(signal)
+    def _reader(self, transformer: Any, arguments: Mapping[str, Any]) -> SignalReader | None:
+        """How the signal is read off a call of the first block; None where that call does not have it."""
+        signal, family = self.gate.policy.signal, self._family
+        if signal is Signal.MODULATED_INPUT:
+            attention = next(family.attentions(transformer)).module
+            return lambda block, args: modulated_input(block, args, attention)
+        if signal in family.block_signals:
+            return lambda block, args: args[family.block_signals[signal]]
+        if signal in family.time_signals:
+            timestep, dtype = arguments["timestep"], arguments["hidden_states"].dtype
+            each = timestep[0] if timestep.ndim == 2 else timestep
+            return lambda block, args: time_values(transformer, family.time_signals[signal], each, dtype)
+        return None
 
 
 def experts_timesteps(
@@ -119,25 +126,3 @@ def _shares(timestep: torch.Tensor) -> dict[float, float]:
         return {1.0: 1.0}
     fractions, counts = torch.unique(timestep[0].float() / timestep.max(), return_counts=True)
     return dict(zip(fractions.tolist(), (counts / counts.sum()).tolist(), strict=True))
-
-
-def signal_changes(
-    family: ModelFamily,
-    transformer: Any,
-    signal: Signal,
-    timesteps: Sequence[float],
-    shares: Mapping[float, float] | None = None,
-) -> tuple[float, ...]:
-    """The relative L1 change of a time signal from each timestep to the next; 0.0 for the first. One read in all.
-
-    Args:
-        shares: which fractions of the timestep the tokens have, and how many of them, where they differ.
-    """
-    steps = torch.tensor(timesteps, dtype=torch.float32)
-    difference = before = torch.zeros(())
-    with torch.no_grad():
-        for fraction, share in (shares or {1.0: 1.0}).items():
-            values = family.time_signals[signal](transformer, steps * fraction)
-            difference = difference.to(values.device) + share * (values[1:] - values[:-1]).abs().mean(dim=-1)
-            before = before.to(values.device) + share * values[:-1].abs().mean(dim=-1)
-        return (0.0, *(difference / before).tolist())

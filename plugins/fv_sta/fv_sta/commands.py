@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fastvideo_core.app.files import read_prompts
-from fastvideo_core.cli.options import only_given, prompt_progress, sampling_options
+from fastvideo_core import only_given, prompt_progress, read_prompts, sampling_options
 from fastvideo_core.errors import InputError
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fastvideo_core.app.files import written_whole
+from fastvideo_core import written_whole
 from fv_sta.sparse import cost_of
 from fv_sta.strategy import Table
 from fv_sta.tiles import Tiling

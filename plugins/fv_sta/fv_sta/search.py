@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastvideo_core import VideoGenerator
-from fastvideo_core.app.files import written_whole
+from fastvideo_core import VideoGenerator, written_whole
 from fastvideo_core.errors import InputError
 from fv_sta.observer import OBSERVER, Observer
 from fv_sta.sparse import cost_of

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fastvideo_core.app.files import written_whole
+from fastvideo_core import written_whole
 from fastvideo_core.errors import InputError
 from fv_sta.tiles import Triple, by, check_tile
 

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastvideo_core import Action, Branch, CachePolicy, Signal, Step, VideoGenerator, relative_change
-from fastvideo_core.app.files import JsonLines
+from fastvideo_core import Action, Branch, CachePolicy, JsonLines, Signal, Step, VideoGenerator, relative_change
 from fastvideo_core.errors import InputError
 from fv_teacache.coefficients import Calibration
 

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fastvideo_core.app.files import read_prompts, written_whole
-from fastvideo_core.cli.options import only_given, prompt_progress, sampling_options
+from fastvideo_core import only_given, prompt_progress, read_prompts, sampling_options, written_whole
 from fastvideo_core.errors import InputError, PolicyMismatchError
 
 if TYPE_CHECKING:

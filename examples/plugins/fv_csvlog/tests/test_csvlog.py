@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from fastvideo_core import attach
-from fastvideo_core.testing.branches import latents, small_pipeline
+from fastvideo_core.testing import latents, small_pipeline
 
 
 def test_a_line_for_each_video_and_each_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,9 +3,7 @@ import torch
 
 from fastvideo_core import attach
 from fastvideo_core.errors import BackendMismatchError, InputError
-from fastvideo_core.testing import AttentionBackendSuite
-from fastvideo_core.testing.branches import latents, small_pipeline
-from fastvideo_core.testing.cases import Case
+from fastvideo_core.testing import AttentionBackendSuite, Case, latents, small_pipeline
 
 FRAMES_SEEN = 1
 

@@ -1,0 +1,72 @@
+"""A signal is what the model itself computes there, on every family."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from fastvideo_core import Signal, attach
+from tests.support.models import run_to_latents
+from tests.support.policies import PIPELINES, Scripted
+
+
+def first_attention(transformer: Any) -> Any:
+    blocks = transformer.blocks if hasattr(transformer, "blocks") else transformer.transformer_blocks
+    return blocks[0].attn1 if hasattr(blocks[0], "attn1") else blocks[0].attn
+
+
+TIME_SIGNALS: dict[str, tuple[str, int, int | None]] = {
+    "Wan 2.1": ("condition_embedder", 0, 1),
+    "Wan 2.1 image": ("condition_embedder", 0, 1),
+    "Wan 2.2 per token": ("condition_embedder", 0, 1),
+    "Wan 2.2 image per token": ("condition_embedder", 0, 1),
+    "LTX-Video": ("time_embed", 1, 0),
+    "CogVideoX": ("transformer_blocks.0", 2, None),
+    "HunyuanVideo": ("time_text_embed", 0, None),
+    "Mochi": ("time_embed", 0, None),
+}
+"""The module that returns them as a tuple, and which of it TIME_EMBEDDING is, and TIME_PROJECTION.
+
+CogVideoX has none such: there it is what enters the first block. The modules that embed are run by the core too.
+"""
+
+CASES = [
+    *((kind, Signal.MODULATED_INPUT) for kind in TIME_SIGNALS),
+    *((kind, Signal.TIME_EMBEDDING) for kind in TIME_SIGNALS),
+    *((kind, Signal.TIME_PROJECTION) for kind, (*_, projection) in TIME_SIGNALS.items() if projection is not None),
+]
+
+
+@pytest.mark.parametrize(("kind", "signal"), CASES)
+def test_a_signal_is_what_the_model_computes(kind: str, signal: Signal) -> None:
+    build, options = PIPELINES[kind]
+    pipe = build()
+    seen: list[torch.Tensor] = []
+
+    def entered(module: Any, args: Any, kwargs: Any) -> None:
+        seen.append((args[0] if args else kwargs["hidden_states"]).clone())
+
+    if signal is Signal.MODULATED_INPUT:
+        hook = first_attention(pipe.transformer).register_forward_pre_hook(entered, with_kwargs=True)
+    else:
+        name, embedding, projection = TIME_SIGNALS[kind]
+        place = embedding if signal is Signal.TIME_EMBEDDING else projection
+        module = pipe.transformer.get_submodule(name)
+        if kind == "CogVideoX":
+            hook = module.register_forward_pre_hook(
+                lambda module, args, kwargs: seen.append([*args, *kwargs.values()][place].clone()), with_kwargs=True
+            )
+        else:
+            hook = module.register_forward_hook(lambda module, args, output: seen.append(output[place].clone()))
+    policy = Scripted("C", signal)
+    with attach(pipe, cache=policy):
+        run_to_latents(pipe, **options)
+    hook.remove()
+    assert len(seen) == len(policy.steps) > 0
+    for real, step in zip(seen, policy.steps, strict=True):
+        assert step.signal is not None
+        parts = real.float().reshape(-1, step.signal.numel())  # one for each entry of the batch, or of all
+        expected = step.signal.float().reshape(1, -1).expand_as(parts)
+        torch.testing.assert_close(parts, expected, rtol=1e-5, atol=1e-6)
