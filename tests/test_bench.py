@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import re
+import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner, Result
 
 from fastvideo_core.app.bench import measure
 from fastvideo_core.app.bench.measure import similarity
+from fastvideo_core.app.loading import load_pipeline
 from fastvideo_core.cli import fv
+from tests.support.backends import Recorder, plugins_with
 
 SMALL = ("--height", "32", "--width", "48", "--frames", "9", "--steps", "4")
 
@@ -138,6 +144,45 @@ def test_a_model_with_a_checker_has_an_accuracy(prompts: Path) -> None:
     assert set(video["right"]) == {"shape", "colour", "direction", "background"}
 
 
+def test_a_checker_that_fails_is_named_and_ends_nothing(prompts: Path) -> None:
+    prompts.write_text("a red circle\na red square moving up on a white background\n")
+    done = bench("shapes", prompts, size=("--steps", "2", "--frames", "17"))
+    assert done.exit_code == 0, done.output
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("unscored: ")]
+    assert "'a red circle': ValueError: " in line
+    (row,) = results()["rows"]
+    assert (row["videos"], row["unscored"]) == (2, 1)
+    assert row["accuracy"] in (0.0, 1.0), "of the other one"
+    one, other = results()["videos"]
+    assert one["right"] is None
+    assert one["unscored"].startswith("ValueError: ")
+    assert (other["unscored"], set(other["right"])) == (None, {"shape", "colour", "direction", "background"})
+    assert "unscored: ValueError" in Path("out/page.html").read_text()
+
+
+def test_one_model_at_a_time(wan_folder: Path, prompts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[weakref.ref[Any]] = []
+    alive: list[int] = []
+
+    def load(*args: Any) -> Any:
+        alive.append(sum(reference() is not None for reference in held))
+        pipe = load_pipeline(*args)
+        held.extend(map(weakref.ref, (pipe, pipe.transformer, pipe.vae)))
+        return pipe
+
+    for module in ("engine.attachment", "app.generator", "app.bench.setup"):
+        monkeypatch.setattr(f"fastvideo_core.{module}.load_plugins", lambda: plugins_with(Recorder()))
+    monkeypatch.setattr("fastvideo_core.app.generator.load_pipeline", load)
+    gc.collect()
+    gc.disable()
+    try:
+        done = bench(wan_folder, prompts, "--attention", "TORCH_SDPA,RECORDER")
+    finally:
+        gc.enable()
+    assert done.exit_code == 0, done.output
+    assert alive == [0, 0]
+
+
 def test_what_is_missing_is_named(wan_folder: Path, prompts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fastvideo_core.cli.bench.find_spec", lambda name: None)
     done = bench(wan_folder, prompts)
@@ -146,8 +191,31 @@ def test_what_is_missing_is_named(wan_folder: Path, prompts: Path, monkeypatch: 
 
 def test_psnr_is_what_it_says() -> None:
     plain = np.full((2, 16, 16, 3), 100, np.uint8)
-    other = plain + np.uint8(10)
+    other = plain.copy()
+    other[1] += 10
     psnr, ssim = similarity(other, plain)
-    assert psnr == pytest.approx(20 * np.log10(255 / 10), abs=1e-3)
+    assert psnr == pytest.approx(10 * np.log10(255**2 / (10**2 / 2)), abs=1e-3), "of the mean error of both frames"
     assert 0.9 < ssim < 1
     assert similarity(plain, plain) == (None, 1.0)
+
+
+def test_ssim_is_that_of_the_whole_video_without_its_memory() -> None:
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    rng = np.random.default_rng(0)
+    plain = rng.integers(0, 256, (12, 96, 160, 3), np.uint8)
+    noise = rng.integers(0, 60, (12, 1, 1, 1)) * rng.standard_normal(plain.shape)
+    other = np.clip(plain + noise, 0, 255).astype(np.uint8)
+    made, right = (torch.from_numpy(video).permute(0, 3, 1, 2).float() / 255 for video in (other, plain))
+    expected = float(torch.as_tensor(structural_similarity_index_measure(made, right, data_range=1.0)))
+    assert similarity(other, plain)[1] == pytest.approx(expected, abs=1e-5)
+    bound = 20 * plain[0].size * 4
+    assert max(tensor_bytes(lambda: structural_similarity_index_measure(made, right, data_range=1.0))) > bound
+    assert max(tensor_bytes(lambda: similarity(other, plain))) < bound, "a few times a frame, not the video"
+
+
+def tensor_bytes(function: Callable[[], object]) -> list[int]:
+    """The sizes of what is allocated meanwhile."""
+    with torch.profiler.profile(profile_memory=True) as profile:
+        function()
+    return [event.self_cpu_memory_usage for event in profile.events() or []]

@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 
 from fastvideo_core import Probe
 from fastvideo_core.cli import fv
+from fastvideo_core.errors import OutputError
 from tests.support.backends import Recorder, plugins_with
 
 SHORT = ("--height", "32", "--width", "48", "--frames", "5", "--steps", "2", "--seed", "3")
@@ -39,9 +40,48 @@ def test_generate_json_is_nothing_but_json(wan_folder: Path, tmp_path: Path) -> 
     assert (receipt["seed"], receipt["num_frames"], receipt["prompt"]) == (3, 5, "a cat")
 
 
+@pytest.mark.parametrize("as_json", [True, False])
+def test_generate_takes_a_file_of_prompts(wan_folder: Path, tmp_path: Path, as_json: bool) -> None:
+    (tmp_path / "prompts.txt").write_text("cat\n\n dog \ncat\n")
+    options = ("--model", str(wan_folder), *SHORT, "--output", str(tmp_path / "out"), *(["--json"] if as_json else []))
+    done = invoke("generate", "--prompts", str(tmp_path / "prompts.txt"), *options)
+    assert done.exit_code == 0, done.output
+    expected = [str(tmp_path / "out" / name) for name in ("cat.mp4", "dog.mp4", "cat_1.mp4")]
+    if as_json:
+        assert [json.loads(line)["video_path"] for line in done.stdout.splitlines()] == expected
+    else:
+        assert [line.split()[1] for line in done.stdout.splitlines() if line.startswith("video ")] == expected
+    assert all(Path(path).stat().st_size > 0 for path in expected)
+
+
+def test_what_is_done_stays_when_a_later_prompt_fails(
+    wan_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fastvideo_core.app import output
+
+    save = output.save
+
+    def save_or_fail(folder: Path, stem: str, files: dict[str, bytes | Path]) -> dict[str, Path]:
+        if stem == "dog":
+            raise OutputError("the disk is full")
+        return save(folder, stem, files)
+
+    monkeypatch.setattr(output, "save", save_or_fail)
+    (tmp_path / "prompts.txt").write_text("cat\ndog\ncat\n")
+    options = ("--model", str(wan_folder), *SHORT, "--output", str(tmp_path / "out"))
+    done = invoke("generate", "--prompts", str(tmp_path / "prompts.txt"), *options)
+    assert done.exit_code == 1
+    assert f"video    {tmp_path / 'out' / 'cat.mp4'}" in done.stdout
+    assert "Error: the disk is full" in done.stderr
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["cat.json", "cat.mp4"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ((), "give either a PROMPT or --prompts FILE"),
+        (("cat", "--prompts", "x.txt"), "give either a PROMPT or --prompts FILE"),
+        (("--prompts", "x.txt"), "the prompts 'x.txt' cannot be read"),
         (("", "--model", "shapes"), "the prompt '' is empty"),
         (("cat", "--model", "shape"), "did you mean shapes?"),
         (("cat", "--model", "shapes", "--height", "130"), "near it: 128 or 144"),

@@ -96,6 +96,40 @@ def test_what_this_process_is_writing_stays(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such locks")
+def test_where_a_file_system_has_no_locks_nothing_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with unfinished(tmp_path, ".mp4") as file:
+        output.prepare_folder(tmp_path)
+        assert file.exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such locks")
+def test_a_file_that_is_taken_for_a_leftover_before_it_is_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fcntl
+
+    lock = fcntl.flock
+    taken: list[Path] = []
+
+    def flock(descriptor: int, operation: int) -> None:
+        if not taken:
+            (file,) = tmp_path.iterdir()
+            taken.append(file)
+            file.unlink()
+        lock(descriptor, operation)
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with unfinished(tmp_path, ".mp4") as file:
+        assert file.exists()
+        assert taken != [file]
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no permissions of this kind")
 def test_files_have_the_permissions_that_the_umask_leaves(tmp_path: Path) -> None:
     before = os.umask(0o027)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self, overload
 
 import torch
@@ -17,6 +17,7 @@ from fastvideo_core.app.loading import (
     check_dtype,
     check_offload,
     compile_blocks,
+    has_hooks,
     load_pipeline,
     place_pipeline,
 )
@@ -38,12 +39,7 @@ class VideoGenerator:
     """A loaded model with an attention backend on it. Use as a context manager, or call `close()`."""
 
     def __init__(
-        self,
-        pipe: Any,
-        info: ModelInfo,
-        attention_backend: str | None,
-        attention_config: Config,
-        load_seconds: float,
+        self, pipe: Any, info: ModelInfo, attention_backend: str | None, attention_config: Config, load_seconds: float
     ) -> None:
         self.info = info
         self.progress = True
@@ -219,14 +215,15 @@ class VideoGenerator:
         """
         with self._alone.hold("close"):
             self._attachment.detach()
+            circular = self._pipe is not None and has_hooks(self._pipe)
             self._pipe = None
+            if circular:
+                gc.collect()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def _prepared(

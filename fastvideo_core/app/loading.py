@@ -116,3 +116,9 @@ def place_pipeline(pipe: Any, device: str, offload: list[str], pin_cpu_memory: b
             offload_type="leaf_level",
             use_stream=pin_cpu_memory,
         )
+
+
+def has_hooks(pipe: Any) -> bool:
+    """Whether diffusers' hooks are on it, as of offloading: module and hook refer to one another in circles."""
+    parts = [part for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
+    return any("_diffusers_hook" in vars(module) for part in parts for module in part.modules())

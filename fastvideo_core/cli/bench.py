@@ -53,7 +53,7 @@ def bench_command(
         raise InputError(f"--seeds is {seeds}, it must be 1 or more")
     from fastvideo_core.app.bench.measure import run
     from fastvideo_core.app.bench.page import write_page
-    from fastvideo_core.app.bench.report import draw, table, write_json
+    from fastvideo_core.app.bench.report import draw, table, unscored, write_json
     from fastvideo_core.app.bench.setup import prepare
     from fastvideo_core.app.bench.store import Store
     from fastvideo_core.app.bench.summary import summarise
@@ -71,7 +71,7 @@ def bench_command(
     write_json(setup, store, rows, output / "results.json")
     draw(rows, plot)
     write_page(setup, store, rows, plot, output / "page.html", page_videos)
-    for line in table(rows):
+    for line in (*table(rows), *unscored(setup, store)):
         click.echo(line)
     click.echo(f"\n{output / 'results.json'}\n{plot}\n{output / 'page.html'}")
 

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from fastvideo_core.cli.options import only_given, sampling_options, settings_option, split_settings
 from fastvideo_core.cli.output import discovered, own_output
+from fastvideo_core.errors import InputError
+
+if TYPE_CHECKING:
+    from fastvideo_core.app.result import VideoResult
 
 DEFAULT_MODEL = "shapes"
 
 
 @click.command("generate")
-@click.argument("prompt")
+@click.argument("prompt", required=False)
+@click.option("--prompts", "prompt_file", metavar="FILE", type=click.Path(path_type=Path), help="One prompt a line.")
 @click.option("--model", default=DEFAULT_MODEL, show_default=True, help="Preset, local folder or hub id.")
 @click.option("--attention-backend", metavar="NAME", help="Default: FASTVIDEO_ATTENTION_BACKEND, else automatic.")
 @click.option("--attention-config", metavar="FILE", help="For the backend. Default: FASTVIDEO_ATTENTION_CONFIG.")
@@ -31,7 +40,8 @@ DEFAULT_MODEL = "shapes"
 @click.option("--sheet", is_flag=True, default=None, help="Also write a PNG contact sheet.")
 @click.option("--json", "as_json", is_flag=True, help="Print the receipt as JSON instead of a summary.")
 def generate_command(
-    prompt: str,
+    prompt: str | None,
+    prompt_file: Path | None,
     model: str,
     attention_backend: str | None,
     attention_config: str | None,
@@ -43,15 +53,18 @@ def generate_command(
     as_json: bool,
     **overrides: Any,
 ) -> None:
-    """Generate a video of PROMPT and write it with its receipt. What is not given comes from the model's preset."""
+    """Generate a video of PROMPT and write it with its receipt. What is not given comes from the model's preset.
+
+    With --prompts instead: a video for each, one after the other; each is written before the next is begun.
+    """
     from fastvideo_core.app.model_info import read_model
     from fastvideo_core.app.output import prepare_folder
-    from fastvideo_core.app.sampling import SamplingParam, check_prompt
+    from fastvideo_core.app.sampling import SamplingParam
     from fastvideo_core.contract.settings import MAIN_SETTING, GivenValue
     from fastvideo_core.engine.attention.choice import requested_backend
     from fastvideo_core.engine.caching.choice import check_policy, read_value, requested_policy
 
-    check_prompt(prompt)
+    prompts = _prompts(prompt, prompt_file)
     plugins = discovered()
     info = read_model(plugins, model)
     given = only_given(overrides)
@@ -66,6 +79,7 @@ def generate_command(
 
     from fastvideo_core.app.generator import VideoGenerator
 
+    output = sys.stdout
     with (
         own_output(),
         VideoGenerator.from_pretrained(
@@ -77,24 +91,41 @@ def generate_command(
             compile=compile,
         ) as generator,
     ):
-        result = generator.generate_video(prompt, params, cache=cache, cache_config=cache_config)
+        for result in generator.generate_videos(prompts, params, cache=cache, cache_config=cache_config):
+            with redirect_stdout(output):
+                _show(result, as_json, indent=None if prompt_file else 2)
+            del result  # its frames are not kept while the next video is made
+
+
+def _prompts(prompt: str | None, prompt_file: Path | None) -> list[str]:
+    """The prompt, or those of the file.
+
+    Raises:
+        InputError: both or neither were given, or one of them is empty.
+    """
+    from fastvideo_core.app.files import read_prompts
+    from fastvideo_core.app.sampling import check_prompts
+
+    if (prompt is None) == (prompt_file is None):
+        raise InputError("give either a PROMPT or --prompts FILE")
+    return check_prompts(read_prompts(prompt_file) if prompt_file else prompt)
+
+
+def _show(result: VideoResult, as_json: bool, indent: int | None) -> None:
+    """Print where the files are and what ran; without an indent JSON is one line."""
+    receipt = result.receipt
     if as_json:
         files = {"video_path": result.video_path, "receipt_path": result.receipt_path, "sheet_path": result.sheet_path}
-        click.echo(_json({**{name: path and str(path) for name, path in files.items()}, **result.receipt.as_dict()}))
+        content = {**{name: path and str(path) for name, path in files.items()}, **receipt.as_dict()}
+        click.echo(json.dumps(content, indent=indent, ensure_ascii=False))
         return
     click.echo(f"video    {result.video_path}")
     click.echo(f"receipt  {result.receipt_path}")
     if result.sheet_path:
         click.echo(f"sheet    {result.sheet_path}")
-    for role, served in result.receipt.attention.items():
+    for role, served in receipt.attention.items():
         click.echo(f"{role.lower():8} {served.backend} ({served.version}), {served.calls} calls; {served.reason}")
-    if used := result.receipt.cache:
-        skipped, computed = (sum(n.values()) for n in (result.receipt.steps_skipped, result.receipt.steps_computed))
+    if used := receipt.cache:
+        skipped, computed = (sum(n.values()) for n in (receipt.steps_skipped, receipt.steps_computed))
         click.echo(f"cache    {used.policy} ({used.distribution}), {skipped} of {skipped + computed} steps skipped")
-    click.echo("seconds  " + ", ".join(f"{name} {value:.2f}" for name, value in result.receipt.seconds.items()))
-
-
-def _json(content: dict[str, Any]) -> str:
-    import json
-
-    return json.dumps(content, indent=2, ensure_ascii=False)
+    click.echo("seconds  " + ", ".join(f"{name} {value:.2f}" for name, value in receipt.seconds.items()))

@@ -11,6 +11,7 @@ from fastvideo_core.app.bench.setup import NO_CACHE, Combination, Sample, Setup
 from fastvideo_core.app.bench.store import Measurement, Store
 from fastvideo_core.app.generator import VideoGenerator
 from fastvideo_core.app.output import to_bytes
+from fastvideo_core.app.result import VideoResult
 from fastvideo_core.errors import InputError
 
 if TYPE_CHECKING:
@@ -73,7 +74,8 @@ def _measure(
     assert result.video_path is not None
     frames = to_bytes(result.frames)
     psnr, ssim = _against_plain(setup, store, combination, sample, frames)
-    receipt, score = result.receipt, setup.info.preset.score if setup.info.preset else None
+    receipt = result.receipt
+    right, unscored = _scored(setup, result)
     return Measurement(
         attention=combination.attention,
         cache=combination.cache,
@@ -86,10 +88,22 @@ def _measure(
         peak_memory_bytes=receipt.peak_memory_bytes,
         psnr=psnr,
         ssim=ssim,
-        right=score(result.frames, sample.prompt) if score else None,
+        right=right,
         video=result.video_path.name,
         schedule=receipt.cache.schedule if receipt.cache else None,
+        unscored=unscored,
     )
+
+
+def _scored(setup: Setup, result: VideoResult) -> tuple[dict[str, bool] | None, str | None]:
+    """What the preset's checker says of the video, or why it says nothing: it is a plugin's, and may fail."""
+    score = setup.info.preset.score if setup.info.preset else None
+    if score is None:
+        return None, None
+    try:
+        return {str(name): bool(right) for name, right in score(result.frames, result.prompt).items()}, None
+    except Exception as error:
+        return None, f"{type(error).__name__}: {error}"
 
 
 def _against_plain(
@@ -108,13 +122,20 @@ def _against_plain(
 
 
 def similarity(frames: NDArray[np.uint8], plain: NDArray[np.uint8]) -> tuple[float | None, float]:
-    """PSNR in dB (None where both are equal) and SSIM (Wang et al. 2004), by torchmetrics, over all frames."""
-    from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+    """PSNR in dB (None where both are equal) and SSIM (Wang et al. 2004), by torchmetrics, over all frames.
 
-    made, expected = (torch.from_numpy(x).permute(0, 3, 1, 2).float() / 255 for x in (frames, plain))
-    index = structural_similarity_index_measure(made, expected, data_range=1.0)
-    assert isinstance(index, torch.Tensor)
-    ssim = float(index)
-    if torch.equal(made, expected):
-        return None, ssim
-    return float(peak_signal_noise_ratio(made, expected, data_range=1.0)), ssim
+    They are taken frame by frame: SSIM needs many times the memory of what it is given at once.
+
+    Args:
+        frames, plain: (num_frames, height, width, 3).
+    """
+    from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
+
+    psnr, ssim = PeakSignalNoiseRatio(data_range=1.0), StructuralSimilarityIndexMeasure(data_range=1.0)
+    equal = True
+    for pair in zip(frames, plain, strict=True):
+        made, expected = (torch.from_numpy(frame).permute(2, 0, 1)[None].float() / 255 for frame in pair)
+        psnr.update(made, expected)
+        ssim.update(made, expected)
+        equal = equal and torch.equal(made, expected)
+    return None if equal else float(psnr.compute()), float(torch.as_tensor(ssim.compute()))

@@ -72,6 +72,8 @@ def _figures(found: Measurement) -> str:
     if found.right is not None:
         wrong = [name for name, right in found.right.items() if not right]
         parts.append(f"wrong: {', '.join(wrong)}" if wrong else "all right")
+    if found.unscored is not None:
+        parts.append(f"unscored: {found.unscored}")
     return ", ".join(parts)
 
 

@@ -36,8 +36,23 @@ def cells_of(row: Row) -> tuple[str, ...]:
         "-" if row.peak_memory_bytes is None else f"{row.peak_memory_bytes / 2**30:.1f} GiB",
         _quality(row.psnr, row.equal, 1),
         _quality(row.ssim, 0, 3),
-        "-" if row.accuracy is None else f"{row.accuracy:.0%}",
+        _accuracy(row),
     )
+
+
+def _accuracy(row: Row) -> str:
+    parts = [] if row.accuracy is None else [f"{row.accuracy:.0%}"]
+    return ", ".join([*parts, *([f"{row.unscored} unscored"] if row.unscored else [])]) or "-"
+
+
+def unscored(setup: Setup, store: Store) -> list[str]:
+    """A line for each video of which the model's checker could say nothing."""
+    found = [store.find(combination, sample) for sample in setup.samples for combination in setup.combinations]
+    return [
+        f"unscored: {one.video}, seed {one.seed}, {one.prompt!r}: {one.unscored}"
+        for one in found
+        if one is not None and one.unscored
+    ]
 
 
 def _spread(spread: Spread, digits: int) -> str:

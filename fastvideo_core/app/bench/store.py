@@ -26,6 +26,7 @@ class Measurement:
         psnr, ssim: against the plain video of the same prompt and seed; PSNR in dB, None where they are equal.
         right: per attribute of the prompt, whether the video shows it; None without a checker for the model.
         video: the file's name in the folder `videos`.
+        unscored: why the model's checker said nothing of this video, if it failed.
     """
 
     attention: str
@@ -42,6 +43,7 @@ class Measurement:
     right: dict[str, bool] | None
     video: str
     schedule: dict[str, str] | None
+    unscored: str | None = None
 
     @property
     def key(self) -> tuple[str, str, str, int]:

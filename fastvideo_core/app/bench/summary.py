@@ -35,7 +35,8 @@ class Row:
         attention_share: the share of denoising that is attention, measured without caching.
         peak_memory_bytes: the greatest; on a CPU of the process since it started.
         psnr, ssim: against the plain video; PSNR of those that differ, `equal` counts the others.
-        accuracy: the share of videos that show all that their prompt says.
+        accuracy: the share of videos that show all that their prompt says, of those that could be checked.
+        unscored: how many could not, since the checker failed.
     """
 
     attention: str
@@ -51,6 +52,7 @@ class Row:
     equal: int
     ssim: Spread | None
     accuracy: float | None
+    unscored: int
 
 
 def summarise(setup: Setup, store: Store) -> list[Row]:
@@ -91,4 +93,5 @@ def _row(combination: Combination, pairs: list[tuple[Measurement, Measurement]],
         equal=sum(one.psnr is None for one in compared),
         ssim=Spread.of([one.ssim for one in compared if one.ssim is not None]),
         accuracy=sum(right) / len(right) if right else None,
+        unscored=sum(one.unscored is not None for one in found),
     )
