@@ -13,7 +13,6 @@ from tests.support.imports import (
     CORE,
     ROOMS,
     ROOT_FILES,
-    Module,
     circle,
     inner_names,
     modules_below,
@@ -36,11 +35,7 @@ PUBLIC: dict[str, Iterable[str] | None] = {
 }
 
 
-def core_of(folder: Path) -> dict[str, Module]:
-    return {name: module for name, module in modules_below(folder).items() if name.split(".")[0] == CORE}
-
-
-CORE_MODULES = core_of(ROOT)
+CORE_MODULES = modules_below(ROOT, CORE)
 
 
 def test_the_rooms_import_downwards() -> None:
@@ -84,9 +79,9 @@ PLANTED = {
 @pytest.mark.parametrize(("path", "line"), PLANTED.values(), ids=PLANTED)
 def test_a_planted_import_upwards_is_found(tmp_path: Path, path: str, line: str) -> None:
     plant(tmp_path, "fastvideo_core/engine/run.py", "from fastvideo_core.contract import attention\nimport torch")
-    assert upward(core_of(tmp_path)) == []
+    assert upward(modules_below(tmp_path)) == []
     plant(tmp_path, f"fastvideo_core/{path}", line)
-    assert len(upward(core_of(tmp_path))) == 1
+    assert len(upward(modules_below(tmp_path))) == 1
 
 
 @pytest.mark.parametrize(
@@ -102,7 +97,7 @@ def test_a_planted_import_upwards_is_found(tmp_path: Path, path: str, line: str)
 def test_a_contract_that_imports_too_much_is_found(tmp_path: Path, line: str, heavy: bool) -> None:
     plant(tmp_path, "fastvideo_core/kernels.py", "")
     plant(tmp_path, "fastvideo_core/contract/caching.py", line)
-    assert bool(weighs_on_contract(core_of(tmp_path))) is heavy
+    assert bool(weighs_on_contract(modules_below(tmp_path))) is heavy
 
 
 def test_a_planted_circle_is_found(tmp_path: Path) -> None:

@@ -135,6 +135,7 @@ class Reader:
                 return done.exit_code, done.output
             if words[:2] == ["python", "-m"]:
                 patch.setattr(sys, "argv", words[2:])
+                patch.delitem(sys.modules, f"{words[2]}.__main__", raising=False)  # a test may have imported it
                 with pytest.raises(SystemExit) as end:
                     runpy.run_module(words[2], run_name="__main__")
                 return int(end.value.code or 0), ""

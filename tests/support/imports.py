@@ -40,16 +40,16 @@ class Module:
     imports: tuple[Import, ...]
 
 
-def modules_below(folder: Path) -> dict[str, Module]:
-    """All modules of the packages, and all scripts, that lie in a folder itself."""
+def modules_below(folder: Path, package: str = "") -> dict[str, Module]:
+    """All modules of the packages, or of one, and all scripts, that lie in a folder itself."""
     found = {}
-    for path in sorted(folder.rglob("*.py")):
+    for path in sorted((folder / package).rglob("*.py")):
         parts = path.relative_to(folder).with_suffix("").parts
         is_package = parts[-1] == "__init__"
         name = ".".join(parts[:-1] if is_package else parts)
         tree = ast.parse(path.read_text("utf-8"))
-        package = name if is_package else name.rpartition(".")[0]
-        found[name] = Module(name, path, tuple(_imports(tree, package, for_types=False)))
+        inside = name if is_package else name.rpartition(".")[0]
+        found[name] = Module(name, path, tuple(_imports(tree, inside, for_types=False)))
     return found
 
 
