@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from fastvideo_core import Signal, attach
+from tests.support import models
 from tests.support.models import run_to_latents
 from tests.support.policies import PIPELINES, Scripted
 
@@ -71,3 +72,28 @@ def test_a_signal_is_what_the_model_computes(kind: str, signal: Signal) -> None:
         parts = real.float().reshape(-1, step.signal.numel())  # one for each entry of the batch, or of all
         expected = step.signal.float().reshape(1, -1).expand_as(parts)
         torch.testing.assert_close(parts, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("kind", "signal"),
+    [
+        ("Wan 2.1", Signal.TIME_PROJECTION),
+        ("LTX-Video", Signal.TIME_PROJECTION),
+        ("CogVideoX", Signal.TIME_EMBEDDING),
+    ],
+)
+def test_embeddings_are_float32_also_of_weights_in_bfloat16(kind: str, signal: Signal) -> None:
+    """Published coefficients are for those: the same weights, widened, give the same changes."""
+    build, options = PIPELINES[kind]
+    changes = []
+    for dtype in (torch.bfloat16, torch.float32):
+        pipe = build()
+        pipe.transformer.to(torch.bfloat16).to(dtype)
+        pipe.text_encoder.to(dtype)
+        policy = Scripted("C", signal, ahead=True)
+        with attach(pipe, cache=policy):
+            pipe(**{**models.SIZE, "prompt": "cat", "output_type": "latent", **options})
+        changes.append(policy.branches[0].changes)
+    assert changes[0] is not None
+    assert len(set(changes[0])) == len(changes[0])
+    assert changes[0] == pytest.approx(changes[1], rel=1e-5)
