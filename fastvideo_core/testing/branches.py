@@ -107,7 +107,7 @@ def _pass(gate: Gate, name: str, inputs: Inputs, outcome: Outcome) -> None:
     hidden = gated.enter(None, (inputs.hidden[step],))
     if not gated.skips:
         hidden = stack.first(hidden, step)
-        hidden = gated.after_first((hidden,)) if gated.decides_after_first else hidden
+        hidden = gated.after_first((hidden,)) if gated.first_blocks else hidden
     if not gated.skips:
         hidden = gated.leave((stack.rest(hidden, step),))
     outcome.outputs.append(hidden)
