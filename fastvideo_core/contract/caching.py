@@ -94,8 +94,8 @@ class Step:
         num_steps: how many forward passes the branch has.
         hidden: what enters the block stack, (batch, video tokens, channels); must not be changed.
         signal: the policy's signal, in whatever shape the model has it; None for `Signal.NONE`.
-        others: for a policy that `sees_others`, by the branch's name, the residuals of the branches that ran before this one
-            in the same step of the loop: computed, reused or forecast. They must not be changed.
+        others: for a policy that `sees_others`, by the branch's name, the residuals of the branches that ran before
+            this one in the same step of the loop: computed, reused or forecast. They must not be changed.
     """
 
     index: int
