@@ -18,7 +18,10 @@ from fastvideo_core.engine.caching.choice import prepare_policy
 from fastvideo_core.engine.caching.gate import Gate
 from fastvideo_core.engine.caching.gated_pass import GatedPass
 
-MODEL = CachedModel("the suite's model", "Wan", "WanPipeline", None, WAN.all_signals, frozenset(WAN.time_signals))
+BLOCKS = 4
+MODEL = CachedModel(
+    "the suite's model", "Wan", "WanPipeline", None, WAN.all_signals, frozenset(WAN.time_signals), BLOCKS
+)
 
 
 @dataclass(frozen=True)
@@ -65,9 +68,6 @@ class Outcome:
         """Equal in every letter and bit."""
         equal = all(torch.equal(a, b) for a, b in zip(self.outputs, other.outputs, strict=True))
         return self.letters == other.letters and equal
-
-
-BLOCKS = 4
 
 
 def _block(hidden: torch.Tensor, number: int, step: int) -> torch.Tensor:
@@ -139,7 +139,7 @@ def _without_plan(policy: CachePolicy) -> CachePolicy:
     return checked
 
 
-def small_pipeline(experts: int = 1, num_layers: int = 3) -> Any:
+def small_pipeline(experts: int = 1, num_layers: int = BLOCKS) -> Any:
     """A WanPipeline that takes embeddings and returns latents: two heads of 16, random weights."""
     from diffusers import UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
 

@@ -103,13 +103,6 @@ class CachePolicySuite(Suite):
                 alone = drive(self.policy, {branch: inputs})[branch]
                 assert together[branch].same_as(alone), f"branch {branch!r} changes when others run beside it"
 
-    def test_branches_that_decide_together_skip_together(self) -> None:
-        if not prepare_policy(self.policy, MODEL).branches_decide_together:
-            pytest.skip(f"{self.policy.name} decides for each branch")
-        for ahead in (True, False):
-            made = drive(self.policy, guided(30), in_turns("cond", "uncond", 30), ahead)
-            assert made["uncond"].letters == made["cond"].letters
-
     def test_runs_know_nothing_of_one_another(self) -> None:
         for experts in (1, 2):
             pipe = small_pipeline(experts)

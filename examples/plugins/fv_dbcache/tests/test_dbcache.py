@@ -84,5 +84,5 @@ def test_settings_that_do_not_fit(settings: dict[str, Any], message: str) -> Non
 
 
 def test_more_blocks_than_there_are() -> None:
-    with pytest.raises(PolicyMismatchError, match=r"the first 2 and the last 1 blocks, and .* has 3"):
-        attach(small_pipeline(), cache=DBCache(0.1, 2, 1))
+    with pytest.raises(PolicyMismatchError, match=r"the first 2 and the last 2 blocks, and .* has 4"):
+        attach(small_pipeline(), cache=DBCache(0.1, 2, 2))
