@@ -12,6 +12,7 @@ import torch
 
 from fastvideo_core import Role, Run, SamplingParam, attach
 from fastvideo_core.discovery.plugins import load_plugins
+from fastvideo_core.engine.caching.run_caching import experts_timesteps
 from fastvideo_core.engine.families import family_of
 from tests.support.backends import Recorder
 from tests.support.models import (
@@ -190,3 +191,8 @@ def test_presets_are_those_of_the_model_cards_and_of_diffusers_defaults(name: st
 def test_every_preset_of_the_core_is_held() -> None:
     own = [plugin for plugin in load_plugins().loaded if plugin.distribution == "fastvideo-core"]
     assert {preset.name for plugin in own for preset in plugin.presets} == set(PUBLISHED_SIZES)
+
+
+def test_a_timestep_at_the_boundary_is_the_first_expert_s() -> None:
+    """WanPipeline takes the first transformer where t >= boundary_ratio * num_train_timesteps."""
+    assert experts_timesteps((950.0, 900.0, 899.0), 2, 0.9, 1000) == [(950.0, 900.0), (899.0,)]

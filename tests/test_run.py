@@ -15,6 +15,7 @@ import torch
 from diffusers import WanPipeline
 
 from fastvideo_core import Generation, attach, hookimpl
+from fastvideo_core.engine.forward_pass import current_pass
 from fastvideo_core.errors import AttachError, BackendError
 from tests.support.backends import Recorder, core_alone
 from tests.support.models import SIZE, build_wan_pipeline, build_wan_transformer
@@ -308,6 +309,13 @@ def test_detaching_lets_go_of_the_model(kind: str) -> None:
         assert transformer() is None
     finally:
         gc.enable()
+
+
+def test_a_call_by_hand_that_fails_leaves_nothing_under_way(wan_pipeline: Any) -> None:
+    transformer = wan_pipeline.transformer
+    with attach(wan_pipeline), pytest.raises(TypeError):
+        transformer(torch.zeros(1, 16, 1, 2, 2))
+    assert current_pass() is None
 
 
 def test_after_detaching_what_needs_the_pipeline_says_so(wan_pipeline: Any) -> None:
