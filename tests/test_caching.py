@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from fastvideo_core import Attachment, Signal, attach, relative_change
-from fastvideo_core.engine.families import family_of
 from fastvideo_core.errors import AttachError, CacheError, PolicyMismatchError
+from tests.support.families import FAMILIES
 from tests.support.models import SIZE, build_wan_pipeline
 from tests.support.models import run_to_latents as run
 from tests.support.policies import PIPELINES, Scripted
@@ -38,10 +38,7 @@ def pipeline(kind: str) -> tuple[Any, dict[str, Any]]:
 
 
 def signals_of(kind: str) -> list[Signal]:
-    name = {"CogVideoX": "CogVideoX", "HunyuanVideo": "HunyuanVideo", "LTX-Video": "LTX", "Mochi": "Mochi"}.get(
-        kind, "Wan"
-    )
-    return sorted(family_of([f"{name}Pipeline"], "it").all_signals)
+    return sorted(FAMILIES["Wan" if kind.startswith("Wan") else kind].all_signals)
 
 
 EVERY = [(kind, signal) for kind in PIPELINES for signal in signals_of(kind)]

@@ -241,7 +241,7 @@ def blocks_can_be_compiled(transformer: str) -> bool:
     """Whether diffusers knows the repeated blocks of a class of transformers."""
     import diffusers
 
-    return bool(getattr(getattr(diffusers, transformer), "_repeated_blocks", None))
+    return bool(getattr(getattr(diffusers, transformer, None), "_repeated_blocks", None))
 
 
 def is_compiled(transformer: Any) -> bool:

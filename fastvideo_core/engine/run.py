@@ -15,6 +15,7 @@ from fastvideo_core.engine.attached_model import AttachedModel
 from fastvideo_core.engine.attention.clock import KernelClock
 from fastvideo_core.engine.attention.masks import MaskReader
 from fastvideo_core.engine.attention.route import LoadedBackend, Route
+from fastvideo_core.engine.branches import CallsInStep
 from fastvideo_core.engine.caching.choice import ChosenPolicy
 from fastvideo_core.engine.caching.run_caching import RunCaching
 from fastvideo_core.engine.call_site import CallSite
@@ -54,6 +55,8 @@ class ActiveRun:
             if policy
             else None
         )
+        order = getattr(getattr(model.pipe, "scheduler", None), "order", 1)
+        self._unnamed = CallsInStep(policy.policy.name if policy else None, order)
         self._masks = MaskReader()
         self.routes = {role: Route(one, self._masks, num_steps, clock) for role, one in loaded.items()}
         self._model = model
@@ -81,6 +84,8 @@ class ActiveRun:
             BackendError, InputError: a backend refuses what is to run; at the first pass.
             CacheError: the policy cannot tell whose pass it is.
         """
+        named = bool(branch)
+        branch = branch or self._unnamed.next(self.steps_done)
         family, transformer = self._model.family, self._model.transformers[number]
         layout = family.token_layout(transformer.config, arguments)
         text_mask = arguments.get(family.text_mask) if family.text_mask else None
@@ -90,7 +95,7 @@ class ActiveRun:
             self._announce(layout)
         order = self._wanted_order(layout, arguments["hidden_states"].device)
         gate = self.caching.gated_pass(number, branch, self.steps_done, arguments) if self.caching else None
-        step = self.passes[branch]
+        step = self.passes[branch] if named else self.steps_done
         self.passes[branch] += 1
         if order is not None:
             layout = replace(layout, ordered=True)
@@ -118,8 +123,10 @@ class ActiveRun:
         """Some steps of the loop are done.
 
         Raises:
+            CacheError: the policy goes by branches, and the step called the transformer otherwise than the first.
             BackendNotUsedError: without a pass of the transformers that were attached.
         """
+        self._unnamed.step_done(self.steps_done)
         self.steps_done = done
         self.check_passes()
         self.observers.step_done(done)

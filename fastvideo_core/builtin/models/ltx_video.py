@@ -40,7 +40,8 @@ _TIME_EMBEDDING = ("time_embed.emb.time_proj", "time_embed.emb.timestep_embedder
 LTX_VIDEO = ModelFamily(
     name="LTX-Video",
     transformer="LTXVideoTransformer3DModel",
-    pipelines=frozenset({"LTXPipeline"}),
+    pipelines=frozenset({"LTXPipeline", "LTXImageToVideoPipeline"}),
+    image_pipelines=frozenset({"LTXImageToVideoPipeline"}),
     attentions=_attentions,
     token_layout=_token_layout,
     geometry=_geometry,
@@ -53,6 +54,12 @@ LTX_VIDEO = ModelFamily(
         Signal.TIME_PROJECTION: (*_TIME_EMBEDDING, "time_embed.silu", "time_embed.linear"),
     },
 )
+
+
+@hookimpl
+def fastvideo_model_families() -> list[ModelFamily]:
+    """Every model with this transformer."""
+    return [LTX_VIDEO]
 
 
 @hookimpl
