@@ -200,16 +200,6 @@ def test_nothing_is_left_in_the_model(wan_pipeline: Any) -> None:
     assert np.array_equal(run(wan_pipeline), bare)
 
 
-def test_two_calls_a_step_without_a_branch_are_refused(wan_pipeline: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from contextlib import nullcontext
-
-    with attach(wan_pipeline, cache=Scripted("CR")):
-        monkeypatch.setattr(wan_pipeline.transformer, "cache_context", lambda name, **kwargs: nullcontext())
-        with pytest.raises(CacheError, match=r"calls its transformer twice a step.*cache_context"):
-            run(wan_pipeline)
-        run(wan_pipeline, guidance_scale=1.0)
-
-
 def test_a_policy_whose_signal_the_family_lacks(wan_pipeline: Any) -> None:
     pipe, _ = pipeline("Mochi")
     with pytest.raises(PolicyMismatchError, match="SCRIPTED looks at TIME_PROJECTION, which Mochi models do not have"):

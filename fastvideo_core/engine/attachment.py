@@ -350,4 +350,4 @@ class Attachment:
         if isinstance(ended, BarePass):
             end(ended)
         elif self._run is not None:
-            self._run.end_pass(completed)
+            self._run.end_pass(completed, ended)

@@ -106,13 +106,13 @@ class ActiveRun:
         begin(self._pass)
         return self._pass
 
-    def end_pass(self, completed: bool) -> None:
-        """The pass that is under way is over.
+    def end_pass(self, completed: bool, ended: ForwardPass | None = None) -> None:
+        """A pass is over: the latest that was started, if no other is given.
 
         Raises:
             BackendNotUsedError: it went around the backend; not where it ended with an error of its own.
         """
-        ended, self._pass = self._pass, None
+        ended, self._pass = ended or self._pass, None
         if ended is None:
             return
         end(ended)
