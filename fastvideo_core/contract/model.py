@@ -59,7 +59,9 @@ class BlockStack:
 
     Attributes:
         lists: names of the lists, in the order in which they run.
-        modulation: position of the argument with the modulation, which has a token axis (its second) if it is 4-D.
+        modulation: position of the argument with the modulation.
+        modulation_per_token: its number of axes where it may differ from token to token; the second one then counts
+            video tokens, or is 1.
         rotary: position of the argument with the rotary embedding, a tuple of tensors.
         rotary_axis: the axis of these that counts video tokens.
         returns_text: whether a block returns a tuple of the video tokens and its second argument, the text tokens,
@@ -71,6 +73,7 @@ class BlockStack:
     rotary: int
     rotary_axis: int
     returns_text: bool = False
+    modulation_per_token: int = 4
 
 
 @dataclass(frozen=True)

@@ -150,8 +150,9 @@ def _ordered(
         if not current.in_order:
             changed[0] = changed[0].index_select(1, order.gather)
             current.in_order = True
-        if changed[stack.modulation].ndim == 4:
-            changed[stack.modulation] = changed[stack.modulation].index_select(1, order.gather)
+        modulation = changed[stack.modulation]
+        if modulation.ndim == stack.modulation_per_token and modulation.shape[1] > 1:
+            changed[stack.modulation] = modulation.index_select(1, order.gather)
         changed[stack.rotary] = current.rotary_in_order(changed[stack.rotary], stack.rotary_axis, order)
         result = block(*changed)
         if not leaves:

@@ -45,7 +45,7 @@ LTX_VIDEO = ModelFamily(
     attentions=_attentions,
     token_layout=_token_layout,
     geometry=_geometry,
-    stack=BlockStack(lists=("transformer_blocks",), modulation=2, rotary=3, rotary_axis=1),
+    stack=BlockStack(lists=("transformer_blocks",), modulation=2, rotary=3, rotary_axis=1, modulation_per_token=3),
     roles=(Role.SELF, Role.CROSS),
     frame_rate_argument="frame_rate",
     text_mask="encoder_attention_mask",
