@@ -30,6 +30,9 @@ def family_of(pipeline_classes: list[str], what: str) -> ModelFamily:
     raise UnsupportedModelError(f"{what} is a {pipeline_classes[0]}; supported pipelines: {supported}")
 
 
+_COMPILED_HINT = "; compile it in place: pipe.transformer.compile(), or its compile_repeated_blocks()"
+
+
 def transformers_of(pipe: Any, family: ModelFamily) -> Iterator[tuple[str, Any]]:
     """The pipeline's transformers with their names in it: two in Wan 2.2, one elsewhere.
 
@@ -46,7 +49,7 @@ def transformers_of(pipe: Any, family: ModelFamily) -> Iterator[tuple[str, Any]]
         elif isinstance(component, torch.nn.Module) and name.startswith("transformer"):
             raise UnsupportedModelError(
                 f"the component {name} is a {type(component).__name__}, {family.name} pipelines have a "
-                f"{family.transformer} there"
+                f"{family.transformer} there{_COMPILED_HINT if hasattr(component, '_orig_mod') else ''}"
             )
     if not found:
         raise UnsupportedModelError(f"this {type(pipe).__name__} has no {family.transformer}")
