@@ -21,6 +21,8 @@ def check_device(device: str | None) -> str:
         kind = torch.device(chosen).type
     except RuntimeError as error:
         raise InputError(f"device {chosen!r} is none that torch knows: {str(error).splitlines()[0]}") from error
+    if kind == "meta":
+        raise InputError("device 'meta' has no memory and computes nothing; choose cpu or cuda")
     if kind == "cuda" and not torch.cuda.is_available():
         raise InputError(f"device {chosen!r} was asked for, but torch {torch.__version__} sees no CUDA device here")
     return chosen

@@ -205,12 +205,17 @@ class Attachment:
             AttachError: another run is under way, or the model has changed since it was attached.
             BackendError: attention goes around the backend.
         """
-        self._run_started(num_steps)
+        self._run_started(num_steps, own_loop=True)
         done = 0
 
         def step_done() -> None:
             nonlocal done
             done += 1
+            if done > num_steps:
+                raise AttachError(
+                    f"step_done() was called {done} times in a run of {num_steps} steps; give run() as many steps as "
+                    "the loop has"
+                )
             self._step_done(done)
 
         try:
@@ -273,14 +278,14 @@ class Attachment:
             self._refuse_while_under_way("wait for its end, or give each thread a pipeline of its own", here)
             self._call, self._receipt = here, None
 
-    def _run_started(self, num_steps: int) -> None:
+    def _run_started(self, num_steps: int, own_loop: bool = False) -> None:
         here = CallSite.of_pipeline()
         with self._lock:
             self._refuse_while_under_way("wait for its end, or give each thread a pipeline of its own", here)
             self._receipt = None
             self._model.check()
             observers = self._followed or Observers(self._plugins, Generation(type(self._model.pipe).__name__))
-            self._run = ActiveRun(self._model, self._loaded, self._policy, num_steps, observers, self._clock)
+            self._run = ActiveRun(self._model, self._loaded, self._policy, num_steps, observers, self._clock, own_loop)
         try:
             observers.started(num_steps)
         except BaseException:

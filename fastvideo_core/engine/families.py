@@ -45,6 +45,9 @@ def family_of_pipeline(plugins: Plugins, pipe: Any) -> ModelFamily:
     )
 
 
+_COMPILED_HINT = "; compile it in place: pipe.transformer.compile(), or its compile_repeated_blocks()"
+
+
 def transformers_of(pipe: Any, family: ModelFamily) -> Iterator[tuple[str, Any]]:
     """The pipeline's transformers with their names in it: two in Wan 2.2, one elsewhere.
 
@@ -59,7 +62,7 @@ def transformers_of(pipe: Any, family: ModelFamily) -> Iterator[tuple[str, Any]]
         elif name.startswith("transformer"):
             raise UnsupportedModelError(
                 f"the component {name} is a {type(component).__name__}, {family.name} pipelines have a "
-                f"{family.transformer} there"
+                f"{family.transformer} there{_COMPILED_HINT if hasattr(component, '_orig_mod') else ''}"
             )
     if not found:
         raise UnsupportedModelError(f"this {type(pipe).__name__} has no {family.transformer}")

@@ -44,10 +44,13 @@ class ActiveRun:
         num_steps: int,
         observers: Observers,
         clock: KernelClock | None = None,
+        own_loop: bool = False,
     ) -> None:
-        self.site, self._loop = CallSite.of_pipeline(), CallSite.of_caller()
+        self.site = CallSite.of_pipeline()
+        self._loop = None if own_loop else CallSite.of_caller()
         self.num_steps, self.steps_done = num_steps, 0
         self.passes: Counter[str] = Counter()
+        self._passes_before_step = 0
         self.layout: TokenLayout | None = None
         self.observers = observers
         self.caching = (
@@ -65,8 +68,11 @@ class ActiveRun:
         self.started = time.perf_counter()
 
     def is_live(self) -> bool:
-        """Whether its loop is still running; not if the thread was interrupted before it came to its end."""
-        return self._loop.is_live()
+        """Whether its loop is still running; not if the thread was interrupted before it came to its end.
+
+        A loop of the user's own may be suspended, as a generator or a coroutine, and says itself when it ends.
+        """
+        return self._loop is None or self._loop.is_live()
 
     def owns_pass(self, branch: str) -> bool:
         """Whether a pass that is about to start is this run's.
@@ -128,17 +134,22 @@ class ActiveRun:
         """
         self._unnamed.step_done(self.steps_done)
         self.steps_done = done
-        self.check_passes()
+        self._check_passes(since=self._passes_before_step)
+        self._passes_before_step = self.passes.total()
         self.observers.step_done(done)
 
     def check_passes(self) -> None:
         """Raise BackendNotUsedError if no pass has come to this run."""
-        if not self.passes:
-            parts = " and ".join(self._model.parts)
-            raise BackendNotUsedError(
-                f"step {max(0, self.steps_done - 1)} ran without a forward pass of {parts} as attached: the pipeline "
-                "computes with something else; attach what it uses"
-            )
+        self._check_passes(since=0)
+
+    def _check_passes(self, since: int) -> None:
+        if self.passes.total() > since:
+            return
+        parts = " and ".join(self._model.parts)
+        raise BackendNotUsedError(
+            f"step {max(0, self.steps_done - 1)} ran without a forward pass of {parts} as attached: the pipeline "
+            "computes with something else; attach what it uses"
+        )
 
     def backends(self) -> list[AttentionBackend]:
         """The backends that served calls, each once."""
