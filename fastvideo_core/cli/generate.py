@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fastvideo_core.cli.options import only_given, sampling_options, settings_option, split_settings
-from fastvideo_core.cli.output import discovered, own_output
+from fastvideo_core.cli.output import discovered, own_output, say
 from fastvideo_core.errors import InputError
 
 if TYPE_CHECKING:
@@ -117,15 +117,15 @@ def _show(result: VideoResult, as_json: bool, indent: int | None) -> None:
     if as_json:
         files = {"video_path": result.video_path, "receipt_path": result.receipt_path, "sheet_path": result.sheet_path}
         content = {**{name: path and str(path) for name, path in files.items()}, **receipt.as_dict()}
-        click.echo(json.dumps(content, indent=indent, ensure_ascii=False))
+        say(json.dumps(content, indent=indent, ensure_ascii=False))
         return
-    click.echo(f"video    {result.video_path}")
-    click.echo(f"receipt  {result.receipt_path}")
+    say(f"video    {result.video_path}")
+    say(f"receipt  {result.receipt_path}")
     if result.sheet_path:
-        click.echo(f"sheet    {result.sheet_path}")
+        say(f"sheet    {result.sheet_path}")
     for role, served in receipt.attention.items():
-        click.echo(f"{role.lower():8} {served.backend} ({served.version}), {served.calls} calls; {served.reason}")
+        say(f"{role.lower():8} {served.backend} ({served.version}), {served.calls} calls; {served.reason}")
     if used := receipt.cache:
         skipped, computed = (sum(n.values()) for n in (receipt.steps_skipped, receipt.steps_computed))
-        click.echo(f"cache    {used.policy} ({used.distribution}), {skipped} of {skipped + computed} steps skipped")
-    click.echo("seconds  " + ", ".join(f"{name} {value:.2f}" for name, value in receipt.seconds.items()))
+        say(f"cache    {used.policy} ({used.distribution}), {skipped} of {skipped + computed} steps skipped")
+    say("seconds  " + ", ".join(f"{name} {value:.2f}" for name, value in receipt.seconds.items()))
