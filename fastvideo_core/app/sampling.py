@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
-from fastvideo_core.app.model_info import ModelInfo, find_preset
+from fastvideo_core.app.model_info import ModelInfo, find_preset, read_model
 from fastvideo_core.contract.model import Geometry
 from fastvideo_core.contract.preset import ModelPreset
 from fastvideo_core.discovery.plugins import load_plugins
@@ -183,6 +183,19 @@ class SamplingParam:
             )
         elif (self.num_frames - 1) // stride >= longest:
             yield f"num_frames {self.num_frames} is too many, {what} reaches {(longest - 1) * stride + 1}"
+
+
+def check_sampling(model_path: str, given: Mapping[str, Any]) -> tuple[SamplingParam, ModelInfo]:
+    """The sampling parameters for a model, with those that were given, checked before its weights are loaded.
+
+    Raises:
+        ModelError: the model is not found, or not supported.
+        InputError: a parameter does not fit it.
+    """
+    info = read_model(load_plugins(), model_path)
+    params = SamplingParam.from_preset(info.preset).with_overrides(**given)
+    params.check(info)
+    return params, info
 
 
 def _near(value: int, multiple: int, offset: int = 0) -> str:
