@@ -57,8 +57,10 @@ def generate_command(
 
     With --prompts instead: a video for each, one after the other; each is written before the next is begun.
     """
+    from fastvideo_core.app.loading import check_device, check_dtype
+    from fastvideo_core.app.make import prepare_target
+    from fastvideo_core.app.memory import check_memory
     from fastvideo_core.app.model_info import read_model
-    from fastvideo_core.app.output import prepare_folder
     from fastvideo_core.app.sampling import SamplingParam
     from fastvideo_core.contract.settings import MAIN_SETTING, GivenValue
     from fastvideo_core.engine.attention.choice import requested_backend
@@ -75,7 +77,9 @@ def generate_command(
         for_backend[MAIN_SETTING] = GivenValue(attention_config, "--attention-config")
     cache_config = {key: read_value(one.value) for key, one in for_policy.items()}
     check_policy(plugins, cache, info.cached_model, cache_config)
-    prepare_folder(params.output_path)
+    chosen_device = check_device(device)
+    check_memory(params, info, chosen_device, check_dtype(dtype, chosen_device))
+    prepare_target(params)
 
     from fastvideo_core.app.generator import VideoGenerator
 
@@ -104,7 +108,7 @@ def _prompts(prompt: str | None, prompt_file: Path | None) -> list[str]:
         InputError: both or neither were given, or one of them is empty.
     """
     from fastvideo_core.app.files import read_prompts
-    from fastvideo_core.app.sampling import check_prompts
+    from fastvideo_core.app.prompts import check_prompts
 
     if (prompt is None) == (prompt_file is None):
         raise InputError("give either a PROMPT or --prompts FILE")
