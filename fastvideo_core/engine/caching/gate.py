@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from functools import partial
 
@@ -12,12 +12,18 @@ from fastvideo_core.errors import CacheError
 
 
 class Gate:
-    """A policy in one run, with all of its branches."""
+    """A policy in one run, with all of its branches.
 
-    def __init__(self, policy: CachePolicy) -> None:
+    Args:
+        passes_a_step: how often each branch is computed in a step of the loop; more than once by schedulers of a
+            higher order.
+    """
+
+    def __init__(self, policy: CachePolicy, passes_a_step: int = 1) -> None:
         self.policy = policy
         self.branches: dict[tuple[int, str], BranchState] = {}
-        self._step_of: dict[tuple[int, str], int] = {}
+        self._passes_a_step = passes_a_step
+        self._passes: Counter[tuple[int, str, int]] = Counter()
         self._loop_steps: dict[int, LoopStep] = {}
 
     def gated_pass(
@@ -36,18 +42,20 @@ class Gate:
             make_branch: called where the branch's first pass enters the stack.
 
         Raises:
-            CacheError: the pipeline calls the transformer more than once a step and does not tell for which branch.
+            CacheError: the transformer is called more often in a step for the branch than the scheduler does.
         """
-        key = (expert, branch)
-        if not branch and self._step_of.get(key) == loop_step:
+        self._passes[expert, branch, loop_step] += 1
+        number = self._passes[expert, branch, loop_step]
+        if number > self._passes_a_step:
             raise CacheError(
-                f"this pipeline calls its transformer twice a step and does not say for which guidance branch, so "
-                f"{self.policy.name} would mix them up; a pipeline names them with transformer.cache_context(name)"
+                f"the transformer was called once more for the branch {branch!r} in step {loop_step}, which "
+                f"{self.policy.name} would take for the next step: call it by hand outside of the run, or without "
+                "cache_context; a loop of your own calls step_done() after each step"
             )
-        self._step_of[key] = loop_step
-        if expert not in self._loop_steps or self._loop_steps[expert].number != loop_step:
-            self._loop_steps[expert] = LoopStep(loop_step)
-        begin = partial(self._state, key, make_branch)
+        moment = (loop_step, number)
+        if expert not in self._loop_steps or self._loop_steps[expert].moment != moment:
+            self._loop_steps[expert] = LoopStep(moment)
+        begin = partial(self._state, (expert, branch), make_branch)
         return GatedPass(self.policy, self._loop_steps[expert], begin, returns_text, read_signal)
 
     def _state(self, key: tuple[int, str], make_branch: Callable[[], Branch]) -> BranchState:

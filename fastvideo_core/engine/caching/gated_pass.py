@@ -42,12 +42,12 @@ class LoopStep:
     """What the branches of one step of the denoising loop share, through one expert.
 
     Attributes:
-        number: steps of the loop that were done before.
+        moment: steps of the loop that were done before, and which evaluation of the model it is in the step.
         action: what the branch that came first decided; None before it has, or where each decides for itself.
         residuals: by branch, what has been added or computed; empty where nobody looks.
     """
 
-    number: int
+    moment: tuple[int, int]
     action: Action | None = None
     residuals: dict[str, Any] = field(default_factory=dict)
 
