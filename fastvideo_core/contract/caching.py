@@ -65,6 +65,14 @@ class CachedModel:
     num_blocks: int | None = None
     num_experts: int | None = None
 
+    @property
+    def checkpoint(self) -> str:
+        """The last part of its name; of a hub's cache, models--OWNER--NAME/snapshots/REVISION, the NAME."""
+        parts = self.name.replace("\\", "/").rstrip("/").split("/")
+        if len(parts) > 2 and parts[-2] == "snapshots" and parts[-3].startswith("models--"):
+            return parts[-3].rpartition("--")[2]
+        return parts[-1]
+
 
 @dataclass(frozen=True)
 class Branch:
