@@ -220,6 +220,7 @@ def test_the_environment_chooses_for_attach_too(wan_pipeline: Any, scripted: Non
 def test_a_policy_s_signal_is_part_of_the_contract() -> None:
     assert [signal.value for signal in Signal] == [
         "NONE",
+        "HIDDEN",
         "TIME_EMBEDDING",
         "TIME_PROJECTION",
         "MODULATED_INPUT",

@@ -88,9 +88,9 @@ def test_the_docs_say_where_a_polynomial_is_negative(name: str, ret_steps: bool)
     ],
 )
 def test_the_ltx_checkpoint_and_folders_of_a_hub_are_recognised(name: str) -> None:
-    family = next(one for one in FAMILIES if one.name == "LTX-Video")
+    family = FAMILIES["LTX-Video"]
     prepared = prepare_policy(TeaCache(), CachedModel(name, "LTX-Video", "", None, family.all_signals, frozenset()))
-    assert list(prepared.coefficients or ()) == LITERAL["LTX-Video-0.9.1", False]
+    assert prepared.coefficients == tuple(LITERAL["LTX-Video-0.9.1", False])
 
 
 def test_another_folder_of_snapshots_is_no_checkpoint() -> None:
