@@ -1,4 +1,4 @@
-"""A backend in whole runs on one loaded function: announced, in its own order of tokens, ended, and asked for details."""
+"""A backend in whole runs on one loaded function: announced, in its own token order, ended, asked for details."""
 
 from __future__ import annotations
 
@@ -65,10 +65,10 @@ class LoadedOnce:
         if case.role is not Role.CROSS:
             order = backend.token_order(case.layout, torch.device(kernel.device))
         layout = replace(case.layout, ordered=order is not None)
-        tensors = [_in_order(one, order, layout) for one in (inputs.query, inputs.key, inputs.value)]
+        query, key, value = (_in_order(one, order, layout) for one in (inputs.query, inputs.key, inputs.value))
         with under_way(attention_pass(kernel, case.role, layout, self._loaded)) as forward, torch.no_grad():
             for _ in range(LAYERS):
-                output = forward.attend(case.role, *tensors, inputs.mask, case.scale)
+                output = forward.attend(case.role, query, key, value, inputs.mask, case.scale)
         backend.finish_run()
         return Ran(_back_in_order(output, order, layout), order, backend.run_details())
 

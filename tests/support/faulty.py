@@ -182,7 +182,8 @@ class WearsOut(Stateful):
 
     def attend(self, query: Any, key: Any, value: Any, call: AttentionCall) -> torch.Tensor:
         result = super().attend(query, key, value, call)
-        return result * (1 + 0.004 * max(0, (self.kept or 0) - 1))
+        worse: torch.Tensor = result * (1 + 0.004 * max(0, (self.kept or 0) - 1))
+        return worse
 
 
 class CountsOn(Stateful):
