@@ -182,8 +182,8 @@ class WearsOut(Stateful):
 
     def attend(self, query: Any, key: Any, value: Any, call: AttentionCall) -> torch.Tensor:
         result = super().attend(query, key, value, call)
-        runs_before: int = max(0, (self.kept or 0) - 1)
-        return result * (1 + 0.004 * runs_before)
+        factor: float = 1 + 0.004 * max(0, (self.kept or 0) - 1)
+        return result * factor
 
 
 class CountsOn(Stateful):
