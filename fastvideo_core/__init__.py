@@ -9,11 +9,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fastvideo_core.app.files import JsonLines, read_prompts, written_whole
+    from fastvideo_core.app.files import JsonLines, check_output_file, read_prompts, written_whole
     from fastvideo_core.app.generator import VideoGenerator
     from fastvideo_core.app.preview import preview_plan
     from fastvideo_core.app.result import VideoResult
-    from fastvideo_core.app.sampling import SamplingParam, TeaCacheParams
+    from fastvideo_core.app.sampling import SamplingParam, TeaCacheParams, check_sampling
     from fastvideo_core.cli.options import only_given, prompt_progress, sampling_options
     from fastvideo_core.contract.attention import (
         AttentionBackend,
@@ -85,6 +85,8 @@ _HOMES = {
     "VideoGenerator": "app.generator",
     "VideoResult": "app.result",
     "attach": "engine.attachment",
+    "check_output_file": "app.files",
+    "check_sampling": "app.sampling",
     "hookimpl": "contract.hookspecs",
     "only_given": "cli.options",
     "preview_plan": "app.preview",
@@ -134,6 +136,8 @@ __all__ = [
     "VideoGenerator",
     "VideoResult",
     "attach",
+    "check_output_file",
+    "check_sampling",
     "hookimpl",
     "only_given",
     "preview_plan",

@@ -28,7 +28,7 @@ class ModelInfo:
         location: a local folder or a hub id.
         preset: the preset of that name, if there is one.
         pipeline: the class name of its pipeline.
-        head_dim: head size of its attention.
+        head_dim: head size of its attention; `channels` of a token, all heads together.
         takes_image: whether it needs an image to start from.
     """
 
@@ -39,6 +39,7 @@ class ModelInfo:
     geometry: Geometry
     pipeline: str
     head_dim: int
+    channels: int
     takes_image: bool
 
     @property
@@ -73,11 +74,23 @@ def read_model(plugins: Plugins, model_path: str | Path) -> ModelInfo:
     try:
         transformer, vae = read_json("transformer/config.json"), read_json("vae/config.json")
         geometry = family.geometry(transformer, vae)
-        head_dim = int(transformer["attention_head_dim"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise UnsupportedModelError(f"the configuration of {name} lacks or garbles {error}") from error
+        head_dim = _positive(transformer, "attention_head_dim")
+        channels = head_dim * _positive(transformer, "num_attention_heads")
+        if min(*geometry.pixels_per_token, geometry.frames_per_token) < 1:
+            raise ValueError(f"its sizes: a token of {geometry.pixels_per_token} pixels")
+    except KeyError as error:
+        raise UnsupportedModelError(f"the configuration of {name} lacks {error}") from error
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise UnsupportedModelError(f"the configuration of {name} garbles a number: {error}") from error
     takes_image = _takes_image(pipeline, family, name)
-    return ModelInfo(name, location, preset, family, geometry, pipeline, head_dim, takes_image)
+    return ModelInfo(name, location, preset, family, geometry, pipeline, head_dim, channels, takes_image)
+
+
+def _positive(config: Mapping[str, Any], key: str) -> int:
+    value = config[key]
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{key} is {value!r}, it must be a whole number, 1 or more")
+    return value
 
 
 def _transformer_classes(index: Mapping[str, Any]) -> list[str]:
@@ -147,7 +160,7 @@ def _parse(path: Path, location: str) -> dict[str, Any]:
         raise ModelNotFoundError(
             f"{location} is a folder but no model in diffusers format: it has no {path.name} at {path}"
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelNotFoundError(f"{path} cannot be read: {error}") from error
     if not isinstance(content, dict):
         raise ModelNotFoundError(f"{path} holds no JSON object")

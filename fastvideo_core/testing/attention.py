@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from fastvideo_core.contract.attention import AttentionBackend, MaskKind, Probe, Role
+from fastvideo_core.engine.attention.answers import probe_of
 from fastvideo_core.engine.attention.operator import attend
-from fastvideo_core.engine.attention.resolve import probe_of, resolve
+from fastvideo_core.engine.attention.resolve import resolve
 from fastvideo_core.errors import BackendMismatchError
 from fastvideo_core.testing.attention_runs import LONG, LoadedOnce, check_order
 from fastvideo_core.testing.cases import (
