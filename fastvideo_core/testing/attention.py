@@ -15,7 +15,7 @@ from fastvideo_core.engine.attention.answers import probe_of
 from fastvideo_core.engine.attention.operator import attend
 from fastvideo_core.engine.attention.resolve import resolve
 from fastvideo_core.errors import BackendMismatchError
-from fastvideo_core.testing.attention_runs import LONG, LoadedOnce, check_order
+from fastvideo_core.testing.attention_runs import LONG, Layer, LoadedOnce, check_order, stack
 from fastvideo_core.testing.cases import (
     Case,
     Inputs,
@@ -198,14 +198,14 @@ class AttentionBackendSuite(Suite):
         inputs = make_inputs(case, kernel.device)
         graphs: list[Any] = []
         torch.compiler.reset()
-        layers = [_Layer(role) for _ in range(_LAYERS)]
+        layers = [Layer(role) for _ in range(_LAYERS)]
         with kernel.forward(case):
-            eager = _stack(layers, inputs.query, inputs.key, inputs.value)
+            eager = stack(layers, inputs.query, inputs.key, inputs.value)
         counted = counting(graphs)
         for layer in layers:
             layer.compile(fullgraph=True, backend=counted)
         with kernel.forward(case) as forward:
-            compiled = _stack(layers, inputs.query, inputs.key, inputs.value)
+            compiled = stack(layers, inputs.query, inputs.key, inputs.value)
         assert len(graphs) == 1, f"{len(graphs)} graphs for {_LAYERS} layers"
         assert forward.calls(role) == _LAYERS
         assert torch.equal(compiled, eager)
@@ -240,21 +240,3 @@ class AttentionBackendSuite(Suite):
         if type(self).visible is not AttentionBackendSuite.visible:
             return f"{problem}, over the keys that visible(case, inputs) of {type(self).__name__} leaves"
         return f"{problem}, over all keys; a sparse backend replaces visible(case, inputs) of its suite"
-
-
-class _Layer(torch.nn.Module):
-    """What a transformer's block does around attention, without the rest of it."""
-
-    def __init__(self, role: Role) -> None:
-        super().__init__()
-        self.role = role
-
-    def forward(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        return query + attend(self.role, query, key, value, None, None)
-
-
-def _stack(layers: list[_Layer], query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    with torch.no_grad():
-        for layer in layers:
-            query = layer(query, key, value)
-    return query

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from fastvideo_core.contract.attention import AttentionCall, Role, Run, TokenLayout, TokenOrder
+from fastvideo_core.engine.attention.operator import attend
 from fastvideo_core.engine.attention.route import LoadedBackend
 from fastvideo_core.engine.forward_pass import under_way
 from fastvideo_core.errors import BackendError, InputError
@@ -105,3 +106,22 @@ def _moved(tensor: torch.Tensor, places: torch.Tensor, tokens: int, layout: Toke
     before, video = layout.text_before, tensor[:, layout.text_before : layout.text_before + tokens]
     after = tensor[:, layout.text_before + tokens :]
     return torch.cat([tensor[:, :before], video.index_select(1, places), after], dim=1)
+
+
+class Layer(torch.nn.Module):
+    """What a transformer's block does around attention, without the rest of it."""
+
+    def __init__(self, role: Role) -> None:
+        super().__init__()
+        self.role = role
+
+    def forward(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        return query + attend(self.role, query, key, value, None, None)
+
+
+def stack(layers: list[Layer], query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """The output of one layer after the other."""
+    with torch.no_grad():
+        for layer in layers:
+            query = layer(query, key, value)
+    return query

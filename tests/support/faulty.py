@@ -265,4 +265,5 @@ class TopKeys(Faulty):
 def top_keys(key: torch.Tensor) -> torch.Tensor:
     """Half of the keys, by their norm: (batch, heads, 1, keys)."""
     norms = key.norm(dim=-1).transpose(1, 2)[:, :, None]
-    return norms >= norms.median(dim=-1, keepdim=True).values
+    chosen: torch.Tensor = norms >= norms.median(dim=-1, keepdim=True).values
+    return chosen
