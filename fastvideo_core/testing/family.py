@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections import defaultdict
 from functools import partial
 from typing import Any, ClassVar
 
@@ -17,6 +16,7 @@ from fastvideo_core.discovery.plugins import Plugins, load_plugins
 from fastvideo_core.engine.attachment import Attachment
 from fastvideo_core.engine.diffusers_bridge import blocks_can_be_compiled
 from fastvideo_core.engine.families import transformers_of
+from fastvideo_core.testing.family_calls import check_calls
 from fastvideo_core.testing.family_runs import (
     PADDING,
     Pass,
@@ -119,29 +119,7 @@ class ModelFamilySuite(Suite):
         with self._attached(pipe, backend):
             self.generate(pipe)
         assert set(backend.runs) == set(self.family.roles), "roles of the family were never called"
-        for call in backend.calls:
-            where, video = f"{call.role} attention of layer {call.layer}", video_tokens(call.layout)
-            text = call.layout.text_before + call.layout.text_after if call.role is Role.JOINT else 0
-            assert call.query[1] == video + text, (
-                f"{where} has {call.query[1]} queries for {video} video and {text} text tokens"
-            )
-            if call.role is Role.JOINT:
-                assert video < call.key[1] <= video + text, (
-                    f"{where} has {call.key[1]} keys for {video} + {text} tokens"
-                )
-            if call.role is Role.SELF:
-                assert call.key[1] == video, f"{where} has {call.key[1]} keys for {video} video tokens"
-            if call.role is Role.CROSS:
-                assert call.key[1] != video, f"{where} has as many keys as there are video tokens"
-            run = backend.runs[call.role]
-            assert tuple(call.query[2:]) == (run.num_heads, run.head_dim), f"{where} has other heads than announced"
-        layers: dict[tuple[Role, int, str], list[int]] = defaultdict(list)
-        for call in backend.calls:
-            layers[call.role, call.step, call.branch].append(call.layer)
-        for (role, step, branch), found in layers.items():
-            assert sorted(set(found)) == list(range(backend.runs[role].num_layers)), (
-                f"{role} attention of step {step}, branch {branch!r} came from layers {sorted(set(found))}"
-            )
+        check_calls(backend)
         assert sum(run.num_layers for run in backend.runs.values()) == len(attention)
 
     def test_the_grid_is_that_of_the_model(self) -> None:

@@ -191,6 +191,8 @@ def computed(family: ModelFamily, signal: Signal, seen: Pass) -> list[torch.Tens
     if signal is Signal.MODULATED_INPUT:
         assert seen.attended is not None
         return [seen.attended]
+    if signal is Signal.HIDDEN:
+        return [seen.entered[0]]
     if signal is Signal.FIRST_BLOCK_OUTPUT:
         assert seen.first is not None
         return [seen.first]
