@@ -83,9 +83,8 @@ def as_json(setup: Setup, store: Store, rows: Sequence[Row]) -> dict[str, Any]:
 def write_json(setup: Setup, store: Store, rows: Sequence[Row], path: Path) -> None:
     """Write the JSON file."""
     with written_whole(path, overwrite=True) as file:
-        file.write_text(
-            json.dumps(as_json(setup, store, rows), indent=1, ensure_ascii=False, default=str) + "\n", "utf-8"
-        )
+        text = json.dumps(as_json(setup, store, rows), indent=1, ensure_ascii=False, default=str)
+        file.write_text(text + "\n", "utf-8")
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:

@@ -121,14 +121,10 @@ def prepare(
     backends = [normalize_backend_name(name) or name for name in _split(attention, "--attention")]
     details = {name: _details_of_backend(choose_attention(plugins, name, needs, None)[1].values()) for name in backends}
     policies = _split(cache, "--cache")
-    details |= {
-        asked: {
-            "distribution": chosen.distribution,
-            "settings": prepare_policy(chosen.policy, info.cached_model).settings(),
-        }
-        for asked in policies
-        if (chosen := choose_policy(plugins, asked))
-    }
+    for asked in policies:
+        if chosen := choose_policy(plugins, asked):
+            settings = prepare_policy(chosen.policy, info.cached_model).settings()
+            details[asked] = {"distribution": chosen.distribution, "settings": settings}
     check_memory(params, info, device, dtype)
     ordered = dict.fromkeys([NO_CACHE, *(NO_CACHE if one.lower() == NO_CACHE else one for one in policies)])
     samples = [

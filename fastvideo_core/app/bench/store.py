@@ -119,12 +119,10 @@ class Store:
             differing = [name for name in now if name != "details" and before.get(name) != now[name]]
             differing += [name for name in details if known.get(name, details[name]) != details[name]]
             if differing:
-                both = "; ".join(
-                    f"{name} was {_shown(before.get(name) or known.get(name))} and is {_shown(now.get(name) or details[name])}"
-                    for name in differing
-                )
+                old, new = {**known, **before}, {**details, **now}
+                both = [f"{name} was {_shown(old.get(name))}, now {_shown(new[name])}" for name in differing]
                 raise InputError(
-                    f"{str(self.folder)!r} holds a bench with other settings ({both}); choose another --output"
+                    f"{str(self.folder)!r} holds a bench with other settings: {'; '.join(both)}. Choose another --output"
                 )
             now["details"] = {**known, **details}
         with written_whole(path, overwrite=True) as file:
