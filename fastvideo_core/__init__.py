@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         relative_change,
     )
     from fastvideo_core.contract.hookspecs import API_VERSION, hookimpl
+    from fastvideo_core.contract.model import AttentionSite, BlockStack, Geometry, ModelFamily
     from fastvideo_core.contract.observing import Generation
     from fastvideo_core.contract.preset import ModelPreset
     from fastvideo_core.contract.receipt import CacheReceipt, KernelReceipt, Receipt, RoleReceipt
@@ -53,6 +54,8 @@ _HOMES = {
     "AttentionBackend": "contract.attention",
     "AttentionCall": "contract.attention",
     "AttentionFunction": "contract.attention",
+    "AttentionSite": "contract.model",
+    "BlockStack": "contract.model",
     "Branch": "contract.caching",
     "CachePolicy": "contract.caching",
     "CacheReceipt": "contract.receipt",
@@ -60,10 +63,12 @@ _HOMES = {
     "Capabilities": "contract.attention",
     "Computed": "contract.caching",
     "Generation": "contract.observing",
+    "Geometry": "contract.model",
     "JsonLines": "app.files",
     "KernelReceipt": "contract.receipt",
     "KernelUsed": "contract.attention",
     "MaskKind": "contract.attention",
+    "ModelFamily": "contract.model",
     "ModelPreset": "contract.preset",
     "Need": "contract.attention",
     "Probe": "contract.attention",
@@ -100,6 +105,8 @@ __all__ = [
     "AttentionBackend",
     "AttentionCall",
     "AttentionFunction",
+    "AttentionSite",
+    "BlockStack",
     "Branch",
     "CachePolicy",
     "CacheReceipt",
@@ -107,10 +114,12 @@ __all__ = [
     "Capabilities",
     "Computed",
     "Generation",
+    "Geometry",
     "JsonLines",
     "KernelReceipt",
     "KernelUsed",
     "MaskKind",
+    "ModelFamily",
     "ModelPreset",
     "Need",
     "Probe",

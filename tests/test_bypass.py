@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from functools import partial
 from types import MethodType
@@ -11,6 +12,8 @@ import numpy as np
 import pytest
 import torch
 from diffusers import FirstBlockCacheConfig
+from diffusers.models.attention_processor import CogVideoXAttnProcessor2_0
+from diffusers.models.transformers.transformer_ltx import LTXVideoAttnProcessor
 from diffusers.models.transformers.transformer_wan import WanAttnProcessor
 
 from fastvideo_core import AttentionCall, AttentionFunction, attach
@@ -20,11 +23,10 @@ from fastvideo_core.errors import (
     BackendNotUsedError,
     BackendOutputError,
     FastVideoError,
+    UnsupportedModelError,
 )
 from tests.support.backends import Recorder, plugins_with
 from tests.support.models import (
-    build_cogvideox_pipeline,
-    build_hunyuan_pipeline,
     build_wan_pipeline,
     build_wan_transformer,
 )
@@ -128,6 +130,43 @@ def other_dtype_within(pipe: Any) -> None:
     pipe.transformer.blocks[0].attn1.double()
 
 
+class FirstOnly(torch.nn.Module):
+    """A list of blocks that ends after the first one."""
+
+    def __init__(self, blocks: Any) -> None:
+        super().__init__()
+        self.blocks = blocks
+
+    def __iter__(self) -> Any:
+        return itertools.islice(iter(self.blocks), 1)
+
+
+def early_exit(pipe: Any) -> None:
+    """A forward of the transformer that stops after the first block."""
+    forward = pipe.transformer.forward
+
+    def replaced(self: Any, *args: Any, **kwargs: Any) -> Any:
+        attached = self._modules["blocks"]
+        self._modules["blocks"] = FirstOnly(attached)
+        try:
+            return forward(*args, **kwargs)
+        finally:
+            self._modules["blocks"] = attached
+
+    pipe.transformer.forward = MethodType(replaced, pipe.transformer)
+
+
+def single_block_left_out(pipe: Any) -> None:
+    pipe.transformer.single_transformer_blocks[1].attn.forward = lambda hidden_states, **kwargs: (
+        hidden_states,
+        kwargs["encoder_hidden_states"],
+    )
+
+
+def fresh_processor(pipe: Any) -> None:
+    pipe.transformer.transformer_blocks[1].attn1.processor = CogVideoXAttnProcessor2_0()
+
+
 WAN: dict[str, tuple[Break, type[FastVideoError], str]] = {
     "own processor, first block": (own_processor(0, "attn1"), BackendNotUsedError, r"blocks\.0\.attn1"),
     "own processor, last block": (own_processor(1, "attn1"), BackendNotUsedError, r"blocks\.1\.attn1"),
@@ -153,6 +192,7 @@ WAN: dict[str, tuple[Break, type[FastVideoError], str]] = {
     "attention left out": (left_out, BackendNotUsedError, r"blocks\.0\.attn2 .* CROSS attention 0 times in step 0"),
     "attention called twice": (called_twice, BackendNotUsedError, r"blocks\.0\.attn1 .* SELF attention 2 times"),
     "the transformer's forward": (own_forward, BackendNotUsedError, "by none of the WanTransformer3DModel's blocks"),
+    "an early exit": (early_exit, BackendNotUsedError, "of the 2 blocks of the WanTransformer3DModel ran in step 0"),
     "one block fewer": (one_block_fewer, BackendNotUsedError, "the blocks of transformer"),
     "another block": (another_block, BackendNotUsedError, "the blocks of transformer"),
     "blocks in another order": (blocks_swapped, BackendNotUsedError, "the blocks of transformer"),
@@ -170,63 +210,79 @@ WAN: dict[str, tuple[Break, type[FastVideoError], str]] = {
 }
 
 
+EXPERTS: dict[str, tuple[Break, type[FastVideoError], str]] = {
+    "the second expert": (
+        other_transformer("transformer_2"),
+        BackendNotUsedError,
+        "transformer_2 of the WanPipeline is another",
+    ),
+    "a processor of the second expert": (
+        lambda pipe: pipe.transformer_2.blocks[1].attn1.set_processor(WanAttnProcessor()),
+        BackendNotUsedError,
+        r"blocks\.1\.attn1 of transformer_2",
+    ),
+    "the second expert's dtype": (
+        lambda pipe: pipe.transformer_2.to(torch.bfloat16),
+        AttachError,
+        "transformer_2 was float32 on cpu when it was attached, and is bfloat16",
+    ),
+    "the second expert's own cache": (
+        lambda pipe: pipe.transformer_2.enable_cache(FirstBlockCacheConfig(threshold=10.0)),
+        AttachError,
+        r"call its disable_cache\(\)",
+    ),
+}
+OTHERS: dict[str, tuple[str, Break, type[FastVideoError], str]] = {
+    "the second list of blocks": (
+        "HunyuanVideo",
+        single_block_left_out,
+        BackendNotUsedError,
+        r"single_transformer_blocks\.1\.attn .* JOINT attention 0 times",
+    ),
+    "a processor that calls torch itself": (
+        "CogVideoX",
+        fresh_processor,
+        BackendNotUsedError,
+        r"transformer_blocks\.1\.attn1 of transformer has another",
+    ),
+    "another processor of LTX": (
+        "LTX-Video",
+        lambda pipe: pipe.transformer.transformer_blocks[0].attn2.set_processor(LTXVideoAttnProcessor()),
+        BackendNotUsedError,
+        r"transformer_blocks\.0\.attn2 of transformer has another",
+    ),
+}
+WAYS = {
+    **{way: ("Wan 2.1", *rest) for way, rest in WAN.items()},
+    **{way: ("Wan 2.2", *rest) for way, rest in EXPERTS.items()},
+    **OTHERS,
+}
+
+
 def noted(steps: list[int], pipe: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
     steps.append(step)
     return {}
 
 
+def test_there_are_thirty_ways() -> None:
+    assert len(WAYS) == 30
+
+
 @pytest.mark.parametrize("cache", [None, Scripted("C")], ids=["", "policy"])
-@pytest.mark.parametrize("way", WAN)
+@pytest.mark.parametrize("way", WAYS)
 def test_a_way_around_is_an_error_in_step_0(way: str, cache: Scripted | None, recorder: Recorder) -> None:
-    breaks, error, message = WAN[way]
-    pipe = build_wan_pipeline()
+    """Also where it would matter late only, as with the second expert."""
+    kind, breaks, error, message = WAYS[way]
+    build, options = PIPELINES[kind]
+    pipe = build()
     steps: list[int] = []
     with attach(pipe, attention_backend="RECORDER", cache=cache) as fv:
         breaks(pipe)
         with pytest.raises(error, match=message):
-            run(pipe, callback_on_step_end=partial(noted, steps))
+            run(pipe, callback_on_step_end=partial(noted, steps), **options)
         with pytest.raises(AttachError):
             _ = fv.receipt
     assert not steps
-
-
-def test_a_second_expert_that_was_exchanged(recorder: Recorder) -> None:
-    pipe = build_wan_pipeline(experts=2)
-    with attach(pipe, attention_backend="RECORDER"):
-        pipe.transformer_2 = build_wan_transformer()
-        with pytest.raises(BackendNotUsedError, match="transformer_2 of the WanPipeline is another"):
-            run(pipe, num_inference_steps=6)
-    assert not recorder.seen
-
-
-def test_a_bypass_of_the_second_expert(recorder: Recorder) -> None:
-    """It runs late, and yet it is noticed before the first step."""
-    pipe = build_wan_pipeline(experts=2)
-    with attach(pipe, attention_backend="RECORDER"):
-        pipe.transformer_2.blocks[1].attn1.set_processor(WanAttnProcessor())
-        with pytest.raises(BackendNotUsedError, match=r"blocks\.1\.attn1 of transformer_2"):
-            run(pipe, num_inference_steps=6)
-    assert not recorder.seen
-
-
-def test_a_second_list_of_blocks(recorder: Recorder) -> None:
-    pipe = build_hunyuan_pipeline()
-    with attach(pipe, attention_backend="RECORDER"):
-        pipe.transformer.single_transformer_blocks[1].attn.forward = lambda hidden_states, **kwargs: (
-            hidden_states,
-            kwargs["encoder_hidden_states"],
-        )
-        with pytest.raises(BackendNotUsedError, match=r"single_transformer_blocks\.1\.attn .* JOINT attention 0 times"):
-            run(pipe)
-
-
-def test_a_processor_that_calls_torch_itself_exchanged() -> None:
-    pipe = build_cogvideox_pipeline()
-    kind = type(pipe.transformer.transformer_blocks[0].attn1.processor)
-    with attach(pipe):
-        pipe.transformer.transformer_blocks[1].attn1.processor = kind()
-        with pytest.raises(BackendNotUsedError, match=r"transformer_blocks\.1\.attn1 of transformer has another"):
-            run(pipe, **PIPELINES["CogVideoX"][1])
 
 
 class Broken(Recorder):
@@ -292,6 +348,56 @@ def test_every_way_back_is_open(recorder: Recorder) -> None:
             run(pipe)
         attention.processor = processor
         assert np.array_equal(run(pipe), expected)
+
+
+MIDDLE: dict[str, tuple[Break, str]] = {
+    "a block that is added": (
+        lambda pipe: pipe.transformer.blocks.append(build_wan_transformer().blocks[0]),
+        "block 2 of the WanTransformer3DModel was not there",
+    ),
+    "another transformer": (other_transformer("transformer"), "step 1 ran without a forward pass of transformer"),
+}
+
+
+@pytest.mark.parametrize("way", MIDDLE)
+def test_what_is_exchanged_in_the_middle(way: str, recorder: Recorder) -> None:
+    breaks, message = MIDDLE[way]
+    pipe = build_wan_pipeline()
+    steps: list[int] = []
+
+    def callback(pipe: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
+        steps.append(step)
+        if step == 0:
+            breaks(pipe)
+        return {}
+
+    with attach(pipe, attention_backend="RECORDER") as fv:
+        with pytest.raises(BackendNotUsedError, match=message):
+            run(pipe, num_inference_steps=6, callback_on_step_end=callback)
+        with pytest.raises(AttachError):
+            _ = fv.receipt
+    assert steps in ([0], [0, 1])
+
+
+def test_a_second_expert_exchanged_in_the_middle(recorder: Recorder) -> None:
+    pipe = build_wan_pipeline(experts=2)
+
+    def callback(pipe: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
+        pipe.transformer_2 = build_wan_transformer()
+        return {}
+
+    with (
+        attach(pipe, attention_backend="RECORDER"),
+        pytest.raises(BackendNotUsedError, match="ran without a forward pass of transformer and transformer_2"),
+    ):
+        run(pipe, num_inference_steps=6, callback_on_step_end=callback)
+
+
+def test_a_block_that_stands_in_two_places() -> None:
+    pipe = build_wan_pipeline()
+    pipe.transformer.blocks[1] = pipe.transformer.blocks[0]
+    with pytest.raises(UnsupportedModelError, match="a block stands in more than one place of blocks"):
+        attach(pipe)
 
 
 @pytest.mark.parametrize("way", ["own processor, last block", "a block left out", "attention left out"])

@@ -12,8 +12,9 @@ import torch
 
 from fastvideo_core import Role, Run, SamplingParam, attach
 from fastvideo_core.discovery.plugins import load_plugins
-from fastvideo_core.engine.families import family_of
+from fastvideo_core.engine.caching.run_caching import experts_timesteps
 from tests.support.backends import Recorder
+from tests.support.families import FAMILIES, family_of_transformer
 from tests.support.models import (
     SIZE,
     build_cogvideox_pipeline,
@@ -74,7 +75,7 @@ def test_a_backend_is_told_what_the_model_has(kind: str) -> None:
         run_to_latents(pipe, **options)
     hook.remove()
     size = {**SIZE, **options}
-    geometry = family_of([type(pipe).__name__], "it").geometry(pipe.transformer.config, pipe.vae.config)
+    geometry = family_of_transformer(pipe).geometry(pipe.transformer.config, pipe.vae.config)
     grid = geometry.grid(size["num_frames"], size["height"], size["width"])
     assert fv.receipt.token_grid == grid
     assert len(set(tokens)) == 1
@@ -119,7 +120,7 @@ def test_a_patch_need_not_be_square() -> None:
     )
     with attach(pipe) as fv:
         run_to_latents(pipe, height=32, width=96)
-    geometry = family_of(["WanPipeline"], "it").geometry(pipe.transformer.config, pipe.vae.config)
+    geometry = family_of_transformer(pipe).geometry(pipe.transformer.config, pipe.vae.config)
     assert shapes == {fv.receipt.token_grid} == {geometry.grid(9, 32, 96)} == {(3, 2, 3)}
     assert geometry.pixels_per_token == (16, 32)
 
@@ -132,24 +133,22 @@ def test_frames_that_are_padded_to_whole_tokens_count() -> None:
     )
     with attach(pipe):
         run_to_latents(pipe, max_sequence_length=16)
-    geometry = family_of(["CogVideoXPipeline"], "it").geometry(pipe.transformer.config, pipe.vae.config)
+    geometry = family_of_transformer(pipe).geometry(pipe.transformer.config, pipe.vae.config)
     assert tokens == {math.prod(geometry.grid(9, 32, 48))} == {2 * 2 * 3}
 
 
 @pytest.mark.parametrize(
-    ("pipeline", "transformer", "autoencoder"),
+    ("transformer", "autoencoder"),
     [
-        ("WanPipeline", "WanTransformer3DModel", "AutoencoderKLWan"),
-        ("HunyuanVideoPipeline", "HunyuanVideoTransformer3DModel", "AutoencoderKLHunyuanVideo"),
-        ("LTXPipeline", "LTXVideoTransformer3DModel", "AutoencoderKLLTXVideo"),
-        ("MochiPipeline", "MochiTransformer3DModel", "AutoencoderKLMochi"),
+        ("WanTransformer3DModel", "AutoencoderKLWan"),
+        ("HunyuanVideoTransformer3DModel", "AutoencoderKLHunyuanVideo"),
+        ("LTXVideoTransformer3DModel", "AutoencoderKLLTXVideo"),
+        ("MochiTransformer3DModel", "AutoencoderKLMochi"),
     ],
 )
-def test_what_a_configuration_leaves_out_is_diffusers_default(
-    pipeline: str, transformer: str, autoencoder: str
-) -> None:
+def test_what_a_configuration_leaves_out_is_diffusers_default(transformer: str, autoencoder: str) -> None:
     of_transformer, of_autoencoder = defaults(transformer), defaults(autoencoder)
-    geometry = family_of([pipeline], "it").geometry
+    geometry = next(family for family in FAMILIES.values() if family.transformer == transformer).geometry
     needed: dict[str, Any] = {
         name: of_transformer[name] for name in ("patch_size", "patch_size_t") if name in of_transformer
     }
@@ -190,3 +189,8 @@ def test_presets_are_those_of_the_model_cards_and_of_diffusers_defaults(name: st
 def test_every_preset_of_the_core_is_held() -> None:
     own = [plugin for plugin in load_plugins().loaded if plugin.distribution == "fastvideo-core"]
     assert {preset.name for plugin in own for preset in plugin.presets} == set(PUBLISHED_SIZES)
+
+
+def test_a_timestep_at_the_boundary_is_the_first_expert_s() -> None:
+    """WanPipeline takes the first transformer where t >= boundary_ratio * num_train_timesteps."""
+    assert experts_timesteps((950.0, 900.0, 899.0), 2, 0.9, 1000) == [(950.0, 900.0), (899.0,)]

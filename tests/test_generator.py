@@ -232,13 +232,16 @@ def test_models_that_are_none_are_refused_before_loading(unloadable: None, tmp_p
         VideoGenerator.from_pretrained(tmp_path)
     (tmp_path / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
     with pytest.raises(
-        UnsupportedModelError, match="is a StableDiffusionPipeline; supported pipelines: CogVideoXPipeline, Hunyuan"
+        UnsupportedModelError,
+        match="a StableDiffusionPipeline, has no transformer; installed plugins know CogVideoXTransformer3DModel, ",
     ):
         VideoGenerator.from_pretrained(tmp_path)
     (tmp_path / "model_index.json").write_text('{"_class_name": "WanPip')
     with pytest.raises(ModelNotFoundError, match="cannot be read"):
         VideoGenerator.from_pretrained(tmp_path)
-    (tmp_path / "model_index.json").write_text('{"_class_name": "WanPipeline"}')
+    (tmp_path / "model_index.json").write_text(
+        '{"_class_name": "WanPipeline", "transformer": ["diffusers", "WanTransformer3DModel"]}'
+    )
     with pytest.raises(ModelNotFoundError, match=r"no config\.json"):
         VideoGenerator.from_pretrained(tmp_path)
     for name in ("transformer", "vae"):

@@ -19,7 +19,7 @@ from fv_sta.kernels import KERNELS, fa4, st_attn
 
 from fastvideo_core import AttentionCall, AttentionFunction, Role, TokenLayout, VideoGenerator, attach
 from fastvideo_core.engine.attention.clock import KernelClock
-from fastvideo_core.errors import BackendOutputError, BackendUnavailableError
+from fastvideo_core.errors import AttachError, BackendOutputError, BackendUnavailableError
 from fastvideo_core.kernels import Kernel
 from tests.support import kernels as stand_ins
 from tests.support.models import SIZE, build_wan_pipeline, run
@@ -39,6 +39,14 @@ def test_torch_sdpa_gives_the_bare_pipeline_s_frames() -> None:
         np.testing.assert_allclose(run(pipe), bare, atol=1e-5)
         assert fv.receipt.device.startswith("cuda")
         assert fv.receipt.peak_memory_bytes
+
+
+def test_a_pipeline_that_was_moved_is_refused() -> None:
+    pipe = build_wan_pipeline()
+    with attach(pipe):
+        pipe.to("cuda")
+        with pytest.raises(AttachError, match="was float32 on cpu when it was attached, and is float32 on cuda:0 now"):
+            run(pipe)
 
 
 def test_bfloat16_is_the_default(wan_folder: Path) -> None:

@@ -15,6 +15,7 @@ import torch
 from diffusers import WanPipeline
 
 from fastvideo_core import Generation, attach, hookimpl
+from fastvideo_core.engine.forward_pass import current_pass
 from fastvideo_core.errors import AttachError, BackendError
 from tests.support.backends import Recorder, core_alone
 from tests.support.models import SIZE, build_wan_pipeline, build_wan_transformer
@@ -198,34 +199,6 @@ def test_an_interrupt_that_no_loop_sees_leaves_a_usable_pipeline(wan_pipeline: A
     assert np.array_equal(run(wan_pipeline), bare)
 
 
-def test_a_loop_of_one_s_own(wan_pipeline: Any, recorder: Recorder) -> None:
-    latents, text = torch.randn(1, 16, 3, 4, 6), torch.randn(1, 7, 16)
-
-    def loop(steps: int, step_done: Callable[[], object] = lambda: None) -> list[torch.Tensor]:
-        made = []
-        for step in range(steps):
-            made.append(wan_pipeline.transformer(latents, torch.tensor([900 - 100 * step]), text)[0])
-            step_done()
-        return made
-
-    with torch.no_grad(), attach(wan_pipeline, attention_backend="RECORDER", cache=Scripted("CRC")) as fv:
-        bare = loop(3)
-        assert not recorder.seen
-        with fv.run(3) as step_done:
-            served = loop(3, step_done)
-            with pytest.raises(AttachError, match="is generating in this thread"):
-                fv.detach()
-        assert fv.receipt.cache is not None
-        assert fv.receipt.cache.schedule == {"": "CRC"}
-        assert {seen[2] for seen in recorder.seen} == {0, 2}
-        for step, same in enumerate((True, False, True)):
-            assert torch.allclose(served[step], bare[step], atol=1e-5) is same
-        with pytest.raises(ZeroDivisionError), fv.run(3):
-            loop(1, lambda: 1 / 0)
-        with pytest.raises(AttachError, match="no receipt yet"):
-            _ = fv.receipt
-
-
 def test_a_receipt_is_never_that_of_the_run_before(wan_pipeline: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with attach(wan_pipeline) as fv:
         run(wan_pipeline)
@@ -308,6 +281,13 @@ def test_detaching_lets_go_of_the_model(kind: str) -> None:
         assert transformer() is None
     finally:
         gc.enable()
+
+
+def test_a_call_by_hand_that_fails_leaves_nothing_under_way(wan_pipeline: Any) -> None:
+    transformer = wan_pipeline.transformer
+    with attach(wan_pipeline), pytest.raises(TypeError):
+        transformer(torch.zeros(1, 16, 1, 2, 2))
+    assert current_pass() is None
 
 
 def test_after_detaching_what_needs_the_pipeline_says_so(wan_pipeline: Any) -> None:

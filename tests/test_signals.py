@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from fastvideo_core import Signal, attach
+from fastvideo_core import Signal, attach, relative_change
 from tests.support import models
 from tests.support.models import run_to_latents
 from tests.support.policies import PIPELINES, Scripted
@@ -97,3 +97,35 @@ def test_embeddings_are_float32_also_of_weights_in_bfloat16(kind: str, signal: S
     assert changes[0] is not None
     assert len(set(changes[0])) == len(changes[0])
     assert changes[0] == pytest.approx(changes[1], rel=1e-5)
+
+
+class Packed(torch.nn.Parameter):
+    """As quantized weights are, a class of its own."""
+
+
+class ScaledByTheBatch(torch.nn.Linear):
+    """As some kernels of 8 bits do: the numbers of a batch share a scale."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, width)
+        self.weight = Packed(self.weight.data, requires_grad=False)
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002  # torch's name
+        scale = input.abs().amax() / 7
+        return super().forward((input / scale).round() * scale)
+
+
+def test_quantized_embeddings_are_those_of_one_step_at_a_time() -> None:
+    """A pass embeds one timestep, so what is known ahead is computed one by one, too."""
+    pipe = PIPELINES["Wan 2.1"][0]()
+    embedder = pipe.transformer.condition_embedder
+    torch.manual_seed(1)
+    embedder.time_embedder.linear_2 = ScaledByTheBatch(embedder.time_embedder.linear_2.out_features)
+    ahead, in_the_loop = Scripted("C", Signal.TIME_EMBEDDING, ahead=True), Scripted("C", Signal.TIME_EMBEDDING)
+    for policy in (ahead, in_the_loop):
+        with attach(pipe, cache=policy):
+            run_to_latents(pipe, num_inference_steps=5)
+    values = [step.signal for step in in_the_loop.steps[::2] if step.signal is not None]
+    assert len(values) == 5
+    changes = [relative_change(now, before) for now, before in zip(values[1:], values, strict=False)]
+    assert ahead.branches[0].changes == pytest.approx((0.0, *changes), rel=1e-5)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Self, overload
 
 import torch
@@ -240,8 +241,15 @@ class VideoGenerator:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self.close()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.close()
+        except AttachError as problem:
+            if error is None:
+                raise
+            error.add_note(f"then, while the generator was to be closed: {problem}")
 
     def _prepared(
         self,

@@ -26,10 +26,8 @@ def check_device(device: str | torch.device | None) -> str:
         raise InputError(f"device {chosen!r} is none that torch knows: {str(error).splitlines()[0]}") from error
     if kind == "cuda" and not torch.cuda.is_available():
         raise InputError(f"device {chosen!r} was asked for, but torch {torch.__version__} sees no CUDA device here")
-    if kind == "cuda" and (torch.device(chosen).index or 0) >= torch.cuda.device_count():
-        raise InputError(
-            f"device {chosen!r} was asked for, torch sees {torch.cuda.device_count()} of them, from cuda:0 on"
-        )
+    if kind == "cuda" and (torch.device(chosen).index or 0) >= (count := torch.cuda.device_count()):
+        raise InputError(f"device {chosen!r} was asked for, but torch sees cuda:0 to cuda:{count - 1} alone")
     if kind not in ("cpu", "cuda") and not _is_there(kind):
         raise InputError(f"device {chosen!r} was asked for, which torch {torch.__version__} cannot compute on here")
     return chosen

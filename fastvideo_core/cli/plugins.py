@@ -47,6 +47,7 @@ def _as_dict(plugin: Plugin) -> dict[str, object]:
         "status": plugin.status,
         "attention_backends": [backend.name for backend in plugin.backends],
         "cache_policies": [policy.name for policy in plugin.policies],
+        "model_families": [family.name for family in plugin.families],
         "watches": plugin.watches,
         "model_presets": [preset.name for preset in plugin.presets],
         "error": plugin.cause,

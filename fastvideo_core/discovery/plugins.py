@@ -17,11 +17,19 @@ import pluggy
 from fastvideo_core.contract import hookspecs
 from fastvideo_core.contract.attention import AttentionBackend
 from fastvideo_core.contract.caching import CachePolicy
+from fastvideo_core.contract.model import ModelFamily
 from fastvideo_core.contract.preset import ModelPreset
 from fastvideo_core.discovery.distributions import Found, entry_points_of
 from fastvideo_core.discovery.environment import Settings, normalize_plugin_name, read_settings
 from fastvideo_core.discovery.printable import explain
-from fastvideo_core.discovery.provided import CONTENTS, check_commands, checked_backend, checked_policy, checked_preset
+from fastvideo_core.discovery.provided import (
+    CONTENTS,
+    check_commands,
+    checked_backend,
+    checked_family,
+    checked_policy,
+    checked_preset,
+)
 from fastvideo_core.discovery.time_limit import load_within
 from fastvideo_core.errors import DuplicateProviderError, PluginError
 
@@ -52,6 +60,7 @@ class Plugin:
         status: "loaded", "disabled" or "broken".
         backends: the attention backends that it provides.
         policies: the classes of the caching policies that it provides.
+        families: the model families that it provides.
         presets: the model presets that it provides.
         error: if broken, why.
     """
@@ -62,6 +71,7 @@ class Plugin:
     status: Literal["loaded", "disabled", "broken"] = "loaded"
     backends: list[AttentionBackend] = field(default_factory=list)
     policies: list[type[CachePolicy]] = field(default_factory=list)
+    families: list[ModelFamily] = field(default_factory=list)
     presets: list[ModelPreset] = field(default_factory=list)
     error: Exception | None = None
     manager: pluggy.PluginManager | None = field(default=None, repr=False)
@@ -74,7 +84,9 @@ class Plugin:
     @property
     def provides(self) -> list[str]:
         """Names of everything that the plugin brings."""
-        return [thing.name for things in (self.backends, self.policies, self.presets) for thing in things]
+        return [
+            thing.name for things in (self.backends, self.policies, self.families, self.presets) for thing in things
+        ]
 
     @property
     def watches(self) -> bool:
@@ -139,6 +151,28 @@ class Plugins:
         """The class of the caching policy of that name and its plugin; raises as `backend` does."""
         return _only(
             "caching policy", name, [(p, plugin) for plugin in self.loaded for p in plugin.policies if p.name == name]
+        )
+
+    def with_family(self, family: ModelFamily, provider: str) -> Plugins:
+        """These and a model family that need not be installed, in the place of any other of its transformer."""
+        own = Plugin(provider, provider, "", families=[family])
+        others = [
+            replace(plugin, families=[one for one in plugin.families if one.transformer != family.transformer])
+            for plugin in self.all
+        ]
+        return Plugins([*others, own])
+
+    def families(self) -> list[ModelFamily]:
+        """All installed model families, sorted by the name of their transformer's class."""
+        every = [family for plugin in self.loaded for family in plugin.families]
+        return sorted(every, key=lambda family: family.transformer)
+
+    def family(self, transformer: str) -> tuple[ModelFamily, Plugin]:
+        """The model family of a transformer's class, by its name, and its plugin; raises as `backend` does."""
+        return _only(
+            "model family of",
+            transformer,
+            [(f, plugin) for plugin in self.loaded for f in plugin.families if f.transformer == transformer],
         )
 
     def preset_names(self) -> list[str]:
@@ -238,6 +272,7 @@ def _register(plugin: Plugin, module: ModuleType) -> None:
         raise PluginError(f"{module.__name__} implements no hook; mark its functions with fastvideo_core.hookimpl")
     plugin.backends = [checked_backend(one) for one in _collect(plugin, "fastvideo_attention_backends")]
     plugin.policies = [checked_policy(one) for one in _collect(plugin, "fastvideo_cache_policies")]
+    plugin.families = [checked_family(one) for one in _collect(plugin, "fastvideo_model_families")]
     plugin.presets = [checked_preset(one) for one in _collect(plugin, "fastvideo_model_presets")]
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastvideo_core.contract.attention import AttentionBackend
 from fastvideo_core.contract.caching import CachePolicy
+from fastvideo_core.contract.model import ModelFamily
 from fastvideo_core.contract.preset import ModelPreset
 from fastvideo_core.discovery.printable import printable
 from fastvideo_core.errors import PluginError
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 CONTENTS = {
     "fastvideo_attention_backends": "AttentionBackend instances",
     "fastvideo_cache_policies": "subclasses of CachePolicy",
+    "fastvideo_model_families": "ModelFamily instances",
     "fastvideo_model_presets": "ModelPreset instances",
 }
 """What the list that a hook returns is of."""
@@ -42,6 +44,21 @@ def checked_policy(thing: Any) -> type[CachePolicy]:
         raise _not_in("fastvideo_cache_policies", thing)
     _check_plain(thing, type(thing).__getattribute__ is type.__getattribute__)
     _check_name("caching policy's", thing)
+    return thing
+
+
+def checked_family(thing: Any) -> ModelFamily:
+    """The model family.
+
+    Raises:
+        PluginError: it is none, or its name or its transformer's class is no text.
+    """
+    if type(thing) is not ModelFamily:  # a subclass could fail wherever it is looked at
+        raise _not_in("fastvideo_model_families", thing)
+    for field in ("name", "transformer"):
+        value = getattr(thing, field)
+        if type(value) is not str or value != printable(value) or not value.strip():
+            raise PluginError(f"the {field} of the model family {thing.name!r} is {value!r}, it must be text")
     return thing
 
 

@@ -122,7 +122,8 @@ class Store:
                 old, new = {**known, **before}, {**details, **now}
                 both = [f"{name} was {_shown(old.get(name))}, now {_shown(new[name])}" for name in differing]
                 raise InputError(
-                    f"{str(self.folder)!r} holds a bench with other settings: {'; '.join(both)}. Choose another --output"
+                    f"{str(self.folder)!r} holds a bench with other settings: {'; '.join(both)}; "
+                    "choose another --output"
                 )
             now["details"] = {**known, **details}
         with written_whole(path, overwrite=True) as file:
