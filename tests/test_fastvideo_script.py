@@ -122,3 +122,13 @@ def test_a_name_that_is_no_text_does_not_cost_the_video(generator: VideoGenerato
     result = generator.generate_video("cat", output_path="w\udcff", **SMALL)
     assert result.video_path is not None
     assert result.video_path.exists()
+
+
+def test_loading_shows_no_bars_where_there_is_no_terminal(wan_folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    from diffusers.utils import logging
+
+    before = logging.is_progress_bar_enabled()
+    VideoGenerator.from_pretrained(wan_folder, device="cpu").close()
+    captured = capfd.readouterr()
+    assert (captured.out, captured.err) == ("", "")
+    assert logging.is_progress_bar_enabled() == before
