@@ -25,21 +25,28 @@ class _State:
 
 @dataclass
 class FirstBlockCache(CachePolicy):
-    """Works for any family. Reading the change waits for the device once a step and branch.
+    """Works for any family. Reading the change waits for the device once a step.
 
     Attributes:
         threshold: the relative L1 change of the first block's residual up to which the rest is reused; the higher, the
             more steps are skipped.
+        branches_decide_together: whether the first guidance branch of a step decides for the others too, rather than
+            each for itself.
     """
 
     name = "FIRSTBLOCK"
     main_setting = "threshold"
     signal = Signal.FIRST_BLOCK_OUTPUT
     threshold: float = 0.08
+    branches_decide_together: bool = True
 
     def __post_init__(self) -> None:
         if not isinstance(self.threshold, int | float) or not 0 <= self.threshold <= 10:
             raise InputError(f"FIRSTBLOCK: threshold is {self.threshold!r}, it must be a number from 0 to 10")
+        if not isinstance(self.branches_decide_together, bool):
+            raise InputError(
+                f"FIRSTBLOCK: branches_decide_together is {self.branches_decide_together!r}, it must be true or false"
+            )
 
     def start(self, branch: Branch) -> _State:
         return _State()
