@@ -228,6 +228,7 @@ def test_a_policy_s_signal_is_part_of_the_contract() -> None:
     ]
 
 
+@pytest.mark.filterwarnings("ignore:TEACACHE. threshold 0.2 is outside")
 @pytest.mark.parametrize(
     ("name", "threshold", "use_ret_steps"),
     [

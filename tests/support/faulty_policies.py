@@ -155,25 +155,22 @@ class SkipsTheFirstOfOneBranch(Sound):
 
 
 class DecidesTogetherByWhatFollows(Sound):
-    """One branch decides for all, by the residual of whichever was computed last."""
+    """One branch decides for all, by how many steps of any branch have been computed."""
 
-    signal = Signal.HIDDEN
     branches_decide_together = True
 
     def __init__(self, skips: bool = True) -> None:
         super().__init__(skips)
-        self.size = 0.0
+        self.computed = 0
 
     def plan(self, branch: Branch) -> None:
         return None
 
     def decide(self, step: Step, state: Any) -> Action:
-        assert step.signal is not None
-        small = float((step.signal - self.size).abs().mean()) < 1.2
-        return Action.REUSE if self.skips and step.index and small else Action.COMPUTE
+        return Action.REUSE if self.skips and step.index % 4 and self.computed % 3 else Action.COMPUTE
 
     def observe(self, step: Step, state: Any, residual: torch.Tensor) -> None:
-        self.size = float(residual.mean())
+        self.computed += 1
 
 
 class SeesOthersUnasked(Sound):
