@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -219,8 +220,38 @@ def test_the_environment_chooses_for_attach_too(wan_pipeline: Any, scripted: Non
 def test_a_policy_s_signal_is_part_of_the_contract() -> None:
     assert [signal.value for signal in Signal] == [
         "NONE",
+        "HIDDEN",
         "TIME_EMBEDDING",
         "TIME_PROJECTION",
         "MODULATED_INPUT",
         "FIRST_BLOCK_OUTPUT",
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "threshold", "use_ret_steps"),
+    [
+        ("Wan2.1-T2V-1.3B-Diffusers", 0.08, True),
+        ("Wan2.1-T2V-14B-Diffusers", 0.2, False),
+        ("Wan2.1-I2V-14B-480P", 0.26, True),
+        ("models--Wan-AI--Wan2.1-I2V-14B-720P-Diffusers/snapshots/5f1c", 0.3, True),
+    ],
+)
+def test_enable_teacache_is_as_in_fastvideo_s_preset(
+    name: str, threshold: float, use_ret_steps: bool, wan_folder: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("fv_teacache")
+    folder = tmp_path / name
+    shutil.copytree(wan_folder, folder)
+    with VideoGenerator.from_pretrained(folder) as generator:
+        made = generator.generate_video("cat", SamplingParam(**SHORT), enable_teacache=True).receipt.cache
+        assert made is not None
+        assert (made.settings["threshold"], made.settings["use_ret_steps"]) == (threshold, use_ret_steps)
+        params = SamplingParam(**SHORT)
+        params.teacache_params.use_ret_steps = not use_ret_steps
+        own = generator.generate_video("cat", params, enable_teacache=True, cache="TEACACHE@0.2").receipt.cache
+        assert own is not None
+        assert (own.settings["threshold"], own.settings["use_ret_steps"]) == (0.2, not use_ret_steps)
+        ours = generator.generate_video("cat", SamplingParam(**SHORT), cache="TEACACHE@0.2").receipt.cache
+        assert ours is not None
+        assert ours.settings["use_ret_steps"] is False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from fv_teacache.policy import TeaCache
 from fastvideo_core import Branch, CachedModel
 from fastvideo_core.engine.caching.choice import prepare_policy
 from tests.support.families import FAMILIES
+
+DOCS = Path(__file__).parents[1] / "docs" / "teacache.md"
 
 LITERAL: dict[tuple[str, bool], list[float]] = {
     ("Wan2.1-T2V-1.3B", False): [2.39676752e03, -1.31110545e03, 2.01331979e02, -8.29855975e00, 1.37887774e-01],
@@ -63,6 +66,36 @@ def test_all_published_checkpoints_are_scheduled_by_the_published_rule(name: str
             assert schedule == published_schedule(changes, LITERAL[name, ret_steps], threshold, ret_steps)
             seen.add(schedule)
     assert len(seen) > 3
+
+
+@pytest.mark.parametrize(("name", "ret_steps"), LITERAL, ids=lambda value: str(value))
+def test_the_docs_say_where_a_polynomial_is_negative(name: str, ret_steps: bool) -> None:
+    title = f"| {name}{', `use_ret_steps`' if ret_steps else ''} | "
+    row = next(line for line in DOCS.read_text("utf-8").splitlines() if line.startswith(title))
+    spans = [tuple(map(float, span.split(" to "))) for span in row.removeprefix(title)[:-2].split(", ") if "to" in span]
+    for change in np.linspace(0, 0.4, 4001):
+        if all(abs(change - end) > 0.0006 for span in spans for end in span):
+            inside = any(low < change < high for low, high in spans)
+            assert inside == (np.polyval(LITERAL[name, ret_steps], change) < 0), change
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a-r-r-o-w/LTX-Video-0.9.1-diffusers",
+        "/cache/hub/models--a-r-r-o-w--LTX-Video-0.9.1-diffusers/snapshots/0b2f",
+        "C:\\hub\\models--Lightricks--LTX-Video\\snapshots\\0b2f\\",
+    ],
+)
+def test_the_ltx_checkpoint_and_folders_of_a_hub_are_recognised(name: str) -> None:
+    family = FAMILIES["LTX-Video"]
+    prepared = prepare_policy(TeaCache(), CachedModel(name, "LTX-Video", "", None, family.all_signals, frozenset()))
+    assert prepared.coefficients == tuple(LITERAL["LTX-Video-0.9.1", False])
+
+
+def test_another_folder_of_snapshots_is_no_checkpoint() -> None:
+    for name, checkpoint in (("a/snapshots/b", "b"), ("models--a--b/b", "b"), ("models--x--y/snapshots/z/", "y")):
+        assert CachedModel(name, "Wan", "", None, frozenset(), frozenset()).checkpoint == checkpoint
 
 
 def test_no_checkpoint_is_left_out() -> None:

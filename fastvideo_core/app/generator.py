@@ -13,6 +13,7 @@ from typing import Any, Self, overload
 
 import torch
 
+from fastvideo_core.app.cache_request import CacheRequest
 from fastvideo_core.app.known_fields import check_flags, unknown_field
 from fastvideo_core.app.loading import (
     check_compile,
@@ -24,7 +25,7 @@ from fastvideo_core.app.loading import (
     load_pipeline,
     place_pipeline,
 )
-from fastvideo_core.app.make import Maker, Video, requested_cache
+from fastvideo_core.app.make import Maker, Video
 from fastvideo_core.app.memory import check_memory
 from fastvideo_core.app.model_info import ModelInfo, read_model
 from fastvideo_core.app.one_at_a_time import OneAtATime
@@ -166,7 +167,8 @@ class VideoGenerator:
         Args:
             prompt: what the video should show.
             sampling_param: default: the model's preset.
-            enable_teacache: short for cache="TEACACHE", with `teacache_params` of the sampling parameters.
+            enable_teacache: cache="TEACACHE" as FastVideo does it: what `teacache_params` of the sampling parameters
+                leaves open is as in its preset for the model.
             cache: a caching policy: NAME, NAME@VALUE, NAME@VALUE:SETTING=VALUE, "none", or an object; default:
                 FASTVIDEO_CACHE_POLICY, else none.
             cache_config: settings of that policy by name, beside those that `cache` gives.
@@ -181,9 +183,9 @@ class VideoGenerator:
             AttachError: the generator is closed, or generating already, in whichever thread.
             Of a list, whatever is raised has the results so far as `results`.
         """
-        cache = requested_cache(enable_teacache, cache)
+        request = CacheRequest.of(enable_teacache, cache, cache_config)
         with self._alone.hold("generate"):
-            prompts, generate = self._prepared(prompt, sampling_param, cache, cache_config, overrides)
+            prompts, generate = self._prepared(prompt, sampling_param, request, overrides)
             if isinstance(prompt, str) and len(prompts) == 1:
                 return generate(prompts[0])
             results: list[VideoResult] = []
@@ -209,9 +211,9 @@ class VideoGenerator:
 
         Args and errors are those of `generate_video`; what can be checked beforehand is checked before this returns.
         """
-        cache = requested_cache(enable_teacache, cache)
+        request = CacheRequest.of(enable_teacache, cache, cache_config)
         with self._alone.hold("generate"):
-            checked, generate = self._prepared(prompts, sampling_param, cache, cache_config, overrides)
+            checked, generate = self._prepared(prompts, sampling_param, request, overrides)
 
         def generate_alone(video: Video) -> VideoResult:
             with self._alone.hold("generate"):
@@ -256,8 +258,7 @@ class VideoGenerator:
         self,
         prompts: str | Sequence[str],
         sampling_param: SamplingParam | None,
-        cache: str | CachePolicy | None,
-        cache_config: Mapping[str, Any] | None,
+        request: CacheRequest,
         overrides: Mapping[str, Any],
     ) -> tuple[list[Video], Callable[[Video], VideoResult]]:
         """Check all that can be before a step is run; the videos to make, and what makes one."""
@@ -267,7 +268,7 @@ class VideoGenerator:
         checked = check_prompts(prompts)
         params.check(self.info)
         check_memory(params, self.info, self._attachment.device, torch.float32)
-        maker = Maker(self._attachment, self.info, params, cache, cache_config, self._load_seconds)
+        maker = Maker(self._attachment, self.info, params, request, self._load_seconds)
         videos = [Video(one, params.seed + number) for one in checked for number in range(params.num_videos_per_prompt)]
         return videos, lambda video: maker.make(video, self.progress)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,35 +11,14 @@ from typing import Any
 import torch
 
 from fastvideo_core.app import output
-from fastvideo_core.app.known_fields import check_flags
+from fastvideo_core.app.cache_request import CacheRequest
 from fastvideo_core.app.model_info import ModelInfo
 from fastvideo_core.app.result import VideoResult, check_finite
 from fastvideo_core.app.sampling import SamplingParam
-from fastvideo_core.contract.caching import CachePolicy
 from fastvideo_core.contract.observing import Generation
 from fastvideo_core.engine.attachment import Attachment
-from fastvideo_core.engine.caching.choice import split
 from fastvideo_core.engine.machine import peak_memory_bytes
 from fastvideo_core.errors import InputError
-
-TEACACHE = "TEACACHE"
-
-
-def requested_cache(enable_teacache: bool, cache: str | CachePolicy | None) -> str | CachePolicy | None:
-    """What the two arguments ask for together.
-
-    Raises:
-        InputError: they ask for different policies.
-    """
-    check_flags(enable_teacache=enable_teacache)
-    if not enable_teacache:
-        return cache
-    name = split(cache, "cache=")[0] if isinstance(cache, str) else getattr(cache, "name", TEACACHE)
-    if name != TEACACHE:
-        raise InputError(
-            f"enable_teacache=True asks for {TEACACHE}, cache={cache!r} for something else; give one of them"
-        )
-    return cache or TEACACHE
 
 
 @dataclass(frozen=True)
@@ -65,7 +43,7 @@ class Maker:
     """Makes videos with the same parameters and the same caching policy.
 
     Args:
-        cache, cache_config: as for `attach`; TEACACHE also takes the sampling parameters' `teacache_params`.
+        request: the caching policy; TEACACHE also takes the sampling parameters' `teacache_params`.
         load_seconds: how long the model took to load, for the receipts.
 
     Raises:
@@ -78,13 +56,12 @@ class Maker:
         attachment: Attachment,
         info: ModelInfo,
         params: SamplingParam,
-        cache: str | CachePolicy | None,
-        cache_config: Mapping[str, Any] | None,
+        request: CacheRequest,
         load_seconds: float,
     ) -> None:
         self._attachment, self._info, self._params, self._load_seconds = attachment, info, params, load_seconds
         self._choose_policy = partial(
-            attachment.use_cache, cache, cache_config, {TEACACHE: params.teacache_params.settings()}
+            attachment.use_cache, request.cache, request.config, request.defaults(params, info.cached_model)
         )
         self._choose_policy()
         self._target = prepare_target(params) if params.save_video else None

@@ -53,6 +53,7 @@ class CachedModel:
         signals: what a policy can look at.
         known_ahead: those of them that depend on the timestep alone, so that they are known before the first step.
         num_blocks: how many blocks its transformer has; None before it is loaded.
+        num_experts: how many transformers share the steps, two in Wan 2.2; None before it is loaded.
     """
 
     name: str
@@ -62,6 +63,15 @@ class CachedModel:
     signals: frozenset[Signal]
     known_ahead: frozenset[Signal]
     num_blocks: int | None = None
+    num_experts: int | None = None
+
+    @property
+    def checkpoint(self) -> str:
+        """The last part of its name; of a hub's cache, models--OWNER--NAME/snapshots/REVISION, the NAME."""
+        parts = self.name.replace("\\", "/").rstrip("/").split("/")
+        if len(parts) > 2 and parts[-2] == "snapshots" and parts[-3].startswith("models--"):
+            return parts[-3].rpartition("--")[2]
+        return parts[-1]
 
 
 @dataclass(frozen=True)

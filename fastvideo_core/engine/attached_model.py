@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -75,8 +75,8 @@ class AttachedModel:
     def cached_model(self) -> CachedModel:
         """What a caching policy is told of it."""
         kind = type(self.pipe).__name__
-        fewest = min(map(len, self.block_lists))
-        return model_of(self.family, str(self.pipe.name_or_path or kind), kind, fewest)
+        model = model_of(self.family, str(self.pipe.name_or_path or kind), kind)
+        return replace(model, num_blocks=min(map(len, self.block_lists)), num_experts=len(self.transformers))
 
     def sites(self, number: int) -> list[AttentionSite]:
         """The attention of the transformer of that number, as it is now."""

@@ -142,7 +142,7 @@ def find_policy(plugins: Plugins, name: str, origin: str) -> tuple[type[CachePol
         raise UnknownPolicyError(message) from cause
 
 
-def model_of(family: ModelFamily, name: str, pipeline: str, num_blocks: int | None = None) -> CachedModel:
+def model_of(family: ModelFamily, name: str, pipeline: str) -> CachedModel:
     """What a policy is told of a model; its name may be a local folder."""
     folder = Path(name).expanduser()
     return CachedModel(
@@ -152,7 +152,6 @@ def model_of(family: ModelFamily, name: str, pipeline: str, num_blocks: int | No
         folder if folder.is_dir() else None,
         family.all_signals,
         frozenset(family.time_signals),
-        num_blocks,
     )
 
 

@@ -81,7 +81,7 @@ PUBLISHED = (
         (0.1, 0.15),
     ),
     Published(
-        ("LTX-Video-0.9.1", "LTX-Video"),
+        ("LTX-Video-0.9.1", "LTX-Video-0.9.1-diffusers", "LTX-Video"),
         (2.14700694e1, -1.28016453e1, 2.31279151, 7.92487521e-1, 9.69274326e-3),
         (0.03, 0.05),
     ),
@@ -113,9 +113,9 @@ PUBLISHED = (
 )
 
 
-def find(model: str, ret_steps: bool) -> Published | None:
-    """What was published for a checkpoint, by the last part of its name."""
-    last = model.replace("\\", "/").rstrip("/").rpartition("/")[2].lower()
+def find(checkpoint: str, ret_steps: bool) -> Published | None:
+    """What was published for a checkpoint, by its name, with or without an owner in front."""
+    last = checkpoint.rstrip("/").rpartition("/")[2].lower()
     return next((p for p in PUBLISHED if p.ret_steps is ret_steps and last in map(str.lower, p.names)), None)
 
 

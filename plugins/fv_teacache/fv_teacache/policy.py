@@ -100,7 +100,7 @@ class TeaCache(CachePolicy):
         given = self.coefficients
         if given is not None and not isinstance(given, str | Path):
             return Calibration(tuple(given), usual_signal(model.family, self.use_ret_steps)), None
-        named = str(given) if given is not None else model.name
+        named = str(given) if given is not None else model.checkpoint
         in_folder = model.folder / FILE if model.folder else None
         if given is not None and Path(given).expanduser().is_file():
             return Calibration.read(Path(given)), None

@@ -4,7 +4,7 @@ import pytest
 import torch
 from fv_guidanceskip import GuidanceSkip
 
-from fastvideo_core import attach
+from fastvideo_core import Attachment, attach
 from fastvideo_core.errors import InputError, PolicyMismatchError
 from fastvideo_core.testing import CachePolicySuite, latents, small_pipeline
 
@@ -63,23 +63,25 @@ def test_without_guidance_nothing_is_skipped() -> None:
         assert torch.equal(latents(pipe, guidance_scale=1.0), plain)
 
 
-def test_both_branches_in_one_batch_are_refused() -> None:
-    pipe = small_pipeline()
-    inputs = {
-        "hidden_states": torch.randn(2, 16, 3, 4, 6),
-        "timestep": torch.tensor([500.0, 500.0]),
-        "encoder_hidden_states": torch.randn(2, 4, 16),
-    }
+def one_pass(fv: Attachment, branch: str) -> None:
+    transformer = fv.pipe.transformer
+    with fv.run(1), transformer.cache_context(branch), torch.no_grad():
+        transformer(torch.randn(2, 16, 3, 4, 6), torch.tensor([500.0, 500.0]), torch.randn(2, 4, 16))
+
+
+@pytest.mark.parametrize(
+    ("branch", "message"),
+    [
+        ("cond_uncond", "'cond' and 'uncond' one after the other; WanPipeline runs 'cond_uncond'"),
+        ("uncond", "'cond' before 'uncond' in every step"),
+    ],
+)
+def test_branches_that_come_otherwise_are_refused(branch: str, message: str) -> None:
     with (
-        attach(pipe, cache=GuidanceSkip()) as fv,
-        pytest.raises(
-            PolicyMismatchError,
-            match="needs a pipeline that runs 'cond' and 'uncond' one after the other; WanPipeline runs",
-        ),
-        fv.run(1),
-        pipe.transformer.cache_context("cond_uncond"),
+        attach(small_pipeline(), cache=GuidanceSkip()) as fv,
+        pytest.raises(PolicyMismatchError, match=f"GUIDANCESKIP needs a pipeline that runs {message}"),
     ):
-        pipe.transformer(**inputs)
+        one_pass(fv, branch)
 
 
 @pytest.mark.parametrize(

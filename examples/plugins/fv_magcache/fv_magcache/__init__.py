@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from fastvideo_core import Action, Branch, CachedModel, CachePolicy, Step, hookimpl
 from fastvideo_core.errors import InputError, PolicyMismatchError
@@ -23,6 +23,7 @@ FILE = "magcache.json"
 
 @dataclass
 class _State:
+    ratios: list[float]
     ratio: float = 1.0
     error: float = 0.0
     skips: int = 0
@@ -36,8 +37,9 @@ class MagCache(CachePolicy):
         threshold: the accumulated error up to which steps are skipped; the higher, the more.
         max_skips: how many steps in a row may be skipped.
         retention: the share of first steps that are always computed.
-        ratios: per step, the residual's magnitude over that of the step before; or the file that has them; default:
-            magcache.json in the model's folder. For another number of steps the nearest one counts.
+        ratios: per step, the residual's magnitude over that of the step before, for Wan 2.2 a list for each expert; or
+            the file that has them; default: magcache.json in the model's folder. For another number of steps the
+            nearest one counts.
     """
 
     name = "MAGCACHE"
@@ -45,7 +47,7 @@ class MagCache(CachePolicy):
     threshold: float = 0.12
     max_skips: int = 4
     retention: float = 0.2
-    ratios: Sequence[float] | str | Path | None = field(default=None)
+    ratios: Sequence[float] | Sequence[Sequence[float]] | str | Path | None = field(default=None)
 
     def __post_init__(self) -> None:
         for name, high in (("threshold", 10), ("max_skips", 1000), ("retention", 1)):
@@ -62,22 +64,28 @@ class MagCache(CachePolicy):
                 f"MAGCACHE has no ratios for {model.name}; measure them: python -m fv_magcache --model {model.name} "
                 f"--output {FILE}, and give the file as MAGCACHE@{self.threshold}:ratios={FILE}"
             )
-        return replace(self, ratios=list(source))
+        each = _of_experts(source)
+        if model.num_experts is not None and len(each) != model.num_experts:
+            raise PolicyMismatchError(
+                f"MAGCACHE: {model.name} has {model.num_experts} experts, and there are ratios for {len(each)}; "
+                f"measure them on this model: python -m fv_magcache --model {model.name} --output {FILE}"
+            )
+        return replace(self, ratios=each)
 
     def plan(self, branch: Branch) -> list[Action]:
-        state = _State()
+        state = self.start(branch)
         return [self._next(index, branch.num_steps, state) for index in range(branch.num_steps)]
 
     def start(self, branch: Branch) -> _State:
-        return _State()
+        assert self.ratios is not None
+        return _State(_of_experts(self.ratios)[branch.expert])
 
     def decide(self, step: Step, state: _State) -> Action:
         return self._next(step.index, step.num_steps, state)
 
     def _next(self, index: int, num_steps: int, state: _State) -> Action:
-        if index and index >= self.retention * num_steps:
-            assert isinstance(self.ratios, list)
-            state.ratio *= self.ratios[round(index * (len(self.ratios) - 1) / max(1, num_steps - 1))]
+        if index and index >= int(self.retention * num_steps + 0.5):
+            state.ratio *= state.ratios[round(index * (len(state.ratios) - 1) / max(1, num_steps - 1))]
             state.error += abs(1 - state.ratio)
             state.skips += 1
             if state.error < self.threshold and state.skips <= self.max_skips:
@@ -86,10 +94,15 @@ class MagCache(CachePolicy):
         return Action.COMPUTE
 
 
-def _read(path: Path) -> list[float]:
+def _of_experts(ratios: Any) -> list[list[float]]:
+    """A list for each expert, of one list for the only one or of several."""
+    several = ratios if ratios and isinstance(ratios[0], Sequence) else [ratios]
+    return [[float(ratio) for ratio in one] for one in several]
+
+
+def _read(path: Path) -> list[list[float]]:
     try:
-        ratios = json.loads(path.expanduser().read_text("utf-8"))["ratios"]
-        return [float(ratio) for ratio in ratios]
+        return _of_experts(json.loads(path.expanduser().read_text("utf-8"))["ratios"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"MAGCACHE: {str(path)!r} has no ratios that can be read: {error!r}") from error
 

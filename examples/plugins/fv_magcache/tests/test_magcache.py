@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,9 @@ FINER = [ratio - 0.01 * (number % 3) for number, ratio in enumerate(RATIOS * 2)]
         (0.5, 2, 0.2, FINER),
         (0.5, 9, 0.4, FINER),
         (0.12, 3, 0.2, RATIOS),
+        (0.5, 2, 0.11, FINER),
+        (0.5, 2, 0.13, FINER),
+        (0.12, 3, 0.175, RATIOS),
     ],
 )
 def test_it_is_diffusers_own_magcache(threshold: float, most: int, retention: float, ratios: list[float]) -> None:
@@ -77,5 +81,34 @@ def test_what_is_measured_is_the_residual_over_that_of_the_step_before() -> None
     ]
     for index in range(1, 6):  # passes of the two branches alternate
         expected = [sizes[2 * index + branch] / sizes[2 * index - 2 + branch] for branch in range(2)]
-        assert measured.seen[index] == pytest.approx(expected, rel=1e-5)
+        assert measured.seen[0, index] == pytest.approx(expected, rel=1e-5)
     assert len(measured.seen) == 5
+    assert measured.ratios() == [1.0, *(sum(seen) / 2 for _, seen in sorted(measured.seen.items()))]
+
+
+def test_experts_have_ratios_of_their_own(tmp_path: Path) -> None:
+    pipe, measured = small_pipeline(experts=2), _Magnitudes()
+    with attach(pipe, cache=measured) as fv:
+        latents(pipe, num_steps=10)
+    assert fv.receipt.cache is not None
+    steps = [len(letters) for letters in fv.receipt.cache.schedule.values()][::2]
+    each = measured.ratios()
+    assert [len(of_one) for of_one in each if isinstance(of_one, list)] == steps
+    assert all(len(seen) == 2 for seen in measured.seen.values()), "one for each branch"
+
+    file = tmp_path / "magcache.json"
+    file.write_text(json.dumps({"ratios": [[1.0, 1.0], [1.0, 9.0]]}))
+    with attach(pipe, cache=MagCache(ratios=file, retention=0, max_skips=9)) as fv:
+        latents(pipe, num_steps=10)
+    assert fv.receipt.cache is not None
+    for title, letters in fv.receipt.cache.schedule.items():
+        middle = 1 + len(letters) // 2 if title.endswith("2") else len(letters)
+        assert letters[:middle].count("C") <= 2
+        assert letters[middle:].count("C") == (len(letters) - middle if title.endswith("2") else 0)
+
+
+def test_ratios_of_one_expert_are_refused_for_two() -> None:
+    with pytest.raises(PolicyMismatchError, match=r"has 2 experts, and there are ratios for 1; measure them on this"):
+        attach(small_pipeline(experts=2), cache=MagCache(ratios=RATIOS))
+    with pytest.raises(PolicyMismatchError, match=r"has 1 experts, and there are ratios for 2"):
+        attach(small_pipeline(), cache=MagCache(ratios=[RATIOS, RATIOS]))
