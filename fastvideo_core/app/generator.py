@@ -263,7 +263,7 @@ class VideoGenerator:
     ) -> tuple[list[Video], Callable[[Video], VideoResult]]:
         """Check all that can be before a step is run; the videos to make, and what makes one."""
         self._check_open()
-        check_settings_are_text("cache_config", cache_config)
+        check_settings_are_text("cache_config", request.config)
         params = (sampling_param or SamplingParam.from_preset(self.info.preset)).with_overrides(**overrides)
         checked = check_prompts(prompts)
         params.check(self.info)
