@@ -126,7 +126,7 @@ def test_a_hook_that_returns_something_else_breaks_the_plugin() -> None:
 
     for returned, message in (([Scripted()], "list of subclasses of CachePolicy"), (Scripted, "must return a list")):
         module = ModuleType("acme")
-        module.__dict__.update(api_version=1)
+        module.__dict__.update(api_version=2)
 
         def fastvideo_cache_policies(returned: Any = returned) -> Any:
             return returned

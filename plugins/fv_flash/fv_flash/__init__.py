@@ -21,7 +21,7 @@ from fastvideo_core.kernels import Kernel, first_that_runs, gpu_generation, with
 if TYPE_CHECKING:
     import torch
 
-api_version = 1
+api_version = 2
 
 KERNELS = {
     "2": Kernel(

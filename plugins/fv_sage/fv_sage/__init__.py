@@ -24,7 +24,7 @@ from fv_sage.guard import FiniteGuard
 if TYPE_CHECKING:
     import torch
 
-api_version = 1
+api_version = 2
 
 SOURCE = "python setup.py install, in a clone of https://github.com/thu-ml/SageAttention"
 

@@ -16,7 +16,7 @@ from typing import Self
 from fastvideo_core import Action, Branch, CachedModel, CachePolicy, Step, hookimpl
 from fastvideo_core.errors import InputError, PolicyMismatchError
 
-api_version = 1
+api_version = 2
 
 FILE = "magcache.json"
 

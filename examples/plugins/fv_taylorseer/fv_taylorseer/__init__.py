@@ -19,7 +19,7 @@ from fastvideo_core.errors import InputError
 if TYPE_CHECKING:
     import torch
 
-api_version = 1
+api_version = 2
 
 
 @dataclass
