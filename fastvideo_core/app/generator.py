@@ -26,6 +26,7 @@ from fastvideo_core.app.model_info import ModelInfo, read_model
 from fastvideo_core.app.one_at_a_time import OneAtATime
 from fastvideo_core.app.result import VideoResult
 from fastvideo_core.app.sampling import SamplingParam, check_prompts
+from fastvideo_core.contract.attention import AttentionBackend
 from fastvideo_core.contract.caching import CachePolicy
 from fastvideo_core.contract.settings import Config
 from fastvideo_core.discovery.plugins import load_plugins
@@ -39,7 +40,12 @@ class VideoGenerator:
     """A loaded model with an attention backend on it. Use as a context manager, or call `close()`."""
 
     def __init__(
-        self, pipe: Any, info: ModelInfo, attention_backend: str | None, attention_config: Config, load_seconds: float
+        self,
+        pipe: Any,
+        info: ModelInfo,
+        attention_backend: str | AttentionBackend | None,
+        attention_config: Config,
+        load_seconds: float,
     ) -> None:
         self.info = info
         self.progress = True
@@ -55,7 +61,7 @@ class VideoGenerator:
         cls,
         model_path: str | Path,
         *,
-        attention_backend: str | None = None,
+        attention_backend: str | AttentionBackend | None = None,
         attention_config: Config = None,
         device: str | None = None,
         dtype: torch.dtype | str | None = None,
@@ -70,7 +76,8 @@ class VideoGenerator:
 
         Args:
             model_path: a preset's name, a local folder in diffusers format, or a hub id. Only safetensors are loaded.
-            attention_backend: a name; default: FASTVIDEO_ATTENTION_BACKEND, else the fastest lossless one that fits.
+            attention_backend: NAME, NAME@VALUE, NAME@VALUE:SETTING=VALUE, or an object; default:
+                FASTVIDEO_ATTENTION_BACKEND, else the fastest lossless one that fits.
             attention_config: settings of that backend by name, or a file for its main one; default: its own variables
                 of the environment and FASTVIDEO_ATTENTION_CONFIG, else its defaults.
             device: default "cuda" where there is one, else "cpu".
@@ -116,7 +123,7 @@ class VideoGenerator:
         *,
         enable_teacache: bool = False,
         cache: str | CachePolicy | None = None,
-        cache_config: Mapping[str, Any] | None = None,
+        cache_config: Config = None,
         **overrides: Any,
     ) -> VideoResult: ...
 
@@ -128,7 +135,7 @@ class VideoGenerator:
         *,
         enable_teacache: bool = False,
         cache: str | CachePolicy | None = None,
-        cache_config: Mapping[str, Any] | None = None,
+        cache_config: Config = None,
         **overrides: Any,
     ) -> list[VideoResult]: ...
 
@@ -139,7 +146,7 @@ class VideoGenerator:
         *,
         enable_teacache: bool = False,
         cache: str | CachePolicy | None = None,
-        cache_config: Mapping[str, Any] | None = None,
+        cache_config: Config = None,
         **overrides: Any,
     ) -> VideoResult | list[VideoResult]:
         """Generate a video, or one after the other for a list of prompts, each as if it was asked for alone.
@@ -183,7 +190,7 @@ class VideoGenerator:
         *,
         enable_teacache: bool = False,
         cache: str | CachePolicy | None = None,
-        cache_config: Mapping[str, Any] | None = None,
+        cache_config: Config = None,
         **overrides: Any,
     ) -> Iterator[VideoResult]:
         """Generate a video for each prompt, one whenever the next is asked for; none is kept here.
@@ -231,7 +238,7 @@ class VideoGenerator:
         prompts: str | Sequence[str],
         sampling_param: SamplingParam | None,
         cache: str | CachePolicy | None,
-        cache_config: Mapping[str, Any] | None,
+        cache_config: Config,
         overrides: Mapping[str, Any],
     ) -> tuple[list[str], Callable[[str], VideoResult]]:
         """Check all that can be before a step is run; the prompts, and what makes the video of one."""

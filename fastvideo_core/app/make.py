@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,9 @@ from fastvideo_core.app.result import VideoResult, check_finite
 from fastvideo_core.app.sampling import SamplingParam
 from fastvideo_core.contract.caching import CachePolicy
 from fastvideo_core.contract.observing import Generation
+from fastvideo_core.contract.settings import Config
+from fastvideo_core.engine.asked import CACHE, parse_asked
 from fastvideo_core.engine.attachment import Attachment
-from fastvideo_core.engine.caching.choice import split
 from fastvideo_core.engine.machine import peak_memory_bytes
 from fastvideo_core.errors import InputError
 
@@ -32,7 +32,8 @@ def requested_cache(enable_teacache: bool, cache: str | CachePolicy | None) -> s
     """
     if not enable_teacache:
         return cache
-    name = split(cache, "cache=")[0] if isinstance(cache, str) else getattr(cache, "name", TEACACHE)
+    asked = cache if isinstance(cache, str) else getattr(cache, "name", TEACACHE)
+    name = parse_asked(asked or TEACACHE, CACHE)[0]
     if name != TEACACHE:
         raise InputError(
             f"enable_teacache=True asks for {TEACACHE}, cache={cache!r} for something else; give one of them"
@@ -58,7 +59,7 @@ class Maker:
         info: ModelInfo,
         params: SamplingParam,
         cache: str | CachePolicy | None,
-        cache_config: Mapping[str, Any] | None,
+        cache_config: Config,
         load_seconds: float,
     ) -> None:
         self._attachment, self._info, self._params, self._load_seconds = attachment, info, params, load_seconds

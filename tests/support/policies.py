@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from fastvideo_core import Action, Branch, CachePolicy, Computed, Signal, Step
+from fastvideo_core import Action, Branch, CachePolicy, Computed, Signal, Step, setting
 from tests.support import models
 
 PIPELINES: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
@@ -35,9 +35,9 @@ class Scripted(CachePolicy):
     name = "SCRIPTED"
     main_setting: ClassVar[str | None] = "script"
     history = 3
-    script: str = "C"
+    script: str = setting("C", "a letter a step")
     signal: Signal = Signal.NONE
-    ahead: bool = False
+    ahead: bool = setting(False, "whether it plans")
     branches: list[Branch] = field(default_factory=list, compare=False)
     steps: list[Step] = field(default_factory=list, compare=False)
     residuals: list[torch.Tensor] = field(default_factory=list, compare=False)
@@ -61,6 +61,3 @@ class Scripted(CachePolicy):
 
     def observe(self, step: Step, state: Any, residual: torch.Tensor) -> None:
         self.residuals.append(residual)
-
-    def settings(self) -> dict[str, Any]:
-        return {"script": self.script}

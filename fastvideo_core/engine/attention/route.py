@@ -7,9 +7,18 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from fastvideo_core.contract.attention import AttentionCall, AttentionFunction, KernelUsed, MaskKind, Need, TokenLayout
+from fastvideo_core.contract.attention import (
+    AttentionBackend,
+    AttentionCall,
+    AttentionFunction,
+    KernelUsed,
+    MaskKind,
+    Need,
+    TokenLayout,
+)
 from fastvideo_core.contract.receipt import KernelReceipt, RoleReceipt
 from fastvideo_core.engine.attention.clock import KernelClock
+from fastvideo_core.engine.attention.guard import FiniteGuard
 from fastvideo_core.engine.attention.masks import MaskReader, ReducedMask
 from fastvideo_core.engine.attention.resolve import Resolution, mismatch
 from fastvideo_core.errors import (
@@ -68,16 +77,31 @@ class Route:
         self._takes = loaded.resolution.backend.capabilities.masks
         self._grouped_heads = loaded.resolution.backend.capabilities.grouped_heads
         self._masks = masks
+        self._guard = _guard_of(loaded.resolution.backend)
         self._kernels: Counter[KernelUsed | None] = Counter()
         self._checked = False
         self._layouts: tuple[TokenLayout, ...] = ()
 
     def start_pass(self, step: int, branch: str, layout: TokenLayout) -> None:
+        """A forward pass is about to begin.
+
+        Raises:
+            BackendOutputError: in one before it, the backend returned NaN or infinity.
+        """
+        if self._guard:
+            self._guard.next_pass()
         state = self.state
         state.step, state.branch, state.layout = step, branch, layout
         self._layouts = ()
         if self.fallback:
             self.fallback.start_pass(step, branch, layout)
+
+    def finish(self) -> None:
+        """The run is over, and the device is done with it; raises as `start_pass`."""
+        if self._guard:
+            self._guard.finish()
+        if self.fallback:
+            self.fallback.finish()
 
     def __call__(
         self,
@@ -118,6 +142,8 @@ class Route:
             self._check_output(result, query, value)
             self._checked = True
         self._kernels[state.served] += 1
+        if self._guard:
+            self._guard.see(result, state)
         return result
 
     def receipt(self, reason: str | None = None) -> RoleReceipt:
@@ -136,6 +162,7 @@ class Route:
             calls=self.calls - (served.calls if served else 0),
             kernels=kernels,
             settings=resolution.backend.settings_used(),
+            origins=resolution.backend.origins(),
             details=resolution.backend.run_details(),
             fallback=served,
         )
@@ -216,6 +243,13 @@ class Route:
         finally:
             state.layout = layout
         return torch.cat(parts)
+
+
+def _guard_of(backend: AttentionBackend) -> FiniteGuard | None:
+    """What watches the output of a backend that may overflow, unless that is switched off."""
+    if not backend.is_guarded:
+        return None
+    return FiniteGuard(backend.name, backend.overflows_in, backend.origin_of("guard"))
 
 
 def _by_entry(layout: TokenLayout) -> tuple[TokenLayout, ...]:

@@ -82,6 +82,7 @@ class FlashAttention(AttentionBackend):
 
     name = "FLASH_ATTN"
     settings_type = FlashSettings
+    overflows_in = frozenset({"float16"})
 
     def __init__(self) -> None:
         self._found: dict[tuple[str, str | None], tuple[Kernel, Probe]] = {}

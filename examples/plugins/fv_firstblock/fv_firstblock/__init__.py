@@ -9,8 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fastvideo_core import Action, Branch, CachePolicy, Signal, Step, hookimpl, relative_change
-from fastvideo_core.errors import InputError
+from fastvideo_core import Action, Branch, CachePolicy, Signal, Step, hookimpl, relative_change, setting
 
 if TYPE_CHECKING:
     import torch
@@ -25,21 +24,14 @@ class _State:
 
 @dataclass
 class FirstBlockCache(CachePolicy):
-    """Works for any family. Reading the change waits for the device once a step and branch.
-
-    Attributes:
-        threshold: the relative L1 change of the first block's residual up to which the rest is reused; the higher, the
-            more steps are skipped.
-    """
+    """Works for any family. Reading the change waits for the device once a step and branch."""
 
     name = "FIRSTBLOCK"
     main_setting = "threshold"
     signal = Signal.FIRST_BLOCK_OUTPUT
-    threshold: float = 0.08
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.threshold, int | float) or not 0 <= self.threshold <= 10:
-            raise InputError(f"FIRSTBLOCK: threshold is {self.threshold!r}, it must be a number from 0 to 10")
+    threshold: float = setting(
+        0.08, "the relative L1 change of the first block's residual up to which the rest is reused", ge=0, le=10
+    )
 
     def start(self, branch: Branch) -> _State:
         return _State()

@@ -9,16 +9,35 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
-from fastvideo_core import Action, Branch, CachedModel, CachePolicy, Step, hookimpl
+from fastvideo_core import Action, Branch, CachedModel, CachePolicy, Step, hookimpl, setting
 from fastvideo_core.errors import InputError, PolicyMismatchError
 
 api_version = 2
 
 FILE = "magcache.json"
+
+
+def _ratios(value: Any) -> tuple[float, ...]:
+    """From a file, from text as JSON has it, or from a sequence."""
+    if isinstance(value, str) and value.startswith("["):
+        value = json.loads(value)
+    if isinstance(value, str | Path):
+        return _read(Path(value))
+    ratios = tuple(value)
+    if not ratios or not all(isinstance(ratio, int | float) and not isinstance(ratio, bool) for ratio in ratios):
+        raise ValueError("they must be numbers, one a step")
+    return tuple(map(float, ratios))
+
+
+def _read(path: Path) -> tuple[float, ...]:
+    try:
+        return _ratios(json.loads(path.expanduser().read_text("utf-8"))["ratios"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(f"MAGCACHE: {str(path)!r} has no ratios that can be read: {error!r}") from error
 
 
 @dataclass
@@ -32,37 +51,31 @@ class _State:
 class MagCache(CachePolicy):
     """Works for any family, with ratios that were measured for the model.
 
-    Attributes:
-        threshold: the accumulated error up to which steps are skipped; the higher, the more.
-        max_skips: how many steps in a row may be skipped.
-        retention: the share of first steps that are always computed.
-        ratios: per step, the residual's magnitude over that of the step before; or the file that has them; default:
-            magcache.json in the model's folder. For another number of steps the nearest one counts.
+    For another number of steps than they were measured with, the ratio of the nearest one counts.
     """
 
     name = "MAGCACHE"
     main_setting = "threshold"
-    threshold: float = 0.12
-    max_skips: int = 4
-    retention: float = 0.2
-    ratios: Sequence[float] | str | Path | None = field(default=None)
-
-    def __post_init__(self) -> None:
-        for name, high in (("threshold", 10), ("max_skips", 1000), ("retention", 1)):
-            value = getattr(self, name)
-            if not isinstance(value, int | float) or not 0 <= value <= high:
-                raise InputError(f"MAGCACHE: {name} is {value!r}, it must be a number from 0 to {high}")
+    threshold: float = setting(0.12, "the accumulated error up to which steps are skipped", ge=0, le=10)
+    max_skips: int = setting(4, "how many steps in a row may be skipped", ge=0, le=1000)
+    retention: float = setting(0.2, "the share of first steps that are always computed", ge=0, le=1)
+    ratios: Sequence[float] | str | Path | None = setting(
+        None,
+        "per step, the residual's magnitude over that of the step before, or a file that has them; by default "
+        f"{FILE} in the model's folder",
+        parse=_ratios,
+    )
 
     def for_model(self, model: CachedModel) -> Self:
-        source = self.ratios if self.ratios is not None else model.folder and model.folder / FILE
-        if isinstance(source, str | Path):
-            source = _read(Path(source)) if self.ratios is not None or Path(source).is_file() else None
-        if not source:
+        ratios, own = self.ratios, model.folder and model.folder / FILE
+        if ratios is None and own and own.is_file():
+            ratios = _read(own)
+        if ratios is None:
             raise PolicyMismatchError(
                 f"MAGCACHE has no ratios for {model.name}; measure them: python -m fv_magcache --model {model.name} "
                 f"--output {FILE}, and give the file as MAGCACHE@{self.threshold}:ratios={FILE}"
             )
-        return replace(self, ratios=list(source))
+        return replace(self, ratios=ratios)
 
     def plan(self, branch: Branch) -> list[Action]:
         state = _State()
@@ -76,7 +89,7 @@ class MagCache(CachePolicy):
 
     def _next(self, index: int, num_steps: int, state: _State) -> Action:
         if index and index >= self.retention * num_steps:
-            assert isinstance(self.ratios, list)
+            assert isinstance(self.ratios, tuple)
             state.ratio *= self.ratios[round(index * (len(self.ratios) - 1) / max(1, num_steps - 1))]
             state.error += abs(1 - state.ratio)
             state.skips += 1
@@ -84,14 +97,6 @@ class MagCache(CachePolicy):
                 return Action.REUSE
         state.ratio, state.error, state.skips = 1.0, 0.0, 0
         return Action.COMPUTE
-
-
-def _read(path: Path) -> list[float]:
-    try:
-        ratios = json.loads(path.expanduser().read_text("utf-8"))["ratios"]
-        return [float(ratio) for ratio in ratios]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"MAGCACHE: {str(path)!r} has no ratios that can be read: {error!r}") from error
 
 
 @hookimpl

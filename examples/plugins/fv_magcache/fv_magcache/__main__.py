@@ -31,9 +31,6 @@ class _Magnitudes(CachePolicy):
         if len(state) > 1:
             self.seen[step.index].append(state[-1] / state[-2])
 
-    def settings(self) -> dict[str, Any]:
-        return {}
-
 
 @click.command()
 @click.option("--model", required=True)
