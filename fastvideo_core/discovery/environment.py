@@ -44,7 +44,7 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
     config = environment.get("FASTVIDEO_ATTENTION_CONFIG", "").strip()
     disabled = environment.get("FASTVIDEO_DISABLE_PLUGINS", "").split(",")
     return Settings(
-        attention_backend=_normalize_asked(environment.get("FASTVIDEO_ATTENTION_BACKEND", "")),
+        attention_backend=normalize_asked(environment.get("FASTVIDEO_ATTENTION_BACKEND", "")),
         attention_config=Path(config).expanduser() if config else None,
         attention_fallback=normalize_backend_name(environment.get("FASTVIDEO_ATTENTION_FALLBACK")),
         cache_policy=environment.get("FASTVIDEO_CACHE_POLICY", "").strip() or None,
@@ -69,7 +69,7 @@ def normalize_backend_name(name: str | None) -> str | None:
     return (name or "").strip().upper().replace("-", "_") or None
 
 
-def _normalize_asked(text: str) -> str | None:
+def normalize_asked(text: str) -> str | None:
     """NAME@VALUE with its name normalised; the value is text of its own."""
     name, at, value = text.strip().partition("@")
     return f"{normalize_backend_name(name) or ''}{at}{value}" or None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -12,8 +12,9 @@ import torch
 from fastvideo_core.app.loading import check_compile, check_device, check_dtype
 from fastvideo_core.app.model_info import ModelInfo, read_model
 from fastvideo_core.app.sampling import SamplingParam, check_prompt
-from fastvideo_core.discovery.environment import normalize_backend_name
+from fastvideo_core.discovery.environment import normalize_asked
 from fastvideo_core.discovery.plugins import load_plugins
+from fastvideo_core.engine.asked import parse_asked
 from fastvideo_core.engine.attention.choice import choose_attention
 from fastvideo_core.engine.caching.choice import check_policy
 from fastvideo_core.errors import InputError
@@ -55,6 +56,7 @@ class Setup:
     Attributes:
         sampling: sampling parameters that differ from the model's preset.
         loading: keywords of `VideoGenerator.from_pretrained`.
+        settings: by name of a backend or policy, settings beside those that its text gives.
     """
 
     info: ModelInfo
@@ -62,6 +64,7 @@ class Setup:
     samples: tuple[Sample, ...]
     sampling: dict[str, Any]
     loading: dict[str, Any]
+    settings: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def plain(self) -> Combination:
@@ -74,7 +77,13 @@ class Setup:
 
     def describe(self) -> dict[str, Any]:
         """What must be the same when a bench is resumed."""
-        return {"model": self.info.name, "plain": self.plain.title, "sampling": self.sampling, "loading": self.loading}
+        same = {"model": self.info.name, "plain": self.plain.title, "sampling": self.sampling, "loading": self.loading}
+        settings = {name: {key: str(one.value) for key, one in own.items()} for name, own in self.settings.items()}
+        return {**same, "settings": settings} if settings else same
+
+    def settings_of(self, asked: str) -> dict[str, Any]:
+        """The settings for a backend or policy, as it was written."""
+        return self.settings.get(parse_asked(asked, "")[0], {})
 
 
 def prepare(
@@ -85,6 +94,7 @@ def prepare(
     cache: str,
     sampling: dict[str, Any],
     loading: dict[str, Any],
+    settings: dict[str, dict[str, Any]],
 ) -> Setup:
     """Check everything that can be checked before a weight is loaded.
 
@@ -102,23 +112,27 @@ def prepare(
     needs = info.family.needs(info.head_dim, check_dtype(loading.get("dtype"), device), torch.device(device))
     if loading.get("compile"):
         check_compile(info, device, dit_cpu_offload=False)
-    backends = [normalize_backend_name(name) or name for name in _split(attention, "--attention")]
+    backends = [normalize_asked(name) or name for name in split_list(attention, "--attention")]
     for name in backends:
-        choose_attention(plugins, name, needs, None)
-    policies = _split(cache, "--cache")
+        choose_attention(plugins, name, needs, settings.get(parse_asked(name, "--attention")[0]))
+    policies = split_list(cache, "--cache")
     for asked in policies:
-        check_policy(plugins, asked, info.cached_model)
+        check_policy(plugins, asked, info.cached_model, settings.get(parse_asked(asked, "--cache")[0]))
     ordered = dict.fromkeys([NO_CACHE, *(NO_CACHE if one.lower() == NO_CACHE else one for one in policies)])
     samples = [
         Sample(number, check_prompt(prompt), seed + number) for number, prompt in enumerate(prompts) for seed in seeds
     ]
     combinations = tuple(Combination(name, policy) for name in dict.fromkeys(backends) for policy in ordered)
-    return Setup(info, combinations, tuple(samples), sampling, loading)
+    return Setup(info, combinations, tuple(samples), sampling, loading, settings)
 
 
-def _split(text: str, option: str) -> list[str]:
-    """Parts between commas that are not within brackets."""
-    parts = [part.strip() for part in re.split(r",(?![^\[]*\])", text)]
+def split_list(text: str, option: str) -> list[str]:
+    """Parts between commas that are not within brackets, nor within a value such as 3,3,3: no name begins so.
+
+    Raises:
+        InputError: a part is empty.
+    """
+    parts = [part.strip() for part in re.split(r",(?![^\[]*\])(?!\s*[-+.\d])", text)]
     if not all(parts):
         raise InputError(f"{option} {text!r} has an empty entry; write names separated by commas")
     return parts

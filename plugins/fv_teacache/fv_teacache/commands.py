@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fastvideo_core import only_given, prompt_progress, read_prompts, sampling_options, written_whole
+from fastvideo_core import (
+    only_given,
+    prompt_progress,
+    read_prompts,
+    sampling_options,
+    settings_for_backend,
+    settings_option,
+    split_settings,
+    written_whole,
+)
 from fastvideo_core.errors import InputError, PolicyMismatchError
 
 if TYPE_CHECKING:
@@ -24,10 +33,11 @@ def teacache() -> None:
 @click.option("--model", required=True, help="Preset, local folder or hub id.")
 @click.option("--steps", "num_steps", type=int, help="Denoising steps. Default: the model's preset.")
 @click.option("--threshold", type=float, help="The higher, the more is skipped. Default: the model's lowest.")
-@click.option("--use-ret-steps", is_flag=True, help="The other published variant for Wan 2.1.")
+@click.option("--use-ret-steps", is_flag=True, default=None, help="The other published variant for Wan 2.1.")
 @click.option("--coefficients", help="A file that `calibrate` wrote, or the name of a checkpoint.")
-@click.option("--max-skips", type=int, default=10, show_default=True, help="Steps in a row that may be skipped.")
-def plan_command(model: str, num_steps: int | None, threshold: float | None, **settings: Any) -> None:
+@click.option("--max-skips", type=int, help="Steps in a row that may be skipped. Default: 10.")
+@settings_option
+def plan_command(model: str, num_steps: int | None, settings: tuple[str, ...], **options: Any) -> None:
     """Show which steps would be computed, and what that saves, without generating anything.
 
     Of the checkpoint only the weights that embed the timestep are read.
@@ -35,7 +45,10 @@ def plan_command(model: str, num_steps: int | None, threshold: float | None, **s
     from fastvideo_core import preview_plan
     from fv_teacache.policy import TeaCache
 
-    policy = TeaCache(threshold=threshold, **settings)
+    given, named = only_given(options), split_settings(settings, TeaCache.name)[0]
+    if twice := given.keys() & named.keys():
+        raise InputError(f"{min(twice)} of TEACACHE is given twice: by an option and by --set; leave one out")
+    policy = TeaCache.from_settings({**given, **named})
     plans = preview_plan(model, policy, num_steps)
     for branch, plan in plans:
         name = f"expert {branch.expert + 1}: " if len(plans) > 1 else ""
@@ -63,6 +76,7 @@ def _letters(plan: list[Action]) -> str:
 @sampling_options
 @click.option("--seed", type=int, default=1024, show_default=True)
 @click.option("--attention-backend", metavar="NAME")
+@settings_option
 @click.option("--device", help="Default: cuda where there is one, else cpu.")
 def calibrate_command(
     model: str,
@@ -71,6 +85,7 @@ def calibrate_command(
     signal: str | None,
     threshold: float | None,
     attention_backend: str | None,
+    settings: tuple[str, ...],
     device: str | None,
     **sampling: Any,
 ) -> None:
@@ -81,13 +96,16 @@ def calibrate_command(
     from fastvideo_core import SamplingParam, VideoGenerator
     from fv_teacache.calibrate import collect, draw, fit
 
+    config = settings_for_backend(settings, attention_backend)
     prompts = read_prompts(prompt_file)
     if not output.parent.is_dir():
         raise InputError(f"there is no folder {str(output.parent)!r} to write {output.name} into")
     given = only_given(sampling)
     params = SamplingParam.from_pretrained(model).with_overrides(**given)
     notes = output.with_name(output.name + ".measured.jsonl")
-    with VideoGenerator.from_pretrained(model, attention_backend=attention_backend, device=device) as generator:
+    with VideoGenerator.from_pretrained(
+        model, attention_backend=attention_backend, attention_config=config, device=device
+    ) as generator:
         params.check(generator.info)
         looked_at = _signal(signal, generator)
         pairs = collect(generator, looked_at, prompts, given, notes, prompt_progress(len(prompts)))
