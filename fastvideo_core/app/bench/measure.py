@@ -85,7 +85,6 @@ def _measure(
     return Measurement(
         attention=combination.attention,
         cache=combination.cache,
-        cache_config=setup.settings_of(combination.cache),
         number=sample.number,
         prompt=sample.prompt,
         seed=sample.seed,
