@@ -58,9 +58,8 @@ def test_no_hook_variable_or_error_is_left_out() -> None:
     first_party = {path.name.replace("_", "-") for path in (ROOT / "plugins").iterdir()}
     for plugin in load_plugins().loaded:
         if plugin.distribution in first_party:
-            variables += [
-                one.variable for owner in (*plugin.backends, *plugin.policies) for one in declared_settings(owner)
-            ]
+            owners: list[Owner] = [*plugin.backends, *plugin.policies]
+            variables += [one.variable for owner in owners for one in declared_settings(owner)]
     assert len(variables) > 12
     page = (DOCS / "environment.md").read_text("utf-8")
     assert [name for name in variables if f"| `{name}` |" not in page] == []

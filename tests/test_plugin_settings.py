@@ -77,9 +77,15 @@ def test_a_file_is_for_the_main_setting(tunable: Tunable, wan_pipeline: Any, mon
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"share": 2}, "attention_config['share'] is '2': input should be less than or equal to 1; it sets a share"),
+        (
+            {"share": 2},
+            "attention_config['share'] is '2': input should be less than or equal to 1; it sets share: a share",
+        ),
         ({"share": "some"}, "attention_config['share'] is 'some': input should be a valid number"),
-        ({"mode": "quick"}, "attention_config['mode'] is 'quick': input should be 'fast' or 'exact'; it sets how"),
+        (
+            {"mode": "quick"},
+            "attention_config['mode'] is 'quick': input should be 'fast' or 'exact'; it sets mode: how",
+        ),
         ({"careful": "perhaps"}, "attention_config['careful'] is 'perhaps': input should be a valid boolean"),
         ({"pair": "3"}, "attention_config['pair'] is '3': not enough values"),
         ({"pair": 3}, "attention_config['pair'] is '3': 'int' object is not iterable"),

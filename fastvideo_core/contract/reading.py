@@ -23,6 +23,7 @@ class Reader:
     """How the value of one setting is read.
 
     Attributes:
+        name: the setting's.
         kind: the type of its field; None if it is parsed.
         default: what it is if nobody gives it; where that is None, `none` can be given too.
         help: what it does.
@@ -30,6 +31,7 @@ class Reader:
         parse: makes the value from what was given, in place of the type.
     """
 
+    name: str
     kind: Any
     default: Any
     help: str
@@ -49,13 +51,13 @@ class Reader:
             result = self._result(value)
             if _is_finite(result):
                 return result
-            problem = f"it must be finite; it sets {self.help}"
+            problem = "it must be finite"
         except ValidationError as error:
             problem = error.errors()[0]["msg"]
-            problem = f"{problem[:1].lower()}{problem[1:]}; it sets {self.help}"
+            problem = f"{problem[:1].lower()}{problem[1:]}"
         except (ValueError, TypeError, OverflowError, RecursionError) as error:
             problem = str(error)
-        raise InputError(f"{given.origin} is {str(given.value)!r}: {problem}")
+        raise InputError(f"{given.origin} is {str(given.value)!r}: {problem}; it sets {self.name}: {self.help}")
 
     def _result(self, value: Any) -> Any:
         if self.default is None and (value is None or (isinstance(value, str) and value.lower() == "none")):

@@ -148,6 +148,7 @@ def declared_settings(owner: Owner) -> list[DeclaredSetting]:
             bool(one.metadata["parse"]),
             kind,
             Reader(
+                one.name,
                 None if one.metadata["parse"] else _type_of(kind, one.name),
                 one.default,
                 one.metadata["help"],
