@@ -19,7 +19,7 @@ from fastvideo_core import SamplingParam, errors
 from fastvideo_core.app.loading import load_pipeline
 from fastvideo_core.app.model_info import ModelInfo
 from fastvideo_core.contract import hookspecs
-from fastvideo_core.contract.settings import declared_settings
+from fastvideo_core.contract.settings import Owner, declared_settings
 from fastvideo_core.discovery.environment import VARIABLES
 from fastvideo_core.discovery.plugins import load_plugins
 from tests.support.documents import REASONS, ROOT, Reader, blocks, documents

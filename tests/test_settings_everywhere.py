@@ -123,8 +123,17 @@ def test_the_command_line(kind: Kind, wan_folder: Path) -> None:
     size = ("--height", "32", "--width", "48", "--frames", "5", "--steps", "1", "--json")
     done = CliRunner().invoke(
         fv,
-        ["generate", "cat", "--model", str(wan_folder), *size, kind.option, kind.name]
-        + ["--set", f"{kind.name}.level=.25"],
+        [
+            "generate",
+            "cat",
+            "--model",
+            str(wan_folder),
+            *size,
+            kind.option,
+            kind.name,
+            "--set",
+            f"{kind.name}.level=.25",
+        ],
     )
     assert done.exit_code == 0, done.output
     assert f'"level": "--set {kind.name}.level"' in done.stdout
@@ -193,7 +202,7 @@ def test_two_values_for_one_setting(
     for name, value in environment.items():
         variable = f"FASTVIDEO_{kind.name}_{name}" if name else kind.variable
         monkeypatch.setenv(variable, value if name else kind.name + value)
-    asked = {kind.argument: text and kind.name + text, kind.config: config}
+    asked: dict[str, Any] = {kind.argument: text and kind.name + text, kind.config: config}
     with pytest.raises(InputError, match=re.escape(message.format(**vars(kind)))):
         attach(wan_pipeline, **asked)
 
@@ -243,7 +252,7 @@ def test_infinities_are_refused_where_there_is_no_limit() -> None:
         width: float = setting(1.0, "how wide")
 
     for value in (math.inf, "-inf", "Infinity", "nan"):
-        with pytest.raises(InputError, match="must be finite|valid number"):
+        with pytest.raises(InputError, match=r"must be finite|valid number"):
             Free(width=value)  # type: ignore[arg-type]  # what is tried
 
 
