@@ -9,11 +9,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fastvideo_core.app.files import JsonLines, read_prompts, written_whole
+    from fastvideo_core.app.files import JsonLines, check_output_file, read_prompts, written_whole
     from fastvideo_core.app.generator import VideoGenerator
     from fastvideo_core.app.preview import preview_plan
     from fastvideo_core.app.result import VideoResult
-    from fastvideo_core.app.sampling import SamplingParam, TeaCacheParams
+    from fastvideo_core.app.sampling import SamplingParam, TeaCacheParams, check_sampling
     from fastvideo_core.cli.options import (
         only_given,
         prompt_progress,
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         relative_change,
     )
     from fastvideo_core.contract.hookspecs import API_VERSION, hookimpl
+    from fastvideo_core.contract.model import AttentionSite, BlockStack, Geometry, ModelFamily
     from fastvideo_core.contract.observing import Generation
     from fastvideo_core.contract.preset import ModelPreset
     from fastvideo_core.contract.receipt import CacheReceipt, KernelReceipt, Receipt, RoleReceipt
@@ -60,6 +61,8 @@ _HOMES = {
     "AttentionBackend": "contract.attention",
     "AttentionCall": "contract.attention",
     "AttentionFunction": "contract.attention",
+    "AttentionSite": "contract.model",
+    "BlockStack": "contract.model",
     "Branch": "contract.caching",
     "CachePolicy": "contract.caching",
     "CacheReceipt": "contract.receipt",
@@ -67,10 +70,12 @@ _HOMES = {
     "Capabilities": "contract.attention",
     "Computed": "contract.caching",
     "Generation": "contract.observing",
+    "Geometry": "contract.model",
     "JsonLines": "app.files",
     "KernelReceipt": "contract.receipt",
     "KernelUsed": "contract.attention",
     "MaskKind": "contract.attention",
+    "ModelFamily": "contract.model",
     "ModelPreset": "contract.preset",
     "Need": "contract.attention",
     "Probe": "contract.attention",
@@ -87,6 +92,8 @@ _HOMES = {
     "VideoGenerator": "app.generator",
     "VideoResult": "app.result",
     "attach": "engine.attachment",
+    "check_output_file": "app.files",
+    "check_sampling": "app.sampling",
     "hookimpl": "contract.hookspecs",
     "only_given": "cli.options",
     "preview_plan": "app.preview",
@@ -108,6 +115,8 @@ __all__ = [
     "AttentionBackend",
     "AttentionCall",
     "AttentionFunction",
+    "AttentionSite",
+    "BlockStack",
     "Branch",
     "CachePolicy",
     "CacheReceipt",
@@ -115,10 +124,12 @@ __all__ = [
     "Capabilities",
     "Computed",
     "Generation",
+    "Geometry",
     "JsonLines",
     "KernelReceipt",
     "KernelUsed",
     "MaskKind",
+    "ModelFamily",
     "ModelPreset",
     "Need",
     "Probe",
@@ -135,6 +146,8 @@ __all__ = [
     "VideoGenerator",
     "VideoResult",
     "attach",
+    "check_output_file",
+    "check_sampling",
     "hookimpl",
     "only_given",
     "preview_plan",

@@ -19,6 +19,7 @@ os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 
 SLOW_IN_SUITES = frozenset(
     {
+        "test_compiled_blocks_give_the_same",
         "test_compiled_blocks_make_no_more_graphs",
         "test_layers_share_one_whole_graph",
         "test_the_probe_answers_where_there_is_no_gpu",

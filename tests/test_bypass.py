@@ -23,6 +23,7 @@ from fastvideo_core.errors import (
     BackendNotUsedError,
     BackendOutputError,
     FastVideoError,
+    UnsupportedModelError,
 )
 from tests.support.backends import Recorder, plugins_with
 from tests.support.models import (
@@ -347,6 +348,56 @@ def test_every_way_back_is_open(recorder: Recorder) -> None:
             run(pipe)
         attention.processor = processor
         assert np.array_equal(run(pipe), expected)
+
+
+MIDDLE: dict[str, tuple[Break, str]] = {
+    "a block that is added": (
+        lambda pipe: pipe.transformer.blocks.append(build_wan_transformer().blocks[0]),
+        "block 2 of the WanTransformer3DModel was not there",
+    ),
+    "another transformer": (other_transformer("transformer"), "step 1 ran without a forward pass of transformer"),
+}
+
+
+@pytest.mark.parametrize("way", MIDDLE)
+def test_what_is_exchanged_in_the_middle(way: str, recorder: Recorder) -> None:
+    breaks, message = MIDDLE[way]
+    pipe = build_wan_pipeline()
+    steps: list[int] = []
+
+    def callback(pipe: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
+        steps.append(step)
+        if step == 0:
+            breaks(pipe)
+        return {}
+
+    with attach(pipe, attention_backend="RECORDER") as fv:
+        with pytest.raises(BackendNotUsedError, match=message):
+            run(pipe, num_inference_steps=6, callback_on_step_end=callback)
+        with pytest.raises(AttachError):
+            _ = fv.receipt
+    assert steps in ([0], [0, 1])
+
+
+def test_a_second_expert_exchanged_in_the_middle(recorder: Recorder) -> None:
+    pipe = build_wan_pipeline(experts=2)
+
+    def callback(pipe: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
+        pipe.transformer_2 = build_wan_transformer()
+        return {}
+
+    with (
+        attach(pipe, attention_backend="RECORDER"),
+        pytest.raises(BackendNotUsedError, match="ran without a forward pass of transformer and transformer_2"),
+    ):
+        run(pipe, num_inference_steps=6, callback_on_step_end=callback)
+
+
+def test_a_block_that_stands_in_two_places() -> None:
+    pipe = build_wan_pipeline()
+    pipe.transformer.blocks[1] = pipe.transformer.blocks[0]
+    with pytest.raises(UnsupportedModelError, match="a block stands in more than one place of blocks"):
+        attach(pipe)
 
 
 @pytest.mark.parametrize("way", ["own processor, last block", "a block left out", "attention left out"])

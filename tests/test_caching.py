@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from fastvideo_core import Attachment, Signal, attach, relative_change
-from fastvideo_core.engine.families import family_of
 from fastvideo_core.errors import AttachError, CacheError, PolicyMismatchError
+from tests.support.families import FAMILIES
 from tests.support.models import SIZE, build_wan_pipeline
 from tests.support.models import run_to_latents as run
 from tests.support.policies import PIPELINES, Scripted
@@ -38,10 +38,7 @@ def pipeline(kind: str) -> tuple[Any, dict[str, Any]]:
 
 
 def signals_of(kind: str) -> list[Signal]:
-    name = {"CogVideoX": "CogVideoX", "HunyuanVideo": "HunyuanVideo", "LTX-Video": "LTX", "Mochi": "Mochi"}.get(
-        kind, "Wan"
-    )
-    return sorted(family_of([f"{name}Pipeline"], "it").all_signals)
+    return sorted(FAMILIES["Wan" if kind.startswith("Wan") else kind].all_signals)
 
 
 EVERY = [(kind, signal) for kind in PIPELINES for signal in signals_of(kind)]
@@ -201,16 +198,6 @@ def test_nothing_is_left_in_the_model(wan_pipeline: Any) -> None:
         run(wan_pipeline)
     assert wan_pipeline.transformer.blocks is blocks
     assert np.array_equal(run(wan_pipeline), bare)
-
-
-def test_two_calls_a_step_without_a_branch_are_refused(wan_pipeline: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from contextlib import nullcontext
-
-    with attach(wan_pipeline, cache=Scripted("CR")):
-        monkeypatch.setattr(wan_pipeline.transformer, "cache_context", lambda name, **kwargs: nullcontext())
-        with pytest.raises(CacheError, match=r"calls its transformer twice a step.*cache_context"):
-            run(wan_pipeline)
-        run(wan_pipeline, guidance_scale=1.0)
 
 
 def test_a_policy_whose_signal_the_family_lacks(wan_pipeline: Any) -> None:

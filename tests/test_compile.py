@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from fastvideo_core import Attachment, Signal, VideoGenerator, attach
-from fastvideo_core.errors import BackendUnavailableError, InputError
+from fastvideo_core.errors import BackendUnavailableError, InputError, UnsupportedModelError
 from tests.support.backends import Recorder
 from tests.support.models import (
     SIZE,
@@ -20,6 +20,7 @@ from tests.support.models import (
     build_wan_image_pipeline,
     build_wan_pipeline,
     run,
+    run_to_latents,
 )
 from tests.support.policies import PIPELINES, Scripted
 
@@ -174,3 +175,34 @@ def test_the_operator_is_what_torch_asks_of_one() -> None:
         tests = ("test_schema", "test_faketensor", "test_aot_dispatch_dynamic")
         torch.library.opcheck(_opaque, (q, k, k, mask, 0.3, "CROSS", -1), test_utils=tests)
     assert torch.Tag.cudagraph_unsafe in torch.ops.fastvideo_core.attention.default.tags
+
+
+def whole_by_forward(pipe: Any) -> None:
+    pipe.transformer.forward = torch.compile(pipe.transformer.forward, backend="eager")
+
+
+def one_block(pipe: Any) -> None:
+    pipe.transformer.blocks[0].compile(backend="eager")
+
+
+def one_block_wrapped(pipe: Any) -> None:
+    pipe.transformer.blocks[0] = torch.compile(pipe.transformer.blocks[0], backend="eager")
+
+
+@pytest.mark.parametrize("compiled", [whole_by_forward, one_block, one_block_wrapped])
+def test_whatever_way_it_was_compiled_the_receipt_says_so(compiled: Callable[[Any], None]) -> None:
+    pipe = build_wan_pipeline()
+    with attach(pipe, cache=Scripted("CRC", Signal.MODULATED_INPUT)) as fv:
+        expected = run_to_latents(pipe)
+        assert not fv.receipt.compiled
+    compiled(pipe)
+    with attach(pipe, cache=Scripted("CRC", Signal.MODULATED_INPUT)) as fv:
+        np.testing.assert_allclose(run_to_latents(pipe), expected, atol=1e-5)
+        assert fv.receipt.compiled
+
+
+def test_a_transformer_in_a_wrapper_is_refused_with_what_to_do_instead() -> None:
+    pipe = build_wan_pipeline()
+    pipe.transformer = torch.compile(pipe.transformer, backend="eager")
+    with pytest.raises(UnsupportedModelError, match=r"compile it in place: pipe\.transformer\.compile\(\)"):
+        attach(pipe)

@@ -100,7 +100,7 @@ def test_a_file_is_whole_or_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "windows.json"
     path.write_text("before")
     message = r"windows.json' cannot be written: File too large; free some space, or choose another place"
-    with room_for(10), pytest.raises(OutputError, match=message), written_whole(path) as file:
+    with room_for(10), pytest.raises(OutputError, match=message), written_whole(path, overwrite=True) as file:
         file.write_text("x" * 100)
     assert [(one.name, one.read_text()) for one in tmp_path.iterdir()] == [("windows.json", "before")]
 

@@ -13,8 +13,8 @@ import torch
 from fastvideo_core import Role, Run, SamplingParam, attach
 from fastvideo_core.discovery.plugins import load_plugins
 from fastvideo_core.engine.caching.run_caching import experts_timesteps
-from fastvideo_core.engine.families import family_of
 from tests.support.backends import Recorder
+from tests.support.families import FAMILIES, family_of_transformer
 from tests.support.models import (
     SIZE,
     build_cogvideox_pipeline,
@@ -75,7 +75,7 @@ def test_a_backend_is_told_what_the_model_has(kind: str) -> None:
         run_to_latents(pipe, **options)
     hook.remove()
     size = {**SIZE, **options}
-    geometry = family_of([type(pipe).__name__], "it").geometry(pipe.transformer.config, pipe.vae.config)
+    geometry = family_of_transformer(pipe).geometry(pipe.transformer.config, pipe.vae.config)
     grid = geometry.grid(size["num_frames"], size["height"], size["width"])
     assert fv.receipt.token_grid == grid
     assert len(set(tokens)) == 1
@@ -120,7 +120,7 @@ def test_a_patch_need_not_be_square() -> None:
     )
     with attach(pipe) as fv:
         run_to_latents(pipe, height=32, width=96)
-    geometry = family_of(["WanPipeline"], "it").geometry(pipe.transformer.config, pipe.vae.config)
+    geometry = family_of_transformer(pipe).geometry(pipe.transformer.config, pipe.vae.config)
     assert shapes == {fv.receipt.token_grid} == {geometry.grid(9, 32, 96)} == {(3, 2, 3)}
     assert geometry.pixels_per_token == (16, 32)
 
@@ -133,24 +133,22 @@ def test_frames_that_are_padded_to_whole_tokens_count() -> None:
     )
     with attach(pipe):
         run_to_latents(pipe, max_sequence_length=16)
-    geometry = family_of(["CogVideoXPipeline"], "it").geometry(pipe.transformer.config, pipe.vae.config)
+    geometry = family_of_transformer(pipe).geometry(pipe.transformer.config, pipe.vae.config)
     assert tokens == {math.prod(geometry.grid(9, 32, 48))} == {2 * 2 * 3}
 
 
 @pytest.mark.parametrize(
-    ("pipeline", "transformer", "autoencoder"),
+    ("transformer", "autoencoder"),
     [
-        ("WanPipeline", "WanTransformer3DModel", "AutoencoderKLWan"),
-        ("HunyuanVideoPipeline", "HunyuanVideoTransformer3DModel", "AutoencoderKLHunyuanVideo"),
-        ("LTXPipeline", "LTXVideoTransformer3DModel", "AutoencoderKLLTXVideo"),
-        ("MochiPipeline", "MochiTransformer3DModel", "AutoencoderKLMochi"),
+        ("WanTransformer3DModel", "AutoencoderKLWan"),
+        ("HunyuanVideoTransformer3DModel", "AutoencoderKLHunyuanVideo"),
+        ("LTXVideoTransformer3DModel", "AutoencoderKLLTXVideo"),
+        ("MochiTransformer3DModel", "AutoencoderKLMochi"),
     ],
 )
-def test_what_a_configuration_leaves_out_is_diffusers_default(
-    pipeline: str, transformer: str, autoencoder: str
-) -> None:
+def test_what_a_configuration_leaves_out_is_diffusers_default(transformer: str, autoencoder: str) -> None:
     of_transformer, of_autoencoder = defaults(transformer), defaults(autoencoder)
-    geometry = family_of([pipeline], "it").geometry
+    geometry = next(family for family in FAMILIES.values() if family.transformer == transformer).geometry
     needed: dict[str, Any] = {
         name: of_transformer[name] for name in ("patch_size", "patch_size_t") if name in of_transformer
     }

@@ -216,7 +216,7 @@ def test_search_finds_the_cheapest_windows_below_the_bound(wan_folder: Path, tmp
     assert "relative error expected" in done.output
     assert "bound 0.3000, over 2 prompts" in done.output
     assert not list(tmp_path.glob("*.npz"))
-    strict = search(tmp_path, "--max-error", 0, "--windows", "1,1,1", model=wan_folder)
+    strict = search(tmp_path, "--max-error", 0, "--overwrite", "--windows", "1,1,1", model=wan_folder)
     assert strict.exit_code == 0, strict.output
     assert read_strategy(tmp_path / "w.json").distinct() == [(2, 2, 2)]
     pipe = build_wan_pipeline()

@@ -18,9 +18,9 @@ from fv_teacache.policy import TeaCache
 
 from fastvideo_core import Action, Branch, CachedModel, Signal, Step, attach
 from fastvideo_core.engine.caching.choice import prepare_policy
-from fastvideo_core.engine.families import FAMILIES
 from fastvideo_core.errors import InputError, PolicyMismatchError
 from fastvideo_core.testing import CachePolicySuite
+from tests.support.families import FAMILIES
 from tests.support.models import run
 from tests.support.policies import PIPELINES
 
@@ -96,7 +96,7 @@ def embeddings(num_steps: int, domain: tuple[float, float]) -> list[torch.Tensor
     return signals
 
 
-MODEL = CachedModel("Wan2.1-T2V-1.3B-Diffusers", "Wan", "WanPipeline", None, FAMILIES[0].all_signals, frozenset())
+MODEL = CachedModel("Wan2.1-T2V-1.3B-Diffusers", "Wan", "WanPipeline", None, FAMILIES["Wan"].all_signals, frozenset())
 
 
 @pytest.mark.parametrize("num_steps", [20, 30, 50])
@@ -149,7 +149,7 @@ def letters(plan: Any) -> str:
 @pytest.mark.parametrize("published", PUBLISHED, ids=lambda p: f"{p.names[0]}{'-ret' if p.ret_steps else ''}")
 def test_every_published_checkpoint_is_known(published: Any) -> None:
     family = {"C": "CogVideoX", "H": "HunyuanVideo", "L": "LTX-Video", "m": "Mochi", "W": "Wan"}[published.names[0][0]]
-    description = next(one for one in FAMILIES if one.name == family)
+    description = FAMILIES[family]
     for name in published.names:
         model = CachedModel(f"somebody/{name}", family, "", None, description.all_signals, frozenset())
         prepared = prepare_policy(TeaCache(use_ret_steps=published.ret_steps), model)

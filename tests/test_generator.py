@@ -232,19 +232,22 @@ def test_models_that_are_none_are_refused_before_loading(unloadable: None, tmp_p
         VideoGenerator.from_pretrained(tmp_path)
     (tmp_path / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
     with pytest.raises(
-        UnsupportedModelError, match="is a StableDiffusionPipeline; supported pipelines: CogVideoXPipeline, Hunyuan"
+        UnsupportedModelError,
+        match="a StableDiffusionPipeline, has no transformer; installed plugins know CogVideoXTransformer3DModel, ",
     ):
         VideoGenerator.from_pretrained(tmp_path)
     (tmp_path / "model_index.json").write_text('{"_class_name": "WanPip')
     with pytest.raises(ModelNotFoundError, match="cannot be read"):
         VideoGenerator.from_pretrained(tmp_path)
-    (tmp_path / "model_index.json").write_text('{"_class_name": "WanPipeline"}')
+    (tmp_path / "model_index.json").write_text(
+        '{"_class_name": "WanPipeline", "transformer": ["diffusers", "WanTransformer3DModel"]}'
+    )
     with pytest.raises(ModelNotFoundError, match=r"no config\.json"):
         VideoGenerator.from_pretrained(tmp_path)
     for name in ("transformer", "vae"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.json").write_text("{}")
-    with pytest.raises(UnsupportedModelError, match="lacks or garbles 'patch_size'"):
+    with pytest.raises(UnsupportedModelError, match="lacks 'patch_size'"):
         VideoGenerator.from_pretrained(tmp_path)
 
 
@@ -273,8 +276,15 @@ def test_backends_that_do_not_fit_are_refused_before_loading(
         ({"num_gpus": 2}, "num_gpus is 2"),
         ({"device": "quantum"}, "device 'quantum' is none that torch knows"),
         ({"dtype": "int8"}, "dtype 'int8' is none of"),
-        ({"device": "cpu", "dit_cpu_offload": True}, "transformer cannot be offloaded to the CPU"),
-        ({"pin_cpu_memory": True}, "pin_cpu_memory does nothing without"),
+        ({"device": "meta"}, "device 'meta' was asked for, which torch .* cannot compute on here"),
+        ({"device": "mps"}, "device 'mps' was asked for, which torch .* cannot compute on here"),
+        ({"device": torch.device("meta")}, "device 'meta' was asked for"),
+        ({"device": 5}, "device 5 is none; give a name such as 'cuda'"),
+        ({"compile": "no"}, "compile is 'no', it must be True or False"),
+        ({"dit_cpu_offload": "yes"}, "dit_cpu_offload is 'yes', it must be True or False"),
+        ({"use_cpu_offload": False}, "use instead: dit_cpu_offload, vae_cpu_offload and text_encoder_cpu_offload"),
+        ({"sp_size": 1}, "leave it out: there is one process on one device"),
+        ({"compyle": True}, "unknown argument of from_pretrained 'compyle'; did you mean compile"),
     ],
 )
 def test_options_that_do_not_fit(unloadable: None, wan_folder: Path, options: dict[str, Any], message: str) -> None:

@@ -24,6 +24,36 @@ main()
 """
 """Their tests, then `fv` with the arguments: one process, as importing torch twice takes long."""
 
+TRY_FAMILY = """
+import sys, pytest
+assert pytest.main(["-q", "-p", "no:cacheprovider", "-p", "no:xdist"]) == 0
+sys.path.append("tests")
+from test_fv_mymodel import TestMymodel
+from fastvideo_core import Action, CachePolicy, attach
+
+class EverySecond(CachePolicy):
+    name = "EVERYSECOND"
+
+    def decide(self, step, state):
+        return Action.REUSE if step.index % 2 else Action.COMPUTE
+
+suite = TestMymodel()
+pipe = suite.build()
+with attach(pipe, cache=EverySecond()) as fv:
+    suite.generate(pipe)
+print("the family of fv-mymodel:", fv.receipt.cache.schedule, fv.receipt.token_grid)
+"""
+"""Its tests, then a pipeline that knows of the family through its entry point alone."""
+
+BOTH = """
+from diffusers import SkyReelsV2Pipeline, SkyReelsV2Transformer3DModel
+from fastvideo_core import attach
+small = {"num_attention_heads": 2, "attention_head_dim": 16, "ffn_dim": 32, "num_layers": 1}
+transformer = SkyReelsV2Transformer3DModel(**small, text_dim=16, freq_dim=16)
+parts = dict.fromkeys(("tokenizer", "text_encoder", "vae", "scheduler"))
+attach(SkyReelsV2Pipeline(**parts, transformer=transformer))
+"""
+
 GENERATE = ("generate", "cat", "--height", "32", "--width", "48", "--frames", "5", "--steps", "4")
 
 
@@ -52,6 +82,27 @@ def test_both_kinds_pass_as_they_stand(environment: Environment, tmp_path: Path,
         assert "cache    MYPOLICY (fv-mypolicy 0.1.0), 4 of 8 steps skipped" in done.stdout
     finally:
         environment.uninstall("fv-mykernel", "fv-mypolicy")
+
+
+def test_a_family_passes_as_it_stands_and_serves_a_pipeline(environment: Environment, tmp_path: Path) -> None:
+    made = new("fv-mymodel", "--family")
+    assert made.exit_code == 0, made.output
+    assert "pytest" in made.output
+    assert "fv generate" not in made.output
+    environment.install_project(tmp_path / "fv-mymodel")
+    try:
+        done = environment.run(TRY_FAMILY, cwd=tmp_path / "fv-mymodel")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "12 passed" in done.stdout
+        assert "the family of fv-mymodel: {'cond': 'CRCR', 'uncond': 'CRCR'} (3, 2, 3)" in done.stdout
+        two = new("fv-othermodel", "--family")
+        assert two.exit_code == 0, two.output
+        environment.install_project(tmp_path / "fv-othermodel")
+        done = environment.run(BOTH, cwd=tmp_path)
+        assert "the model family of SkyReelsV2Transformer3DModel is provided by fv-mymodel 0.1.0 and" in done.stderr
+        assert "fv-othermodel 0.1.0; uninstall one of them" in done.stderr
+    finally:
+        environment.uninstall("fv-mymodel", "fv-othermodel")
 
 
 @pytest.mark.parametrize(("option", "variable"), [((), "ATTENTION_BACKEND"), (("--cache",), "CACHE_POLICY")])

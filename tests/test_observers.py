@@ -125,7 +125,7 @@ def test_a_watcher_that_raises_is_disabled_for_the_rest_of_the_run(
     wan_pipeline: Any, watching: Callable[..., Watcher], event: str
 ) -> None:
     watcher = watching(raises_in=event)
-    warning = r"acme 1.0 raised ValueError in fastvideo_\w+: broken watcher; it is disabled for the rest of the run"
+    warning = r"acme 1.0 failed in fastvideo_\w+ \(ValueError: broken watcher\); it is disabled for the rest of the run"
     told = []
     with attach(wan_pipeline) as fv:
         for _ in range(2):

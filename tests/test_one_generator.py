@@ -151,6 +151,9 @@ def test_a_second_call_is_refused_at_once_and_the_first_is_right(
                 call()
         with pytest.raises(AttachError, match="cannot close in thread"):
             generator.close()
+        with pytest.raises(ZeroDivisionError) as error, generator:
+            _ = 1 / 0
+        assert "cannot close in thread" in error.value.__notes__[0]
     assert np.array_equal(first.frames, expected)
     assert np.array_equal(generator.generate_video("cat", **SHORT).frames, expected)
 

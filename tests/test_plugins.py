@@ -56,7 +56,7 @@ def test_a_plugin_is_found_with_its_version(site: Site) -> None:
     ("source", "cause"),
     [
         ("import no_such_module_at_all", "No module named 'no_such_module_at_all'"),
-        ("raise SystemExit(3)", "the import ended in SystemExit(3)"),
+        ("raise SystemExit(3)", "it ended in SystemExit: 3"),
         ("def broken(:", "invalid syntax"),
         (GOOD.replace("api_version = 2", ""), "states api_version None"),
         (GOOD.replace("api_version = 2", "api_version = 1"), "states api_version 1, this fastvideo-core"),

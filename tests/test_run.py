@@ -199,34 +199,6 @@ def test_an_interrupt_that_no_loop_sees_leaves_a_usable_pipeline(wan_pipeline: A
     assert np.array_equal(run(wan_pipeline), bare)
 
 
-def test_a_loop_of_one_s_own(wan_pipeline: Any, recorder: Recorder) -> None:
-    latents, text = torch.randn(1, 16, 3, 4, 6), torch.randn(1, 7, 16)
-
-    def loop(steps: int, step_done: Callable[[], object] = lambda: None) -> list[torch.Tensor]:
-        made = []
-        for step in range(steps):
-            made.append(wan_pipeline.transformer(latents, torch.tensor([900 - 100 * step]), text)[0])
-            step_done()
-        return made
-
-    with torch.no_grad(), attach(wan_pipeline, attention_backend="RECORDER", cache=Scripted("CRC")) as fv:
-        bare = loop(3)
-        assert not recorder.seen
-        with fv.run(3) as step_done:
-            served = loop(3, step_done)
-            with pytest.raises(AttachError, match="is generating in this thread"):
-                fv.detach()
-        assert fv.receipt.cache is not None
-        assert fv.receipt.cache.schedule == {"": "CRC"}
-        assert {seen[2] for seen in recorder.seen} == {0, 2}
-        for step, same in enumerate((True, False, True)):
-            assert torch.allclose(served[step], bare[step], atol=1e-5) is same
-        with pytest.raises(ZeroDivisionError), fv.run(3):
-            loop(1, lambda: 1 / 0)
-        with pytest.raises(AttachError, match="no receipt yet"):
-            _ = fv.receipt
-
-
 def test_a_receipt_is_never_that_of_the_run_before(wan_pipeline: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with attach(wan_pipeline) as fv:
         run(wan_pipeline)

@@ -72,7 +72,7 @@ def test_a_run_that_ends_well(wan_pipeline: Any) -> None:
         run(wan_pipeline)
         assert names(told) == 2 * (STARTED + ENDED)
     about = told[2][1]
-    assert (about.family, about.role, about.num_steps, about.layout.grid) == ("Wan", Role.SELF, 3, (2, 2, 3))
+    assert (about.family, about.role, about.num_steps, about.layout.grid) == ("Wan", Role.SELF, 3, (3, 2, 3))
 
 
 @pytest.mark.parametrize("error", [RuntimeError("no"), KeyboardInterrupt()], ids=["error", "Ctrl-C"])
@@ -91,9 +91,12 @@ def test_a_run_that_fails(wan_pipeline: Any, error: BaseException) -> None:
 def test_only_those_that_let_a_run_in_are_told_of_its_end(wan_pipeline: Any) -> None:
     told: Told = []
     no = BackendMismatchError("not this one")
-    with attach(wan_pipeline, attention_backend=Backend(told, refuses=no), cache=Policy("CR", told=told)):
-        with pytest.raises(BackendMismatchError, match="not this one"):
-            run(wan_pipeline)
+    backend = Backend(told, refuses=no)
+    with (
+        attach(wan_pipeline, attention_backend=backend, cache=Policy("CR", told=told)),
+        pytest.raises(BackendMismatchError, match="not this one"),
+    ):
+        run(wan_pipeline)
     assert told == [("backend started", Role.SELF), ("backend ended", no)]
     told.clear()
     never = CacheError("nor this")
@@ -122,9 +125,11 @@ def test_what_the_end_raises_does_not_hide_the_first_error(wan_pipeline: Any) ->
         raise RuntimeError("the first")
 
     backend, policy = Backend(told, fails=ValueError("later")), Policy("CR", told=told, fails=KeyError("last"))
-    with attach(wan_pipeline, attention_backend=backend, cache=policy):
-        with pytest.raises(RuntimeError, match="the first") as raised:
-            run(wan_pipeline, callback_on_step_end=stop)
+    with (
+        attach(wan_pipeline, attention_backend=backend, cache=policy),
+        pytest.raises(RuntimeError, match="the first") as raised,
+    ):
+        run(wan_pipeline, callback_on_step_end=stop)
     notes = " ".join(raised.value.__notes__)
     assert "ValueError: later" in notes
     assert "KeyError: 'last'" in notes

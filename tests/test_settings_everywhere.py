@@ -241,8 +241,9 @@ def test_values_are_read_as_a_person_means_them(
     ],
 )
 def test_values_that_mean_something_else_are_refused(kind: Kind, wan_pipeline: Any, name: str, value: Any) -> None:
+    given: dict[str, Any] = {kind.argument: kind.name, kind.config: {name: value}}
     with pytest.raises(InputError, match=re.escape(f"{kind.config}['{name}'] is {str(value)!r}: ")):
-        attach(wan_pipeline, **{kind.argument: kind.name, kind.config: {name: value}})
+        attach(wan_pipeline, **given)
 
 
 def test_infinities_are_refused_where_there_is_no_limit() -> None:

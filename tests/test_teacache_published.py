@@ -12,7 +12,7 @@ from fv_teacache.policy import TeaCache
 
 from fastvideo_core import Branch, CachedModel
 from fastvideo_core.engine.caching.choice import prepare_policy
-from fastvideo_core.engine.families import FAMILIES
+from tests.support.families import FAMILIES
 
 LITERAL: dict[tuple[str, bool], list[float]] = {
     ("Wan2.1-T2V-1.3B", False): [2.39676752e03, -1.31110545e03, 2.01331979e02, -8.29855975e00, 1.37887774e-01],
@@ -50,7 +50,7 @@ def published_schedule(changes: list[float], coefficients: list[float], threshol
 @pytest.mark.parametrize(("name", "ret_steps"), LITERAL, ids=lambda value: str(value))
 def test_all_published_checkpoints_are_scheduled_by_the_published_rule(name: str, ret_steps: bool) -> None:
     family = {"C": "CogVideoX", "H": "HunyuanVideo", "L": "LTX-Video", "m": "Mochi", "W": "Wan"}[name[0]]
-    description = next(one for one in FAMILIES if one.name == family)
+    description = FAMILIES[family]
     model = CachedModel(name, family, "", None, description.all_signals, frozenset())
     seen = set()
     for low, high in ((0.0, 0.05), (0.02, 0.2), (0.1, 0.4)):

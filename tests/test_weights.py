@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from fastvideo_core import VideoGenerator
-from fastvideo_core.errors import ModelError, ModelNotFoundError
+from fastvideo_core.errors import ModelError
 from tests.support.models import SIZE, run
 
 SHORT: dict[str, Any] = {**SIZE, "save_video": False}
@@ -83,7 +83,7 @@ def test_a_file_that_was_cut_off(wan_folder: Path, tmp_path: Path, component: st
     shutil.copytree(wan_folder, folder)
     (file,) = (folder / component).glob("*.safetensors")
     file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(ModelNotFoundError, match="cannot be loaded"):
+    with pytest.raises(ModelError, match=rf"cannot be (loaded|read).*model/{component}|{component}.* cannot be read"):
         VideoGenerator.from_pretrained(folder)
 
 

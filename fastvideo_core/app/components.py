@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from fastvideo_core.errors import ModelError
 
@@ -30,8 +31,8 @@ def load_components(folder: Path, index: Mapping[str, Any], dtypes: Mapping[str,
         The models by name; tokenizers, schedulers and the like are not among them.
 
     Raises:
-        ModelError: a component's weights lack tensors, or have some of another shape.
-        OSError, ValueError, SafetensorError: a file cannot be read.
+        ModelError: a component's weights are garbled, lack tensors, or have some of another shape.
+        OSError, ValueError: a file is not there, or cannot be read.
     """
     kinds = {name: kind for name, entry in index.items() if (folder / name).is_dir() and (kind := _model_class(entry))}
     return {name: _load(name, kind, folder, dtypes.get(name, dtypes["default"])) for name, kind in kinds.items()}
@@ -51,13 +52,18 @@ def _model_class(entry: Any) -> Any:
 def _load(name: str, kind: Any, folder: Path, dtype: torch.dtype) -> Any:
     from diffusers import ModelMixin
 
-    model, report = kind.from_pretrained(
-        folder / name,
-        use_safetensors=True,
-        output_loading_info=True,
-        ignore_mismatched_sizes=True,  # so that they are reported, all of them
-        **{"torch_dtype" if issubclass(kind, ModelMixin) else "dtype": dtype},
-    )
+    try:
+        model, report = kind.from_pretrained(
+            folder / name,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # so that they are reported, all of them
+            **{"torch_dtype" if issubclass(kind, ModelMixin) else "dtype": dtype},
+        )
+    except SafetensorError as error:
+        raise ModelError(
+            f"the weights of {name} in {str(folder / name)!r} cannot be read: {error}; get the model again"
+        ) from error
     missing = _really_missing(model, report["missing_keys"])
     shapes = [
         f"{tensor} is {_shape(found)} instead of {_shape(own)}" for tensor, found, own in report["mismatched_keys"]

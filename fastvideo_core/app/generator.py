@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Self, overload
 
 import torch
 
+from fastvideo_core.app.known_fields import check_flags, unknown_field
 from fastvideo_core.app.loading import (
     check_compile,
     check_device,
@@ -21,11 +24,13 @@ from fastvideo_core.app.loading import (
     load_pipeline,
     place_pipeline,
 )
-from fastvideo_core.app.make import Maker, requested_cache
+from fastvideo_core.app.make import Maker, Video, requested_cache
+from fastvideo_core.app.memory import check_memory
 from fastvideo_core.app.model_info import ModelInfo, read_model
 from fastvideo_core.app.one_at_a_time import OneAtATime
+from fastvideo_core.app.prompts import check_prompts
 from fastvideo_core.app.result import VideoResult
-from fastvideo_core.app.sampling import SamplingParam, check_prompts
+from fastvideo_core.app.sampling import SamplingParam
 from fastvideo_core.contract.attention import AttentionBackend
 from fastvideo_core.contract.caching import CachePolicy
 from fastvideo_core.contract.settings import Config
@@ -63,7 +68,7 @@ class VideoGenerator:
         *,
         attention_backend: str | AttentionBackend | None = None,
         attention_config: Config = None,
-        device: str | None = None,
+        device: str | torch.device | None = None,
         dtype: torch.dtype | str | None = None,
         num_gpus: int = 1,
         compile: bool = False,  # noqa: A002  # what torch and diffusers call it
@@ -71,6 +76,7 @@ class VideoGenerator:
         vae_cpu_offload: bool = False,
         text_encoder_cpu_offload: bool = False,
         pin_cpu_memory: bool = False,
+        **unknown: Any,
     ) -> Self:
         """Load a model and choose its attention backend.
 
@@ -87,13 +93,23 @@ class VideoGenerator:
             compile: compile the transformer's repeated blocks with torch.compile, each kind once and as a whole graph,
                 at the first generation of a size.
             dit_cpu_offload, vae_cpu_offload, text_encoder_cpu_offload: keep that part's weights in the computer's
-                memory and bring its layers to the GPU as they run (diffusers' group offloading).
+                memory and bring its layers to the GPU as they run (diffusers' group offloading). On a CPU they do
+                nothing, with a warning.
             pin_cpu_memory: pin the offloaded weights and copy them while the GPU computes.
 
         Raises:
             ModelError: the model is not found, or not supported; BackendError: the backend is unknown, cannot run
             here or does not fit; InputError: an option does not fit. All before any weight is loaded.
         """
+        for name in unknown:
+            raise unknown_field("argument of from_pretrained", name, _ARGUMENTS)
+        check_flags(
+            compile=compile,
+            dit_cpu_offload=dit_cpu_offload,
+            vae_cpu_offload=vae_cpu_offload,
+            text_encoder_cpu_offload=text_encoder_cpu_offload,
+            pin_cpu_memory=pin_cpu_memory,
+        )
         if num_gpus != 1:
             raise InputError(f"num_gpus is {num_gpus!r}; fastvideo-core runs on one device: num_gpus=1")
         plugins = load_plugins()
@@ -102,7 +118,7 @@ class VideoGenerator:
         dtype = check_dtype(dtype, device)
         wanted = {"transformer": dit_cpu_offload, "vae": vae_cpu_offload, "text_encoder": text_encoder_cpu_offload}
         offload = [name for name, chosen in wanted.items() if chosen]
-        check_offload(offload, pin_cpu_memory, device)
+        offload = check_offload(offload, pin_cpu_memory, device)
         if compile:
             check_compile(info, device, dit_cpu_offload)
         needs = info.family.needs(info.head_dim, dtype, torch.device(device))
@@ -151,6 +167,8 @@ class VideoGenerator:
     ) -> VideoResult | list[VideoResult]:
         """Generate a video, or one after the other for a list of prompts, each as if it was asked for alone.
 
+        For a list, and for num_videos_per_prompt above 1, the result is a list.
+
         Args:
             prompt: what the video should show.
             sampling_param: default: the model's preset.
@@ -172,7 +190,7 @@ class VideoGenerator:
         cache = requested_cache(enable_teacache, cache)
         with self._alone.hold("generate"):
             prompts, generate = self._prepared(prompt, sampling_param, cache, cache_config, overrides)
-            if isinstance(prompt, str):
+            if isinstance(prompt, str) and len(prompts) == 1:
                 return generate(prompts[0])
             results: list[VideoResult] = []
             try:
@@ -201,10 +219,10 @@ class VideoGenerator:
         with self._alone.hold("generate"):
             checked, generate = self._prepared(prompts, sampling_param, cache, cache_config, overrides)
 
-        def generate_alone(prompt: str) -> VideoResult:
+        def generate_alone(video: Video) -> VideoResult:
             with self._alone.hold("generate"):
                 self._check_open()
-                return generate(prompt)
+                return generate(video)
 
         return map(generate_alone, checked)
 
@@ -230,8 +248,15 @@ class VideoGenerator:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self.close()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.close()
+        except AttachError as problem:
+            if error is None:
+                raise
+            error.add_note(f"then, while the generator was to be closed: {problem}")
 
     def _prepared(
         self,
@@ -240,15 +265,22 @@ class VideoGenerator:
         cache: str | CachePolicy | None,
         cache_config: Config,
         overrides: Mapping[str, Any],
-    ) -> tuple[list[str], Callable[[str], VideoResult]]:
-        """Check all that can be before a step is run; the prompts, and what makes the video of one."""
+    ) -> tuple[list[Video], Callable[[Video], VideoResult]]:
+        """Check all that can be before a step is run; the videos to make, and what makes one."""
         self._check_open()
         params = (sampling_param or SamplingParam.from_preset(self.info.preset)).with_overrides(**overrides)
         checked = check_prompts(prompts)
         params.check(self.info)
+        check_memory(params, self.info, self._attachment.device, torch.float32)
         maker = Maker(self._attachment, self.info, params, cache, cache_config, self._load_seconds)
-        return checked, lambda prompt: maker.make(prompt, self.progress)
+        videos = [Video(one, params.seed + number) for one in checked for number in range(params.num_videos_per_prompt)]
+        return videos, lambda video: maker.make(video, self.progress)
 
     def _check_open(self) -> None:
         if self._pipe is None:
             raise AttachError("this VideoGenerator is closed; make a new one")
+
+
+_ARGUMENTS = [
+    name for name in inspect.signature(VideoGenerator.from_pretrained).parameters if name not in ("cls", "unknown")
+]

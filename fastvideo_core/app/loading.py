@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,26 @@ from fastvideo_core.errors import InputError, ModelNotFoundError
 from fastvideo_core.kernels import cpp_compiler
 
 
-def check_device(device: str | None) -> str:
-    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
+def check_device(device: str | torch.device | None) -> str:
+    if device is not None and not isinstance(device, str | torch.device):
+        raise InputError(f"device {device!r} is none; give a name such as 'cuda', or a torch.device")
+    chosen = str(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     try:
         kind = torch.device(chosen).type
     except RuntimeError as error:
         raise InputError(f"device {chosen!r} is none that torch knows: {str(error).splitlines()[0]}") from error
     if kind == "cuda" and not torch.cuda.is_available():
         raise InputError(f"device {chosen!r} was asked for, but torch {torch.__version__} sees no CUDA device here")
+    if kind == "cuda" and (torch.device(chosen).index or 0) >= (count := torch.cuda.device_count()):
+        raise InputError(f"device {chosen!r} was asked for, but torch sees cuda:0 to cuda:{count - 1} alone")
+    if kind not in ("cpu", "cuda") and not _is_there(kind):
+        raise InputError(f"device {chosen!r} was asked for, which torch {torch.__version__} cannot compute on here")
     return chosen
+
+
+def _is_there(kind: str) -> bool:
+    module = getattr(torch.backends, kind, None) or getattr(torch, kind, None)
+    return kind != "meta" and bool(getattr(module, "is_available", lambda: False)())
 
 
 def check_dtype(dtype: torch.dtype | str | None, device: str) -> torch.dtype:
@@ -35,11 +47,16 @@ def check_dtype(dtype: torch.dtype | str | None, device: str) -> torch.dtype:
     return chosen
 
 
-def check_offload(offload: list[str], pin_cpu_memory: bool, device: str) -> None:
-    if offload and not device.startswith("cuda"):
-        raise InputError(f"{' and '.join(offload)} cannot be offloaded to the CPU: the device is {device!r}")
+def check_offload(offload: list[str], pin_cpu_memory: bool, device: str) -> list[str]:
+    """What is to be offloaded: nothing, with a notice, where the device is the CPU."""
+    if not device.startswith("cuda"):
+        if offload or pin_cpu_memory:
+            parts = f"offloading {' and '.join(offload)}" if offload else "pin_cpu_memory"
+            warnings.warn(f"{parts} does nothing: the device is {device!r}, whose memory it is", stacklevel=3)
+        return []
     if pin_cpu_memory and not offload:
         raise InputError("pin_cpu_memory does nothing without dit_, vae_ or text_encoder_cpu_offload=True")
+    return offload
 
 
 def check_compile(info: ModelInfo, device: str, dit_cpu_offload: bool) -> None:

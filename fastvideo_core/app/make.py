@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 
 from fastvideo_core.app import output
+from fastvideo_core.app.known_fields import check_flags
 from fastvideo_core.app.model_info import ModelInfo
 from fastvideo_core.app.result import VideoResult, check_finite
 from fastvideo_core.app.sampling import SamplingParam
@@ -30,6 +32,7 @@ def requested_cache(enable_teacache: bool, cache: str | CachePolicy | None) -> s
     Raises:
         InputError: they ask for different policies.
     """
+    check_flags(enable_teacache=enable_teacache)
     if not enable_teacache:
         return cache
     asked = cache if isinstance(cache, str) else getattr(cache, "name", TEACACHE)
@@ -39,6 +42,24 @@ def requested_cache(enable_teacache: bool, cache: str | CachePolicy | None) -> s
             f"enable_teacache=True asks for {TEACACHE}, cache={cache!r} for something else; give one of them"
         )
     return cache or TEACACHE
+
+
+@dataclass(frozen=True)
+class Video:
+    """A video to make."""
+
+    prompt: str
+    seed: int
+
+
+def prepare_target(params: SamplingParam) -> tuple[Path, str | None]:
+    """The folder, made ready, and the name of the file, if one was given; raises as `prepare_folder` does."""
+    name = params.output_video_name
+    if name is None:
+        return output.prepare_folder(params.output_path)
+    if Path(params.output_path).suffix.lower() == ".mp4":
+        raise InputError(f"output_path {str(params.output_path)!r} and output_video_name {name!r} both name the file")
+    return output.prepare_folder(Path(params.output_path) / (name if name.lower().endswith(".mp4") else f"{name}.mp4"))
 
 
 class Maker:
@@ -67,9 +88,9 @@ class Maker:
             attachment.use_cache, cache, cache_config, {TEACACHE: params.teacache_params.settings()}
         )
         self._choose_policy()
-        self._target = output.prepare_folder(params.output_path) if params.save_video else None
+        self._target = prepare_target(params) if params.save_video else None
 
-    def make(self, prompt: str, show_progress: bool) -> VideoResult:
+    def make(self, video: Video, show_progress: bool) -> VideoResult:
         """Make and write a video, with the observers told of it.
 
         Raises:
@@ -79,13 +100,15 @@ class Maker:
         """
         self._choose_policy()  # whoever made another video in between may have chosen another
         pipeline = type(self._attachment.pipe).__name__
-        generation = Generation(pipeline, model=self._info.name, prompt=prompt, show_progress=show_progress)
+        generation = Generation(pipeline, model=self._info.name, prompt=video.prompt, show_progress=show_progress)
         with self._attachment.following(generation):
-            result = self._run(prompt, self._params)
+            result = self._run(video.prompt, replace(self._params, seed=video.seed))
             check_finite(result)
             if self._target is not None:
                 output.save_result(result, *self._target, self._params.fps, self._params.sheet)
             generation.video_path = result.video_path
+        if not self._params.return_frames:
+            result.frames = result.frames[:0].copy()
         return result
 
     def _run(self, prompt: str, params: SamplingParam) -> VideoResult:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -27,7 +28,7 @@ class ModelInfo:
         location: a local folder or a hub id.
         preset: the preset of that name, if there is one.
         pipeline: the class name of its pipeline.
-        head_dim: head size of its attention.
+        head_dim: head size of its attention; `channels` of a token, all heads together.
         takes_image: whether it needs an image to start from.
     """
 
@@ -38,6 +39,7 @@ class ModelInfo:
     geometry: Geometry
     pipeline: str
     head_dim: int
+    channels: int
     takes_image: bool
 
     @property
@@ -59,7 +61,8 @@ def read_model(plugins: Plugins, model_path: str | Path) -> ModelInfo:
 
     Raises:
         ModelNotFoundError: it is none of them, or its files cannot be read.
-        UnsupportedModelError: its pipeline class is not supported.
+        UnsupportedModelError: no plugin knows its transformer, or it does not start from text or an image.
+        DuplicateProviderError: two plugins know its transformer.
     """
     name = str(model_path)
     preset = find_preset(plugins, name)
@@ -67,15 +70,58 @@ def read_model(plugins: Plugins, model_path: str | Path) -> ModelInfo:
     read_json = _reader(plugins, location)
     index = read_json("model_index.json")
     pipeline = str(index.get("_class_name"))
-    family = family_of([pipeline], f"the model {name}")
+    family = family_of(plugins, _transformer_classes(index), f"the model {name}, a {pipeline},")
     try:
         transformer, vae = read_json("transformer/config.json"), read_json("vae/config.json")
         geometry = family.geometry(transformer, vae)
-        head_dim = int(transformer["attention_head_dim"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise UnsupportedModelError(f"the configuration of {name} lacks or garbles {error}") from error
-    takes_image = pipeline in family.image_pipelines
-    return ModelInfo(name, location, preset, family, geometry, pipeline, head_dim, takes_image)
+        head_dim = _positive(transformer, "attention_head_dim")
+        channels = head_dim * _positive(transformer, "num_attention_heads")
+        if min(*geometry.pixels_per_token, geometry.frames_per_token) < 1:
+            raise ValueError(f"its sizes: a token of {geometry.pixels_per_token} pixels")
+    except KeyError as error:
+        raise UnsupportedModelError(f"the configuration of {name} lacks {error}") from error
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise UnsupportedModelError(f"the configuration of {name} garbles a number: {error}") from error
+    takes_image = _takes_image(pipeline, family, name)
+    return ModelInfo(name, location, preset, family, geometry, pipeline, head_dim, channels, takes_image)
+
+
+def _positive(config: Mapping[str, Any], key: str) -> int:
+    value = config[key]
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{key} is {value!r}, it must be a whole number, 1 or more")
+    return value
+
+
+def _transformer_classes(index: Mapping[str, Any]) -> list[str]:
+    """The class name of a pipeline's transformer, from its model_index.json."""
+    described = index.get("transformer")
+    return [str(described[-1])] if isinstance(described, list) and described else []
+
+
+def _takes_image(pipeline: str, family: ModelFamily, name: str) -> bool:
+    """Whether a pipeline needs an image; read off its arguments where the family does not name it.
+
+    Raises:
+        UnsupportedModelError: it needs a video.
+    """
+    if pipeline in family.pipelines:
+        arguments = {"image"} if pipeline in family.image_pipelines else set()
+    else:
+        arguments = _arguments_of(pipeline)
+    if arguments & {"video", "control_video"}:
+        raise UnsupportedModelError(
+            f"{name} is a {pipeline}, which starts from a video; VideoGenerator starts from text or an image: load it "
+            "with diffusers, and call fastvideo_core.attach(pipe)"
+        )
+    return "image" in arguments
+
+
+def _arguments_of(pipeline: str) -> set[str]:
+    import diffusers
+
+    kind = getattr(diffusers, pipeline, None)
+    return set(inspect.signature(kind.__call__).parameters) if isinstance(kind, type) else set()
 
 
 def open_model_file(location: str, file: str) -> BinaryIO:
@@ -114,7 +160,7 @@ def _parse(path: Path, location: str) -> dict[str, Any]:
         raise ModelNotFoundError(
             f"{location} is a folder but no model in diffusers format: it has no {path.name} at {path}"
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelNotFoundError(f"{path} cannot be read: {error}") from error
     if not isinstance(content, dict):
         raise ModelNotFoundError(f"{path} holds no JSON object")

@@ -6,7 +6,7 @@ import math
 import re
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _OTHER_FORMATS = {".avi", ".gif", ".mkv", ".mov", ".webm", ".m4v"}
 _NAME_LENGTH = 60
+_MOST_OF_A_NAME = 1_000_000
 
 
 def prepare_folder(output_path: str | Path) -> tuple[Path, str | None]:
@@ -40,12 +41,19 @@ def prepare_folder(output_path: str | Path) -> tuple[Path, str | None]:
     folder, stem = (path.parent, path.stem) if path.suffix.lower() == ".mp4" else (path, None)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        _try_longest_name(folder, stem)
         remove_leftovers(folder)
         with unfinished(folder, ".mp4"):
             pass
     except (OSError, ValueError) as error:
         raise OutputError(f"no file can be written to {str(folder)!r}: {error}; choose another output_path") from error
     return folder, stem
+
+
+def _try_longest_name(folder: Path, stem: str | None) -> None:
+    """Raise OSError if the name that a video may come to have is too long: of `save`, with a number and .json."""
+    with suppress(FileNotFoundError):
+        (folder / f"{stem or 'x' * _NAME_LENGTH}_{_MOST_OF_A_NAME - 1}.json").lstat()
 
 
 def name_for(prompt: str) -> str:
@@ -65,7 +73,7 @@ def save_result(result: VideoResult, folder: Path, stem: str | None, fps: int, s
     try:
         with encoded(folder, result.frames, fps) as video:
             result.receipt.seconds["encode"] = time.perf_counter() - start
-            files: dict[str, bytes | Path] = {".json": result.receipt.to_json().encode()}
+            files: dict[str, bytes | Path] = {".json": result.receipt.to_json().encode("utf-8", "backslashreplace")}
             if sheet:
                 files[".png"] = contact_sheet(result.frames)
             names = save(folder, stem or name_for(result.prompt), {**files, ".mp4": video})
@@ -87,7 +95,7 @@ def save(folder: Path, stem: str, files: dict[str, bytes | Path]) -> dict[str, P
     with _explained(folder), _temporaries(folder, files) as ready:
         for file in ready.values():
             flush(file)
-        for number in range(1_000_000):
+        for number in range(_MOST_OF_A_NAME):
             names = {suffix: folder / f"{stem}{f'_{number}' if number else ''}{suffix}" for suffix in files}
             if _claim(ready, names):
                 flush(folder)

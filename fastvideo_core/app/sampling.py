@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import difflib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
-from fastvideo_core.app.model_info import ModelInfo, find_preset
+from fastvideo_core.app.known_fields import KnownFields, unknown_field
+from fastvideo_core.app.model_info import ModelInfo, find_preset, read_model
+from fastvideo_core.app.prompts import is_writable
 from fastvideo_core.contract.model import Geometry
 from fastvideo_core.contract.preset import ModelPreset
 from fastvideo_core.discovery.plugins import load_plugins
-from fastvideo_core.errors import InputError
+from fastvideo_core.errors import InputError, PluginError
 
 MAX_STEPS = 1000
 
 
 @dataclass
-class TeaCacheParams:
+class TeaCacheParams(KnownFields):
     """Settings of the caching policy TEACACHE, as FastVideo names them; for any other policy they mean nothing.
 
     Attributes:
@@ -44,7 +45,7 @@ class TeaCacheParams:
 
 
 @dataclass
-class SamplingParam:
+class SamplingParam(KnownFields):
     """How to generate a video. Defaults are those of Wan 2.1 at 480p.
 
     Attributes:
@@ -57,8 +58,11 @@ class SamplingParam:
         image_path: the image that an image-to-video model starts from; scaled to height and width.
         seed: same seed, same video.
         teacache_params: settings of TEACACHE, where that is asked for.
+        num_videos_per_prompt: how many videos of each prompt, the first of `seed`, the next of `seed` + 1, ….
         output_path: a folder, or a file ending in .mp4; nothing is ever overwritten.
+        output_video_name: the name of the file in that folder; default: made of the prompt.
         save_video: whether to write files at all.
+        return_frames: whether the result has the frames; False where many videos would fill the memory.
         sheet: whether to write a PNG contact sheet beside the video.
     """
 
@@ -72,8 +76,11 @@ class SamplingParam:
     image_path: str | Path | None = None
     seed: int = 1024
     teacache_params: TeaCacheParams = field(default_factory=TeaCacheParams)
+    num_videos_per_prompt: int = 1
     output_path: str | Path = "outputs/"
+    output_video_name: str | None = None
     save_video: bool = True
+    return_frames: bool = True
     sheet: bool = False
 
     @classmethod
@@ -84,7 +91,10 @@ class SamplingParam:
     @classmethod
     def from_preset(cls, preset: ModelPreset | None) -> Self:
         """The parameters of a preset; the defaults without one."""
-        return cls().with_overrides(**preset.sampling) if preset else cls()
+        try:
+            return cls().with_overrides(**preset.sampling) if preset else cls()
+        except InputError as error:
+            raise PluginError(f"the model preset {preset and preset.name} gives an {error}; report it") from error
 
     def with_overrides(self, **overrides: Any) -> Self:
         """A copy with some fields changed.
@@ -95,9 +105,7 @@ class SamplingParam:
         names = [known.name for known in fields(self)]
         for name in overrides:
             if name not in names:
-                close = difflib.get_close_matches(name, names, n=1)
-                hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(names)}"
-                raise InputError(f"unknown sampling parameter {name!r}; {hint}")
+                raise unknown_field("sampling parameter", name, names)
         return replace(self, **overrides)
 
     def check(self, info: ModelInfo) -> None:
@@ -124,7 +132,7 @@ class SamplingParam:
             raise InputError("; ".join(problems))
 
     def _wrong_types(self) -> Iterator[str]:
-        for name in ("height", "width", "num_frames", "fps", "num_inference_steps", "seed"):
+        for name in ("height", "width", "num_frames", "fps", "num_inference_steps", "seed", "num_videos_per_prompt"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool):
                 yield f"{name} must be a whole number, not {value!r}"
@@ -140,6 +148,11 @@ class SamplingParam:
             yield f"teacache_params must be TeaCacheParams, not {self.teacache_params!r}"
         if not isinstance(self.output_path, str | Path):
             yield f"output_path must be a path, not {self.output_path!r}"
+        if self.output_video_name is not None and not _is_file_name(self.output_video_name):
+            yield f"output_video_name must be the name of a file, without folders, not {self.output_video_name!r}"
+        for name in ("save_video", "return_frames", "sheet"):
+            if not isinstance(getattr(self, name), bool):
+                yield f"{name} is {getattr(self, name)!r}, it must be True or False"
 
     def _wrong_values(self) -> Iterator[str]:
         limits = {
@@ -150,6 +163,7 @@ class SamplingParam:
             "num_inference_steps": (1, MAX_STEPS),
             "seed": (0, 2**63 - 1),
             "guidance_scale": (0, 1000),
+            "num_videos_per_prompt": (1, 10_000),
         }
         for name, (low, high) in limits.items():
             value = getattr(self, name)
@@ -185,42 +199,24 @@ class SamplingParam:
             yield f"num_frames {self.num_frames} is too many, {what} reaches {(longest - 1) * stride + 1}"
 
 
+def check_sampling(model_path: str, given: Mapping[str, Any]) -> tuple[SamplingParam, ModelInfo]:
+    """The sampling parameters for a model, with those that were given, checked before its weights are loaded.
+
+    Raises:
+        ModelError: the model is not found, or not supported.
+        InputError: a parameter does not fit it.
+    """
+    info = read_model(load_plugins(), model_path)
+    params = SamplingParam.from_preset(info.preset).with_overrides(**given)
+    params.check(info)
+    return params, info
+
+
+def _is_file_name(name: object) -> bool:
+    return isinstance(name, str) and is_writable(name) and bool(name.strip(" .")) and not set(name) & set("/\\\0\n")
+
+
 def _near(value: int, multiple: int, offset: int = 0) -> str:
     below = value // multiple * multiple
     candidates = (below, below + multiple) if below or offset else (below + multiple,)
     return " or ".join(str(candidate + offset) for candidate in candidates)
-
-
-def check_prompts(prompts: object) -> list[str]:
-    """The prompts of a single one or of a list.
-
-    Raises:
-        InputError: it is neither, there is none, or one is not text or empty.
-    """
-    if isinstance(prompts, str):
-        return [check_prompt(prompts)]
-    if not isinstance(prompts, list | tuple):
-        raise InputError(f"a prompt must be text, or a list of texts, not {prompts!r}")
-    if not prompts:
-        raise InputError("the list of prompts is empty")
-    return [check_prompt(prompt) for prompt in prompts]
-
-
-def is_writable(text: str) -> bool:
-    """Whether the text can be written as UTF-8."""
-    return not any("\ud800" <= letter <= "\udfff" for letter in text)
-
-
-def check_prompt(prompt: object) -> str:
-    """The prompt, if it is text that is not empty.
-
-    Raises:
-        InputError: it is not.
-    """
-    if not isinstance(prompt, str):
-        raise InputError(f"a prompt must be text, not {prompt!r}")
-    if not is_writable(prompt):
-        raise InputError(f"the prompt {prompt!r} holds half a character (a lone surrogate), which no file can hold")
-    if not prompt.strip():
-        raise InputError(f"the prompt {prompt!r} is empty; say what the video should show")
-    return prompt

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import sys
+import warnings
+from typing import Any
 
 import click
 
 from fastvideo_core.cli.bench import bench_command
 from fastvideo_core.cli.doctor import doctor_command
 from fastvideo_core.cli.generate import generate_command
-from fastvideo_core.cli.output import discovered
+from fastvideo_core.cli.output import discovered, own_output, say
 from fastvideo_core.cli.plugins import plugins_command
 from fastvideo_core.discovery.plugins import own_version
+from fastvideo_core.discovery.printable import explain
 from fastvideo_core.errors import FastVideoError
 
 
@@ -41,10 +44,11 @@ class _Fv(click.Group):
         self._complete = True
         found = discovered()
         known_broken = set(map(id, found.broken))
-        found.register_commands(self)
+        with own_output():
+            found.register_commands(self)
         for plugin in found.broken:
             if id(plugin) not in known_broken:
-                click.echo(f"fv: {plugin.label} could not add its commands: {plugin.cause}", err=True)
+                say(f"fv: {plugin.label} could not add its commands: {plugin.cause}", err=True)
 
 
 @click.group(cls=_Fv, context_settings={"help_option_names": ["-h", "--help"]})
@@ -61,11 +65,27 @@ fv.add_command(plugins_command)
 
 def main() -> None:
     """Run `fv`; interrupted by Ctrl-C, end with status 130."""
+    warnings.showwarning = _show_warning
     try:
         fv.main(standalone_mode=False)
+        sys.stdout.flush()
     except click.ClickException as error:
-        error.show()
+        if isinstance(error, click.UsageError):
+            error.show()  # of what the user typed, with the usage
+        else:
+            say(f"Error: {error.format_message()}", err=True)
         sys.exit(error.exit_code)
+    except FastVideoError as error:
+        say(f"Error: {error}", err=True)
+        sys.exit(1)
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted; no file was left unfinished", err=True)
         sys.exit(130)
+    except OSError as error:  # such as a full disk under the output
+        say(f"Error: {explain(error)}", err=True)
+        sys.exit(1)
+
+
+def _show_warning(message: Warning | str, *place: Any, **more: Any) -> None:
+    """In a line, without the place in the source, which tells users nothing."""
+    say(f"Warning: {message}", err=True)

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from fastvideo_core.cli.options import only_given, sampling_options, settings_option, split_settings
+from fastvideo_core.cli.output import say
 from fastvideo_core.errors import InputError
 
 
@@ -78,9 +79,9 @@ def bench_command(
     draw(rows, plot)
     write_page(setup, store, rows, plot, output / "page.html", page_videos)
     for line in (*table(rows), *unscored(setup, store)):
-        click.echo(line)
-    click.echo(f"\n{output / 'results.json'}\n{plot}\n{output / 'page.html'}")
+        say(line)
+    say(f"\n{output / 'results.json'}\n{plot}\n{output / 'page.html'}")
 
 
 def _progress(number: int, total: int, combination: Any, sample: Any) -> None:
-    click.echo(f"[{number}/{total}] {combination.title}: {sample.prompt}", err=True)
+    say(f"[{number}/{total}] {combination.title}: {sample.prompt}", err=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import TypeAlias
@@ -13,13 +14,15 @@ import click
 
 from fastvideo_core.cli.doctor_settings import Question, settings_of, unread_variables
 from fastvideo_core.cli.options import settings_option, split_settings
-from fastvideo_core.cli.output import discovered
+from fastvideo_core.cli.output import discovered, own_output, say
 from fastvideo_core.contract.attention import AttentionBackend, Probe
+from fastvideo_core.contract.caching import CachePolicy
 from fastvideo_core.discovery.environment import VARIABLES, normalize_plugin_name, read_settings
 from fastvideo_core.discovery.plugins import Plugin, Plugins, own_version
+from fastvideo_core.discovery.printable import explain
 from fastvideo_core.engine.asked import Asked
-from fastvideo_core.engine.attention.resolve import probe_of
-from fastvideo_core.errors import InputError
+from fastvideo_core.engine.attention.answers import ask, capabilities_of, probe_of
+from fastvideo_core.errors import FastVideoError, InputError, PluginError
 
 _LIBRARIES = ("torch", "diffusers", "transformers", "accelerate", "safetensors", "pluggy", "av")
 
@@ -39,14 +42,16 @@ def doctor_command(attention_backend: str | None, cache: str | None, settings: t
     for_backend, for_policy = split_settings(settings, *(_name(asked) for asked in (plain.backend, plain.policy)))
     asked = Question(attention_backend, cache, for_backend, for_policy)
     found = discovered()
-    click.echo(f"fastvideo-core {own_version()}, Python {sys.version.split()[0]}")
-    probes = [(backend, plugin, _probed(backend, asked)) for plugin in found.loaded for backend in plugin.backends]
-    for line in (*_versions(), *_devices(), *_settings(found), *_backends(found, probes), *_policies(found, asked)):
-        click.echo(line)
-    problems = list(_problems(found, probes, asked))
-    click.echo("\nproblems" if problems else "\nno problems")
+    say(f"fastvideo-core {own_version()}, Python {sys.version.split()[0]}")
+    with own_output():
+        probes = [(backend, plugin, _probed(backend, asked)) for plugin in found.loaded for backend in plugin.backends]
+        lines = [*_versions(), *_devices(), *_settings(found), *_backends(found, probes), *_policies(found, asked)]
+        problems = list(_problems(found, probes, asked))
+    for line in lines:
+        say(line)
+    say("\nproblems" if problems else "\nno problems")
     for problem in problems:
-        click.echo(f"  {problem}")
+        say(f"  {problem}")
     sys.exit(1 if problems else 0)
 
 
@@ -61,9 +66,13 @@ def _name(asked: Callable[[], Asked]) -> str | None:
 def _probed(backend: AttentionBackend, asked: Question) -> Probe:
     """What a backend says of its kernel, with the settings that it is given."""
     try:
-        asked.prepare(backend)
+        ask("take_settings", lambda: asked.prepare(backend), type(None))
+        ask("list of settings", lambda: list(settings_of(backend)), list)
+        capabilities_of(backend)
     except InputError as error:
         return Probe(False, reason=str(error), remedy="Correct it, or unset it", broken=True)
+    except PluginError as error:
+        return Probe(False, reason=str(error), remedy="Report it to the plugin's author", broken=True)
     return probe_of(backend)
 
 
@@ -81,7 +90,7 @@ def _devices() -> Iterator[str]:
     try:
         import torch
     except Exception as error:  # a torch that does not load is what the doctor is asked about
-        yield f"  torch does not import: {error}"
+        yield f"  torch does not import: {explain(error)}"
         return
     yield f"  cpu, {torch.get_num_threads()} threads"
     for index in range(torch.cuda.device_count()):
@@ -108,17 +117,11 @@ def _backends(found: Plugins, probes: list[_Probed]) -> Iterator[str]:
             yield f"  {backend.name} ({plugin.label}): {probe.kernel} {probe.version}, {kind}"
         else:
             yield f"  {backend.name} ({plugin.label}) cannot run here: {probe.reason}. {probe.remedy}"
-        yield from _settings_of(backend)
+        with suppress(PluginError, InputError):  # reported as a problem
+            yield from ask("list of settings", lambda: list(settings_of(backend)), list)  # noqa: B023  # asked at once
     for plugin in found.all:
         if plugin.status == "disabled":
             yield f"  {plugin.label} is switched off by FASTVIDEO_DISABLE_PLUGINS"
-
-
-def _settings_of(backend: AttentionBackend) -> Iterator[str]:
-    try:
-        yield from settings_of(backend)
-    except InputError:  # reported as a problem
-        return
 
 
 def _policies(found: Plugins, asked: Question) -> Iterator[str]:
@@ -127,38 +130,39 @@ def _policies(found: Plugins, asked: Question) -> Iterator[str]:
         for policy in plugin.policies:
             yield f"  {policy.name} ({plugin.label})"
             try:
-                yield from settings_of(asked.make(policy))
-            except InputError as error:
+                yield from _settings_of_policy(policy, asked)
+            except (InputError, PluginError) as error:
                 yield f"      {error}"
     if not found.policy_names():
         yield "  none is installed"
 
 
+def _settings_of_policy(policy: type[CachePolicy], asked: Question) -> list[str]:
+    return ask("list of settings", lambda: list(settings_of(asked.make(policy))), list)
+
+
 def _problems(found: Plugins, probes: list[_Probed], asked: Question) -> Iterator[str]:
     from fastvideo_core.engine.attention.resolve import find_backend
     from fastvideo_core.engine.caching.choice import find_policy
-    from fastvideo_core.engine.diffusers_bridge import check
-    from fastvideo_core.errors import FastVideoError
 
     for plugin in found.broken:
         yield f"{plugin.label} is broken: {plugin.cause}; upgrade it, uninstall it, or set FASTVIDEO_DISABLE_PLUGINS"
     for backend, plugin, probe in probes:
         if probe.broken:
             yield f"{backend.name} ({plugin.label}): {probe.reason}. {probe.remedy}"
-    questions: list[Callable[[], object]] = [check]
+    for plugin in found.loaded:
+        for policy in plugin.policies:
+            if problem := _problem(partial(_settings_of_policy, policy, asked)):
+                yield f"{policy.name} ({plugin.label}): {problem}"
+    questions: list[Callable[[], object]] = [_check_diffusers]
     questions += [partial(found.backend, name) for name in found.backend_names()]
     questions += [partial(found.policy, name) for name in found.policy_names()]
     questions += [partial(found.preset, name) for name in found.preset_names()]
-    questions += [partial(asked.make, policy) for plugin in found.loaded for policy in plugin.policies]
     if fallback := read_settings().attention_fallback:
         questions.append(partial(find_backend, found, fallback, "FASTVIDEO_ATTENTION_FALLBACK"))
-    for find, question_of in ((find_backend, asked.backend), (find_policy, asked.policy)):
-        questions.append(partial(_found, found, find, question_of))
-    for question in questions:
-        try:
-            question()
-        except FastVideoError as error:
-            yield str(error)
+    questions.append(partial(_found, found, find_backend, asked.backend))
+    questions.append(partial(_found, found, find_policy, asked.policy))
+    yield from filter(None, map(_problem, questions))
 
 
 def _found(plugins: Plugins, find: Callable[[Plugins, str, str], object], question: Callable[[], Asked]) -> None:
@@ -166,3 +170,19 @@ def _found(plugins: Plugins, find: Callable[[Plugins, str, str], object], questi
     asked = question()
     if asked.name:
         find(plugins, asked.name, asked.origin)
+
+
+def _check_diffusers() -> None:
+    from fastvideo_core.engine.diffusers_bridge import check
+
+    check()
+
+
+def _problem(question: Callable[[], object]) -> str | None:
+    try:
+        question()
+    except FastVideoError as error:
+        return str(error)
+    except Exception as error:  # such as a diffusers that does not import
+        return explain(error)
+    return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from fastvideo_core.contract.attention import AttentionBackend
@@ -14,6 +15,8 @@ from fastvideo_core.contract.settings import Config, Owner, Requested, declared_
 from fastvideo_core.discovery.environment import VARIABLES
 from fastvideo_core.discovery.plugins import Plugins
 from fastvideo_core.engine.asked import Asked, asked_backend, asked_policy
+from fastvideo_core.engine.attention.answers import ask
+from fastvideo_core.errors import PluginError
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,10 @@ def unread_variables(found: Plugins) -> Iterator[str]:
     """Variables that begin as ours do and that nothing reads."""
     owners: list[Owner] = [backend for plugin in found.loaded for backend in plugin.backends]
     owners += [policy for plugin in found.loaded for policy in plugin.policies]
-    known = {*VARIABLES, *(one.variable for owner in owners for one in declared_settings(owner))}
+    known = {*VARIABLES}
+    for owner in owners:
+        with suppress(PluginError):  # reported as a problem
+            known |= {one.variable for one in ask("list of settings", lambda: declared_settings(owner), list)}  # noqa: B023  # asked at once
     for name in sorted(name for name in os.environ if name.startswith("FASTVIDEO_") and name not in known):
         close = difflib.get_close_matches(name, known, n=1)
         yield f"{name} is read by nothing that is installed" + (f"; did you mean {close[0]}?" if close else "")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fastvideo_core.cli.options import only_given, sampling_options, settings_option, split_settings
-from fastvideo_core.cli.output import discovered, own_output
+from fastvideo_core.cli.output import discovered, own_output, say
 from fastvideo_core.errors import InputError
 
 if TYPE_CHECKING:
@@ -57,8 +57,10 @@ def generate_command(
 
     With --prompts instead: a video for each, one after the other; each is written before the next is begun.
     """
+    from fastvideo_core.app.loading import check_device, check_dtype
+    from fastvideo_core.app.make import prepare_target
+    from fastvideo_core.app.memory import check_memory
     from fastvideo_core.app.model_info import read_model
-    from fastvideo_core.app.output import prepare_folder
     from fastvideo_core.app.sampling import SamplingParam
     from fastvideo_core.contract.reading import GivenValue
     from fastvideo_core.contract.settings import MAIN_SETTING
@@ -77,7 +79,9 @@ def generate_command(
     if attention_config:
         for_backend[MAIN_SETTING] = GivenValue(attention_config, "--attention-config")
     check_policy(plugins, cache, info.cached_model, cache_config)
-    prepare_folder(params.output_path)
+    chosen_device = check_device(device)
+    check_memory(params, info, chosen_device, check_dtype(dtype, chosen_device))
+    prepare_target(params)
 
     from fastvideo_core.app.generator import VideoGenerator
 
@@ -106,7 +110,7 @@ def _prompts(prompt: str | None, prompt_file: Path | None) -> list[str]:
         InputError: both or neither were given, or one of them is empty.
     """
     from fastvideo_core.app.files import read_prompts
-    from fastvideo_core.app.sampling import check_prompts
+    from fastvideo_core.app.prompts import check_prompts
 
     if (prompt is None) == (prompt_file is None):
         raise InputError("give either a PROMPT or --prompts FILE")
@@ -119,15 +123,15 @@ def _show(result: VideoResult, as_json: bool, indent: int | None) -> None:
     if as_json:
         files = {"video_path": result.video_path, "receipt_path": result.receipt_path, "sheet_path": result.sheet_path}
         content = {**{name: path and str(path) for name, path in files.items()}, **receipt.as_dict()}
-        click.echo(json.dumps(content, indent=indent, ensure_ascii=False))
+        say(json.dumps(content, indent=indent, ensure_ascii=False))
         return
-    click.echo(f"video    {result.video_path}")
-    click.echo(f"receipt  {result.receipt_path}")
+    say(f"video    {result.video_path}")
+    say(f"receipt  {result.receipt_path}")
     if result.sheet_path:
-        click.echo(f"sheet    {result.sheet_path}")
+        say(f"sheet    {result.sheet_path}")
     for role, served in receipt.attention.items():
-        click.echo(f"{role.lower():8} {served.backend} ({served.version}), {served.calls} calls; {served.reason}")
+        say(f"{role.lower():8} {served.backend} ({served.version}), {served.calls} calls; {served.reason}")
     if used := receipt.cache:
         skipped, computed = (sum(n.values()) for n in (receipt.steps_skipped, receipt.steps_computed))
-        click.echo(f"cache    {used.policy} ({used.distribution}), {skipped} of {skipped + computed} steps skipped")
-    click.echo("seconds  " + ", ".join(f"{name} {value:.2f}" for name, value in receipt.seconds.items()))
+        say(f"cache    {used.policy} ({used.distribution}), {skipped} of {skipped + computed} steps skipped")
+    say("seconds  " + ", ".join(f"{name} {value:.2f}" for name, value in receipt.seconds.items()))

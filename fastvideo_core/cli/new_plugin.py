@@ -19,6 +19,7 @@ from fastvideo_core.errors import InputError, OutputError
 _KINDS = {
     "attention": ("an attention backend", "FASTVIDEO_ATTENTION_BACKEND"),
     "cache": ("a caching policy", "FASTVIDEO_CACHE_POLICY"),
+    "family": ("a model family", ""),
 }
 
 
@@ -50,6 +51,7 @@ class Names:
 @click.argument("distribution")
 @click.option("--attention", "kind", flag_value="attention", default=True, help="An attention backend (the default).")
 @click.option("--cache", "kind", flag_value="cache", help="A caching policy.")
+@click.option("--family", "kind", flag_value="family", help="A model family.")
 @click.option(
     "--into", type=click.Path(path_type=Path), default=Path(), help="Where to make its folder. Default: here."
 )
@@ -61,7 +63,8 @@ def new_command(distribution: str, kind: str, into: Path) -> None:
     variable = _KINDS[kind][1]
     click.echo(f"{folder}: a plugin that provides {names.provided}. Try it:\n")
     click.echo(f"    cd {folder}\n    pip install -e '.[test]'\n    pytest")
-    click.echo(f'    {variable}={names.provided} fv generate "a red circle moving left on a white background"')
+    if variable:
+        click.echo(f'    {variable}={names.provided} fv generate "a red circle moving left on a white background"')
 
 
 def check_name(distribution: str, plugins: Plugins) -> Names:
@@ -104,7 +107,7 @@ def write_plugin(names: Names, kind: str, folder: Path) -> None:
     }
     contents = {
         "pyproject.toml": "pyproject.toml.txt",
-        "README.md": "README.md.txt",
+        "README.md": "README_family.md.txt" if kind == "family" else "README.md.txt",
         f"{names.module}/__init__.py": f"{kind}.py.txt",
         f"tests/test_{names.module}.py": f"test_{kind}.py.txt",
     }

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from fastvideo_core.cli.output import say
 from fastvideo_core.contract.reading import GivenValue
 from fastvideo_core.discovery.environment import normalize_backend_name
 from fastvideo_core.engine.asked import asked_backend
@@ -80,4 +81,4 @@ def only_given(options: dict[str, Any]) -> dict[str, Any]:
 
 def prompt_progress(total: int) -> Callable[[int, str], None]:
     """What prints the number and the text of each prompt to the error stream."""
-    return lambda number, prompt: click.echo(f"[{number + 1}/{total}] {prompt}", err=True)
+    return lambda number, prompt: say(f"[{number + 1}/{total}] {prompt}", err=True)

@@ -6,7 +6,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 
+import click
+
 from fastvideo_core.discovery.plugins import Plugins, load_plugins
+from fastvideo_core.discovery.printable import printable
+
+
+def say(text: str, err: bool = False) -> None:
+    """Print a line without anything in it that would steer the terminal."""
+    click.echo(printable(text), err=err)
 
 
 @contextmanager

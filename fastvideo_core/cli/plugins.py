@@ -7,7 +7,7 @@ import json
 import click
 
 from fastvideo_core.cli.new_plugin import new_command
-from fastvideo_core.cli.output import discovered
+from fastvideo_core.cli.output import discovered, say
 from fastvideo_core.discovery.plugins import Plugin
 
 
@@ -26,10 +26,10 @@ def plugins_command(context: click.Context, as_json: bool) -> None:
     rows += [(p.name, p.label, p.status, _what(p)) for p in found]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     for row in rows:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, [*widths, 0], strict=True)).rstrip())
+        say("  ".join(cell.ljust(width) for cell, width in zip(row, [*widths, 0], strict=True)).rstrip())
     for plugin in found:
         if plugin.cause:
-            click.echo(f"\n{plugin.label} is broken: {plugin.cause}", err=True)
+            say(f"\n{plugin.label} is broken: {plugin.cause}", err=True)
 
 
 plugins_command.add_command(new_command)
@@ -47,6 +47,7 @@ def _as_dict(plugin: Plugin) -> dict[str, object]:
         "status": plugin.status,
         "attention_backends": [backend.name for backend in plugin.backends],
         "cache_policies": [policy.name for policy in plugin.policies],
+        "model_families": [family.name for family in plugin.families],
         "watches": plugin.watches,
         "model_presets": [preset.name for preset in plugin.presets],
         "error": plugin.cause,

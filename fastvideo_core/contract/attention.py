@@ -181,7 +181,8 @@ class AttentionCall:
         layer: index of the call's layer among those of its role, from 0.
         step: denoising step, from 0.
         num_steps: denoising steps of this generation.
-        branch: "cond", "uncond" or whatever the pipeline calls it; "" if it does not say.
+        branch: "cond", "uncond" or whatever the pipeline calls it; where it does not say, "" for the first call of a
+            step, "call 2" for the next.
         layout: how the video tokens are arranged.
         scale: factor on the scores; None for 1/sqrt(head_dim).
         key_lengths: with MaskKind.KEY_LENGTH, how many keys each batch entry sees.

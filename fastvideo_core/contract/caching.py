@@ -69,7 +69,8 @@ class Branch:
     """The forward passes of one guidance branch through one expert, in one run: what state belongs to.
 
     Attributes:
-        name: "cond", "uncond", "cond_uncond" for both in one batch, or "" if the pipeline does not say.
+        name: "cond", "uncond", "cond_uncond" for both in one batch; where the pipeline does not say, "" for the first
+            call of a step, "call 2" for the next.
         expert: 0, or 1 for the second transformer of a Wan 2.2.
         num_steps: how many forward passes it has.
         timesteps: of the scheduler, one per pass; empty where they could not be read off it.

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from fastvideo_core.contract.attention import AttentionBackend
     from fastvideo_core.contract.caching import CachePolicy
+    from fastvideo_core.contract.model import ModelFamily
     from fastvideo_core.contract.observing import Generation
     from fastvideo_core.contract.preset import ModelPreset
     from fastvideo_core.contract.receipt import Receipt
@@ -32,6 +33,11 @@ def fastvideo_attention_backends() -> list[AttentionBackend]:  # type: ignore[em
 @hookspec
 def fastvideo_cache_policies() -> list[type[CachePolicy]]:  # type: ignore[empty-body]  # a spec has no body
     """Return the classes of the caching policies that the plugin provides; must not import torch."""
+
+
+@hookspec
+def fastvideo_model_families() -> list[ModelFamily]:  # type: ignore[empty-body]  # a spec has no body
+    """Return the model families that the plugin describes; must not import torch."""
 
 
 @hookspec

@@ -59,7 +59,9 @@ class BlockStack:
 
     Attributes:
         lists: names of the lists, in the order in which they run.
-        modulation: position of the argument with the modulation, which has a token axis (its second) if it is 4-D.
+        modulation: position of the argument with the modulation.
+        modulation_per_token: its number of axes where it may differ from token to token; the second one then counts
+            video tokens, or is 1.
         rotary: position of the argument with the rotary embedding, a tuple of tensors.
         rotary_axis: the axis of these that counts video tokens.
         returns_text: whether a block returns a tuple of the video tokens and its second argument, the text tokens,
@@ -71,6 +73,7 @@ class BlockStack:
     rotary: int
     rotary_axis: int
     returns_text: bool = False
+    modulation_per_token: int = 4
 
 
 @dataclass(frozen=True)
@@ -80,12 +83,13 @@ class ModelFamily:
     Attributes:
         name: for messages.
         transformer: class name of the transformer; a pipeline may have several components of it.
-        pipelines: class names of the pipelines that are known to work.
+            Models are matched by it: by its name or that of one of its bases.
         attentions: yields each attention of the repeated blocks, in the order in which they run.
         token_layout: from the transformer's configuration and the keyword arguments of its forward.
         geometry: from the configurations of transformer and autoencoder.
         stack: how its blocks run.
         roles: the roles that its attention has.
+        pipelines: class names of pipelines that make a video of text or an image; a hint, others work as well.
         image_pipelines: those of them that also need an image to start from.
         guidance_is_built_in: whether the model takes the guidance scale as an input, and no negative prompt.
         frame_rate_argument: the pipeline's argument for the frame rate, if it has one.
@@ -98,12 +102,12 @@ class ModelFamily:
 
     name: str
     transformer: str
-    pipelines: frozenset[str]
     attentions: Callable[[torch.nn.Module], Iterator[AttentionSite]]
     token_layout: Callable[[Mapping[str, Any], Mapping[str, Any]], TokenLayout]
     geometry: Callable[[Mapping[str, Any], Mapping[str, Any]], Geometry]
     stack: BlockStack
     roles: tuple[Role, ...]
+    pipelines: frozenset[str] = frozenset()
     image_pipelines: frozenset[str] = frozenset()
     guidance_is_built_in: bool = False
     frame_rate_argument: str | None = None

@@ -77,7 +77,7 @@ class Receipt:
     Attributes:
         requested_backend: the name that was asked for; None for the automatic choice.
         attention: per role, what served it.
-        compiled: whether the transformer's blocks were compiled.
+        compiled: whether the transformer, or any of its blocks, ran compiled.
         token_grid: video tokens along time, height and width.
         steps_computed: forward passes per guidance branch in which the blocks ran; `steps_skipped` the others.
         interrupted: whether the pipeline left its loop before all steps were done, as its `interrupt` makes it.

@@ -20,6 +20,7 @@ VARIABLES: dict[str, str] = {
 }
 
 DEFAULT_PLUGIN_TIMEOUT = 30.0
+LONGEST_PLUGIN_TIMEOUT = 86400.0
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,10 @@ def _seconds(name: str, environment: Mapping[str, str], default: float) -> float
         seconds = float(text) if text else default
     except ValueError:
         seconds = math.nan
-    if not 0 < seconds < math.inf:
-        raise InputError(f"{name} is {text!r}, it must be a number of seconds above 0")
+    if not 0 < seconds <= LONGEST_PLUGIN_TIMEOUT:
+        raise InputError(
+            f"{name} is {text!r}, it must be a number of seconds above 0, at most {LONGEST_PLUGIN_TIMEOUT:g}"
+        )
     return seconds
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Iterable
 from copy import copy
 from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib import import_module
-from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
+from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,8 +17,19 @@ import pluggy
 from fastvideo_core.contract import hookspecs
 from fastvideo_core.contract.attention import AttentionBackend
 from fastvideo_core.contract.caching import CachePolicy
+from fastvideo_core.contract.model import ModelFamily
 from fastvideo_core.contract.preset import ModelPreset
-from fastvideo_core.discovery.environment import normalize_plugin_name, read_settings
+from fastvideo_core.discovery.distributions import Found, entry_points_of
+from fastvideo_core.discovery.environment import Settings, normalize_plugin_name, read_settings
+from fastvideo_core.discovery.printable import explain
+from fastvideo_core.discovery.provided import (
+    CONTENTS,
+    check_commands,
+    checked_backend,
+    checked_family,
+    checked_policy,
+    checked_preset,
+)
 from fastvideo_core.discovery.time_limit import load_within
 from fastvideo_core.errors import DuplicateProviderError, PluginError
 
@@ -49,6 +60,7 @@ class Plugin:
         status: "loaded", "disabled" or "broken".
         backends: the attention backends that it provides.
         policies: the classes of the caching policies that it provides.
+        families: the model families that it provides.
         presets: the model presets that it provides.
         error: if broken, why.
     """
@@ -59,6 +71,7 @@ class Plugin:
     status: Literal["loaded", "disabled", "broken"] = "loaded"
     backends: list[AttentionBackend] = field(default_factory=list)
     policies: list[type[CachePolicy]] = field(default_factory=list)
+    families: list[ModelFamily] = field(default_factory=list)
     presets: list[ModelPreset] = field(default_factory=list)
     error: Exception | None = None
     manager: pluggy.PluginManager | None = field(default=None, repr=False)
@@ -71,7 +84,9 @@ class Plugin:
     @property
     def provides(self) -> list[str]:
         """Names of everything that the plugin brings."""
-        return [thing.name for things in (self.backends, self.policies, self.presets) for thing in things]
+        return [
+            thing.name for things in (self.backends, self.policies, self.families, self.presets) for thing in things
+        ]
 
     @property
     def watches(self) -> bool:
@@ -85,7 +100,7 @@ class Plugin:
     @property
     def cause(self) -> str | None:
         """The error in one line."""
-        return f"{type(self.error).__name__}: {self.error}" if self.error else None
+        return explain(self.error) if self.error else None
 
 
 class Plugins:
@@ -138,6 +153,28 @@ class Plugins:
             "caching policy", name, [(p, plugin) for plugin in self.loaded for p in plugin.policies if p.name == name]
         )
 
+    def with_family(self, family: ModelFamily, provider: str) -> Plugins:
+        """These and a model family that need not be installed, in the place of any other of its transformer."""
+        own = Plugin(provider, provider, "", families=[family])
+        others = [
+            replace(plugin, families=[one for one in plugin.families if one.transformer != family.transformer])
+            for plugin in self.all
+        ]
+        return Plugins([*others, own])
+
+    def families(self) -> list[ModelFamily]:
+        """All installed model families, sorted by the name of their transformer's class."""
+        every = [family for plugin in self.loaded for family in plugin.families]
+        return sorted(every, key=lambda family: family.transformer)
+
+    def family(self, transformer: str) -> tuple[ModelFamily, Plugin]:
+        """The model family of a transformer's class, by its name, and its plugin; raises as `backend` does."""
+        return _only(
+            "model family of",
+            transformer,
+            [(f, plugin) for plugin in self.loaded for f in plugin.families if f.transformer == transformer],
+        )
+
     def preset_names(self) -> list[str]:
         """Names of all installed model presets, sorted."""
         return sorted({preset.name for plugin in self.loaded for preset in plugin.presets})
@@ -149,12 +186,16 @@ class Plugins:
         )
 
     def register_commands(self, cli: click.Group) -> None:
-        """Let every plugin add subcommands; one that raises becomes broken."""
+        """Let every plugin add subcommands; one that fails becomes broken, and adds none."""
+        seconds = read_settings().plugin_timeout
         for plugin in self.loaded:
+            before = dict(cli.commands)
             try:
-                _hook(plugin).fastvideo_register_commands(cli=cli)
+                load_within(seconds, partial(_add_commands, plugin, cli), (plugin.label, plugin.name, "commands"))
             except Exception as error:
                 plugin.status, plugin.error = "broken", error
+                cli.commands.clear()
+                cli.commands.update(before)
 
 
 def _only(kind: str, name: str, found: list[tuple[Any, Plugin]]) -> tuple[Any, Plugin]:
@@ -179,11 +220,12 @@ def load_plugins() -> Plugins:
 
 
 def _load_all() -> Plugins:
-    version_here = own_version()
+    version_here, settings = own_version(), read_settings()
     own = [Plugin(name, CORE_DISTRIBUTION, version_here) for name in BUILTIN]
     for plugin in own:
         _register(plugin, import_module(BUILTIN[plugin.name]))
-    return Plugins([*own, *(_load(entry_point, *distribution) for entry_point, distribution in _entry_points())])
+    others = (_load(found, settings) for found in entry_points_of(hookspecs.PROJECT))
+    return Plugins([*own, *others])
 
 
 def own_version() -> str:
@@ -194,30 +236,19 @@ def own_version() -> str:
         return "unknown"
 
 
-def _entry_points() -> list[tuple[EntryPoint, tuple[str, str]]]:
-    """Each with name and version of its distribution.
-
-    Sorted, so that listings do not depend on the file system; the same one found twice counts once.
-    """
-    found = {(_distribution(ep), ep.name, ep.value): ep for ep in entry_points(group=hookspecs.PROJECT)}
-    return [(found[key], key[0]) for key in sorted(found)]
-
-
-def _distribution(entry_point: EntryPoint) -> tuple[str, str]:
-    # Read once: each look at a distribution's metadata parses the whole file, its README included.
-    metadata = entry_point.dist.metadata if entry_point.dist else {"Name": "unknown", "Version": "unknown"}
-    return metadata["Name"], metadata["Version"]
-
-
-def _load(entry_point: EntryPoint, distribution: str, version: str) -> Plugin:
-    plugin = Plugin(entry_point.name, distribution, version)
+def _load(found: Found, settings: Settings) -> Plugin:
+    plugin = Plugin(found.name, found.distribution, found.version)
     names = {normalize_plugin_name(plugin.name), normalize_plugin_name(plugin.distribution), "*"}
-    if names & read_settings().disabled_plugins:
+    if names & settings.disabled_plugins:
         plugin.status = "disabled"
+        return plugin
+    point = found.entry_point
+    if point is None:
+        plugin.status, plugin.error = "broken", found.error
         return plugin
     loading = copy(plugin)  # one that is stuck goes on with what nobody looks at
     try:
-        load_within(read_settings().plugin_timeout, lambda: _register(loading, entry_point.load()), entry_point)
+        load_within(settings.plugin_timeout, lambda: _register(loading, point.load()), point)
     except Exception as error:
         plugin.status, plugin.error = "broken", error
         return plugin
@@ -239,31 +270,25 @@ def _register(plugin: Plugin, module: ModuleType) -> None:
     plugin.manager.check_pending()
     if not plugin.manager.get_hookcallers(module):
         raise PluginError(f"{module.__name__} implements no hook; mark its functions with fastvideo_core.hookimpl")
-    plugin.backends = _collect(plugin, "fastvideo_attention_backends", AttentionBackend)
-    plugin.policies = _collect(plugin, "fastvideo_cache_policies", CachePolicy, classes=True)
-    plugin.presets = _collect(plugin, "fastvideo_model_presets", ModelPreset)
-    for kind, names in (
-        ("backend", [backend.name for backend in plugin.backends]),
-        ("caching policy's", [policy.name for policy in plugin.policies]),
-    ):
-        for name in names:
-            if not re.fullmatch(r"[A-Z][A-Z0-9_]*", name):
-                raise PluginError(f"the {kind} name {name!r} is not upper case with digits and underscores")
+    plugin.backends = [checked_backend(one) for one in _collect(plugin, "fastvideo_attention_backends")]
+    plugin.policies = [checked_policy(one) for one in _collect(plugin, "fastvideo_cache_policies")]
+    plugin.families = [checked_family(one) for one in _collect(plugin, "fastvideo_model_families")]
+    plugin.presets = [checked_preset(one) for one in _collect(plugin, "fastvideo_model_presets")]
 
 
-def _collect(plugin: Plugin, hook: str, kind: type[Any], classes: bool = False) -> list[Any]:
-    """What the hook returns: a list of instances of `kind`, or of its subclasses."""
-
-    def fits(item: object) -> bool:
-        return isinstance(item, type) and issubclass(item, kind) if classes else isinstance(item, kind)
-
+def _collect(plugin: Plugin, hook: str) -> list[Any]:
+    """What the hook returns, which must be a list."""
     results: list[Any] = []
     for result in getattr(_hook(plugin), hook)():
-        if not isinstance(result, list) or not all(map(fits, result)):
-            what = f"subclasses of {kind.__name__}" if classes else f"{kind.__name__} instances"
-            raise PluginError(f"{hook} must return a list of {what}, not {result!r}")
+        if not isinstance(result, list):
+            raise PluginError(f"{hook} must return a list of {CONTENTS[hook]}, not {result!r}")
         results += result
     return results
+
+
+def _add_commands(plugin: Plugin, cli: click.Group) -> None:
+    _hook(plugin).fastvideo_register_commands(cli=cli)
+    check_commands(cli)
 
 
 def _hook(plugin: Plugin) -> Any:

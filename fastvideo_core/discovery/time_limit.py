@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Hashable
 
+from fastvideo_core.discovery.printable import explain
 from fastvideo_core.errors import PluginError
 
 _stuck: set[Hashable] = set()
@@ -15,7 +16,7 @@ def load_within(seconds: float, load: Callable[[], None], what: Hashable) -> Non
     """Call `load` in a thread of its own, which is left to itself when the time is up.
 
     Raises:
-        PluginError: it does not end in time, or ends the program.
+        PluginError: it does not end in time, or raises what would end the program, such as SystemExit.
         Exception: what it raises.
     """
     failure = list[BaseException]()
@@ -23,7 +24,7 @@ def load_within(seconds: float, load: Callable[[], None], what: Hashable) -> Non
     def run() -> None:
         try:
             load()
-        except (Exception, SystemExit) as error:
+        except BaseException as error:  # Ctrl-C reaches the main thread alone: whatever is raised here is the plugin's
             failure.append(error)
 
     if what in _stuck:
@@ -36,7 +37,9 @@ def load_within(seconds: float, load: Callable[[], None], what: Hashable) -> Non
         raise _too_slow(seconds)
     if failure:
         error = failure[0]
-        raise error if isinstance(error, Exception) else PluginError(f"the import ended in {error!r}")
+        if isinstance(error, Exception):
+            raise error
+        raise PluginError(f"it ended in {explain(error)}, which would end the program") from error
 
 
 def _too_slow(seconds: float) -> PluginError:

@@ -11,10 +11,11 @@ import torch
 from fastvideo_core.contract.attention import Need, Role
 from fastvideo_core.contract.caching import CachedModel
 from fastvideo_core.contract.model import AttentionSite, ModelFamily
+from fastvideo_core.discovery.plugins import Plugins
 from fastvideo_core.engine import diffusers_bridge
 from fastvideo_core.engine.block_stack import AttachedBlocks
 from fastvideo_core.engine.caching.choice import model_of
-from fastvideo_core.engine.families import family_of, transformers_of
+from fastvideo_core.engine.families import family_of_pipeline, transformers_of
 from fastvideo_core.engine.layers import BlockCalls, calls_of_blocks
 from fastvideo_core.errors import AttachError, BackendNotUsedError
 
@@ -43,14 +44,15 @@ class AttachedModel:
     device: torch.device
 
     @classmethod
-    def of(cls, pipe: Any) -> AttachedModel:
+    def of(cls, pipe: Any, plugins: Plugins) -> AttachedModel:
         """Read a pipeline.
 
         Raises:
-            UnsupportedModelError: its class, or one of its transformers, is not supported.
+            UnsupportedModelError: one of its transformers is not supported.
+            DuplicateProviderError: two plugins provide its family.
             AttachError: diffusers' own caching is enabled on it.
         """
-        family = family_of([kind.__name__ for kind in type(pipe).__mro__], "the pipeline")
+        family = family_of_pipeline(plugins, pipe)
         found = dict(transformers_of(pipe, family))
         device = diffusers_bridge.execution_device(pipe)
         first = next(iter(found.values()))

@@ -17,7 +17,7 @@ from fastvideo_core.contract.caching import CachePolicy
 from fastvideo_core.contract.observing import Generation
 from fastvideo_core.contract.receipt import Receipt
 from fastvideo_core.contract.settings import Config
-from fastvideo_core.discovery.plugins import load_plugins
+from fastvideo_core.discovery.plugins import Plugins, load_plugins
 from fastvideo_core.engine import block_stack, diffusers_bridge
 from fastvideo_core.engine.attached_model import AttachedModel
 from fastvideo_core.engine.attention.choice import choose_attention
@@ -50,7 +50,8 @@ def attach(
     transformer by hand, runs as without it.
 
     Args:
-        pipe: a supported pipeline, loaded and on the device and in the dtype it will run with.
+        pipe: a pipeline whose transformer an installed plugin knows, loaded and on the device and in the dtype it will
+            run with.
         attention_backend: NAME, NAME@VALUE, NAME@VALUE:SETTING=VALUE, or an object; default:
             FASTVIDEO_ATTENTION_BACKEND, else the fastest lossless one that fits.
         attention_config: settings of the backend by name, or a file for its main one; default: its own variables of
@@ -63,13 +64,13 @@ def attach(
         An attachment: a context manager that detaches at its end; or call `detach()`.
 
     Raises:
-        UnsupportedModelError: the pipeline's class is not supported.
+        UnsupportedModelError: no installed plugin knows the pipeline's transformer.
         AttachError: the pipeline or a transformer of it is attached already; its attention processors bypass
             diffusers' dispatch; or diffusers' own caching or parallelism is enabled on it.
         BackendError: the backend is unknown, cannot run here or does not fit the model.
         CacheError: the caching policy is unknown or does not serve the model.
         InputError: a setting that the backend or the policy does not have, or a value that it does not take.
-        PluginError: two plugins provide the backend or the policy.
+        PluginError: two plugins provide the backend, the policy or the model family.
         DiffusersVersionError: this diffusers version is not supported.
     """
     return Attachment(pipe, attention_backend, attention_config, cache, cache_config)
@@ -91,6 +92,7 @@ class Attachment:
         attention_config: Config,
         cache: str | CachePolicy | None,
         cache_config: Config,
+        plugins: Plugins | None = None,
     ) -> None:
         self._attached: AttachedModel | None = None
         self._lock = threading.Lock()
@@ -100,10 +102,10 @@ class Attachment:
         self._followed: Observers | None = None
         self._clock: KernelClock | None = None
         self.run_started = self.run_ended = 0.0
+        self._plugins = load_plugins() if plugins is None else plugins
         with ExitStack() as undo:
-            model = AttachedModel.of(pipe)
+            model = AttachedModel.of(pipe, self._plugins)
             claim([pipe, *model.transformers], f"a {type(pipe).__name__}", undo)
-            self._plugins = load_plugins()
             self.requested, resolutions = choose_attention(
                 self._plugins, attention_backend, list(model.needs), attention_config
             )
@@ -203,12 +205,17 @@ class Attachment:
             AttachError: another run is under way, or the model has changed since it was attached.
             BackendError: attention goes around the backend.
         """
-        self._run_started(num_steps)
+        self._run_started(num_steps, own_loop=True)
         done = 0
 
         def step_done() -> None:
             nonlocal done
             done += 1
+            if done > num_steps:
+                raise AttachError(
+                    f"step_done() was called {done} times in a run of {num_steps} steps; give run() as many steps as "
+                    "the loop has"
+                )
             self._step_done(done)
 
         try:
@@ -271,14 +278,14 @@ class Attachment:
             self._refuse_while_under_way("wait for its end, or give each thread a pipeline of its own", here)
             self._call, self._receipt = here, None
 
-    def _run_started(self, num_steps: int) -> None:
+    def _run_started(self, num_steps: int, own_loop: bool = False) -> None:
         here = CallSite.of_pipeline()
         with self._lock:
             self._refuse_while_under_way("wait for its end, or give each thread a pipeline of its own", here)
             self._receipt = None
             self._model.check()
             observers = self._followed or Observers(self._plugins, Generation(type(self._model.pipe).__name__))
-            self._run = ActiveRun(self._model, self._loaded, self._policy, num_steps, observers, self._clock)
+            self._run = ActiveRun(self._model, self._loaded, self._policy, num_steps, observers, self._clock, own_loop)
         try:
             observers.started(num_steps)
         except BaseException:
@@ -349,4 +356,4 @@ class Attachment:
         if isinstance(ended, BarePass):
             end(ended)
         elif self._run is not None:
-            self._run.end_pass(completed)
+            self._run.end_pass(completed, ended)

@@ -18,6 +18,7 @@ from fastvideo_core.contract.attention import TokenOrder
 from fastvideo_core.contract.model import BlockStack
 from fastvideo_core.engine.attention.operator import TRACED
 from fastvideo_core.engine.forward_pass import BarePass, ForwardPass, current_pass
+from fastvideo_core.engine.layers import uncompiled
 
 
 def install(transformer: torch.nn.Module, stack: BlockStack, undo: ExitStack) -> Stack:
@@ -137,7 +138,7 @@ def _positional(block: torch.nn.Module, function: Callable[[tuple[Any, ...]], An
 def _in_order_of_parameters(block: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
     if not kwargs:
         return args
-    return inspect.signature(type(block).forward).bind(block, *args, **kwargs).args[1:]
+    return inspect.signature(type(uncompiled(block)).forward).bind(block, *args, **kwargs).args[1:]
 
 
 def _ordered(
@@ -150,8 +151,9 @@ def _ordered(
         if not current.in_order:
             changed[0] = changed[0].index_select(1, order.gather)
             current.in_order = True
-        if changed[stack.modulation].ndim == 4:
-            changed[stack.modulation] = changed[stack.modulation].index_select(1, order.gather)
+        modulation = changed[stack.modulation]
+        if modulation.ndim == stack.modulation_per_token and modulation.shape[1] > 1:
+            changed[stack.modulation] = modulation.index_select(1, order.gather)
         changed[stack.rotary] = current.rotary_in_order(changed[stack.rotary], stack.rotary_axis, order)
         result = block(*changed)
         if not leaves:

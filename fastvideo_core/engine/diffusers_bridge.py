@@ -241,15 +241,17 @@ def blocks_can_be_compiled(transformer: str) -> bool:
     """Whether diffusers knows the repeated blocks of a class of transformers."""
     import diffusers
 
-    return bool(getattr(getattr(diffusers, transformer), "_repeated_blocks", None))
+    return bool(getattr(getattr(diffusers, transformer, None), "_repeated_blocks", None))
 
 
 def is_compiled(transformer: Any) -> bool:
-    """Whether the transformer, or every repeated block of it, runs compiled."""
-    kinds = getattr(transformer, "_repeated_blocks", None) or ()
-    blocks = [module for module in transformer.modules() if type(module).__name__ in kinds]
-    compiled = bool(blocks) and all(block._compiled_call_impl is not None for block in blocks)
-    return transformer._compiled_call_impl is not None or compiled
+    """Whether any of the transformer runs compiled, in whichever of torch's ways."""
+    return any(
+        module._compiled_call_impl is not None
+        or hasattr(module, "_orig_mod")
+        or hasattr(vars(module).get("forward"), "_torchdynamo_orig_callable")
+        for module in transformer.modules()
+    )
 
 
 def execution_device(pipe: Any) -> torch.device:

@@ -1,33 +1,51 @@
-"""One small file per model family, and how to find the family of a pipeline and its transformers."""
+"""Find the family of a pipeline by its transformer: what the pipeline itself is called does not matter."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from fastvideo_core.builtin.models.cogvideox import COGVIDEOX
-from fastvideo_core.builtin.models.hunyuan_video import HUNYUAN_VIDEO
-from fastvideo_core.builtin.models.ltx_video import LTX_VIDEO
-from fastvideo_core.builtin.models.mochi import MOCHI
-from fastvideo_core.builtin.models.wan import WAN
 from fastvideo_core.contract.model import ModelFamily
+from fastvideo_core.discovery.plugins import Plugins
 from fastvideo_core.errors import UnsupportedModelError
 
-FAMILIES: tuple[ModelFamily, ...] = (WAN, HUNYUAN_VIDEO, LTX_VIDEO, COGVIDEOX, MOCHI)
 
+def family_of(plugins: Plugins, transformer_classes: Sequence[str], what: str) -> ModelFamily:
+    """The installed family of a transformer.
 
-def family_of(pipeline_classes: list[str], what: str) -> ModelFamily:
-    """The family that serves one of the class names (a class and its bases, nearest first).
+    Args:
+        transformer_classes: names of its class and of the bases of that, nearest first.
+        what: whose transformer it is, for messages.
 
     Raises:
-        UnsupportedModelError: none does.
+        UnsupportedModelError: no plugin knows it.
+        DuplicateProviderError: more than one does.
     """
-    for name in pipeline_classes:
-        for family in FAMILIES:
-            if name in family.pipelines:
-                return family
-    supported = ", ".join(sorted(name for family in FAMILIES for name in family.pipelines))
-    raise UnsupportedModelError(f"{what} is a {pipeline_classes[0]}; supported pipelines: {supported}")
+    if (family := _known(plugins, transformer_classes)) is not None:
+        return family
+    raise UnsupportedModelError(
+        f"{what} has {_described(transformer_classes)}; installed plugins know {_transformers(plugins)}; a plugin can "
+        "bring another family: fv plugins new NAME --family"
+    )
+
+
+def family_of_pipeline(plugins: Plugins, pipe: Any) -> ModelFamily:
+    """The family of a pipeline's transformers; raises as `family_of`, also where it has none."""
+    what = f"this {type(pipe).__name__}"
+    modules = _modules(pipe)
+    for _, component in modules:
+        if (family := _known(plugins, _classes(component))) is not None:
+            return family
+    named = [component for name, component in modules if name.startswith("transformer")]
+    if named:
+        return family_of(plugins, _classes(named[0]), what)
+    have = ", ".join(f"{name}: {type(component).__name__}" for name, component in modules) or "no models"
+    raise UnsupportedModelError(
+        f"{what} has no transformer; it has {have}; installed plugins know {_transformers(plugins)}"
+    )
+
+
+_COMPILED_HINT = "; compile it in place: pipe.transformer.compile(), or its compile_repeated_blocks()"
 
 
 def transformers_of(pipe: Any, family: ModelFamily) -> Iterator[tuple[str, Any]]:
@@ -36,17 +54,43 @@ def transformers_of(pipe: Any, family: ModelFamily) -> Iterator[tuple[str, Any]]
     Raises:
         UnsupportedModelError: there is none, or one of another class.
     """
-    import torch
-
     found = False
-    for name, component in pipe.components.items():
-        if any(cls.__name__ == family.transformer for cls in type(component).__mro__):
+    for name, component in _modules(pipe):
+        if family.transformer in _classes(component):
             found = True
             yield name, component
-        elif isinstance(component, torch.nn.Module) and name.startswith("transformer"):
+        elif name.startswith("transformer"):
             raise UnsupportedModelError(
                 f"the component {name} is a {type(component).__name__}, {family.name} pipelines have a "
-                f"{family.transformer} there"
+                f"{family.transformer} there{_COMPILED_HINT if hasattr(component, '_orig_mod') else ''}"
             )
     if not found:
         raise UnsupportedModelError(f"this {type(pipe).__name__} has no {family.transformer}")
+
+
+def _described(transformer_classes: Sequence[str]) -> str:
+    return f"a {transformer_classes[0]} for a transformer" if transformer_classes else "no transformer"
+
+
+def _transformers(plugins: Plugins) -> str:
+    return ", ".join(family.transformer for family in plugins.families())
+
+
+def _known(plugins: Plugins, classes: Sequence[str]) -> ModelFamily | None:
+    for name in classes:
+        try:
+            return plugins.family(name)[0]
+        except KeyError:
+            continue
+    return None
+
+
+def _modules(pipe: Any) -> list[tuple[str, Any]]:
+    import torch
+
+    components = getattr(pipe, "components", {})
+    return [(name, part) for name, part in components.items() if isinstance(part, torch.nn.Module)]
+
+
+def _classes(module: Any) -> list[str]:
+    return [kind.__name__ for kind in type(module).__mro__]

@@ -123,6 +123,11 @@ class ForwardPass:
         """
         if self._block >= 0:
             self._check_calls()
+        if number >= len(self._blocks):
+            raise BackendNotUsedError(
+                f"block {number} of the {self._transformer} was not there when it was attached; detach, and attach "
+                "again"
+            )
         self._block = number
         self._ran += 1
         for role in self._calls:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -42,12 +43,20 @@ def calls_of_blocks(transformer: torch.nn.Module, family: ModelFamily) -> tuple[
     """The calls of every block, list after list.
 
     Raises:
-        UnsupportedModelError: an attention of the family lies outside of the blocks.
+        UnsupportedModelError: an attention of the family lies outside of the blocks, or a block is there twice.
     """
     names = {id(module): name for name, module in transformer.named_modules()}
     blocks = [
-        block for name in family.stack.lists for block in transformer.get_submodule(name)._modules.values() if block
+        block
+        for name in family.stack.lists
+        for block in transformer.get_submodule(name)._modules.values()
+        if block is not None
     ]
+    if len(set(map(id, blocks))) < len(blocks):
+        raise UnsupportedModelError(
+            f"{family.name}: a block stands in more than one place of {', '.join(family.stack.lists)}, so its layers "
+            "could not be told apart; give each place a block of its own"
+        )
     block_of = {id(module): number for number, block in enumerate(blocks) for module in block.modules()}
     made: list[dict[Role, list[tuple[int, str, bool]]]] = [{} for _ in blocks]
     layers = dict.fromkeys(Role, 0)
@@ -61,6 +70,11 @@ def calls_of_blocks(transformer: torch.nn.Module, family: ModelFamily) -> tuple[
         calls += [(layers[site.role], names[id(site.module)], site.calls is None)] * (site.calls or 1)
         layers[site.role] += 1
     return tuple({role: _of_role(calls) for role, calls in block.items()} for block in made)
+
+
+def uncompiled(block: Any) -> Any:
+    """The module that `torch.compile` was given, if that is what made the block."""
+    return getattr(block, "_orig_mod", block)
 
 
 def _of_role(calls: list[tuple[int, str, bool]]) -> CallsOfRole:

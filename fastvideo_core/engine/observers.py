@@ -6,6 +6,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from fastvideo_core.contract.observing import Generation
+from fastvideo_core.discovery.printable import explain
 
 if TYPE_CHECKING:
     from fastvideo_core.contract.receipt import Receipt
@@ -50,9 +51,11 @@ class Observers:
         for label, hooks in list(self._hooks.items()):
             try:
                 getattr(hooks, hook)(generation=self._generation, **arguments)
-            except Exception as error:
+            except KeyboardInterrupt:  # the user's
+                raise
+            except BaseException as error:
                 del self._hooks[label]
                 warnings.warn(
-                    f"{label} raised {type(error).__name__} in {hook}: {error}; it is disabled for the rest of the run",
+                    f"{label} failed in {hook} ({explain(error)}); it is disabled for the rest of the run",
                     stacklevel=2,
                 )

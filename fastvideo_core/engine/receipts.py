@@ -32,7 +32,7 @@ def receipt_of(run: ActiveRun, model: AttachedModel, requested: str | None, ende
         device=str(model.device),
         dtype=model.dtypes[0],
         pipeline=type(model.pipe).__name__,
-        compiled=all(map(diffusers_bridge.is_compiled, model.transformers)),
+        compiled=any(map(diffusers_bridge.is_compiled, model.transformers)),
         seconds={"denoise": ended - run.started},
         peak_memory_bytes=peak_memory_bytes(str(model.device)),
         versions=versions_of(distributions),

@@ -16,6 +16,7 @@ from fastvideo_core.engine.attached_model import AttachedModel
 from fastvideo_core.engine.attention.clock import KernelClock
 from fastvideo_core.engine.attention.masks import MaskReader
 from fastvideo_core.engine.attention.route import LoadedBackend, Route
+from fastvideo_core.engine.branches import CallsInStep
 from fastvideo_core.engine.caching.choice import ChosenPolicy
 from fastvideo_core.engine.caching.run_caching import RunCaching
 from fastvideo_core.engine.call_site import CallSite
@@ -44,10 +45,13 @@ class ActiveRun:
         num_steps: int,
         observers: Observers,
         clock: KernelClock | None = None,
+        own_loop: bool = False,
     ) -> None:
-        self.site, self._loop = CallSite.of_pipeline(), CallSite.of_caller()
+        self.site = CallSite.of_pipeline()
+        self._loop = None if own_loop else CallSite.of_caller()
         self.num_steps, self.steps_done = num_steps, 0
         self.passes: Counter[str] = Counter()
+        self._passes_before_step = 0
         self.layout: TokenLayout | None = None
         self.observers = observers
         self.caching = (
@@ -55,6 +59,8 @@ class ActiveRun:
             if policy
             else None
         )
+        order = getattr(getattr(model.pipe, "scheduler", None), "order", 1)
+        self._unnamed = CallsInStep(policy.policy.name if policy else None, order)
         self._masks = MaskReader()
         self.routes = {role: Route(one, self._masks, num_steps, clock) for role, one in loaded.items()}
         self._model = model
@@ -64,8 +70,11 @@ class ActiveRun:
         self.started = time.perf_counter()
 
     def is_live(self) -> bool:
-        """Whether its loop is still running; not if the thread was interrupted before it came to its end."""
-        return self._loop.is_live()
+        """Whether its loop is still running; not if the thread was interrupted before it came to its end.
+
+        A loop of the user's own may be suspended, as a generator or a coroutine, and says itself when it ends.
+        """
+        return self._loop is None or self._loop.is_live()
 
     def owns_pass(self, branch: str) -> bool:
         """Whether a pass that is about to start is this run's.
@@ -84,6 +93,8 @@ class ActiveRun:
             BackendOutputError: in a pass before it, a backend returned NaN or infinity.
             CacheError: the policy cannot tell whose pass it is.
         """
+        named = bool(branch)
+        branch = branch or self._unnamed.next(self.steps_done)
         family, transformer = self._model.family, self._model.transformers[number]
         layout = family.token_layout(transformer.config, arguments)
         text_mask = arguments.get(family.text_mask) if family.text_mask else None
@@ -93,7 +104,7 @@ class ActiveRun:
             self._announce(layout)
         order = self._wanted_order(layout, arguments["hidden_states"].device)
         gate = self.caching.gated_pass(number, branch, self.steps_done, arguments) if self.caching else None
-        step = self.passes[branch]
+        step = self.passes[branch] if named else self.steps_done
         self.passes[branch] += 1
         if order is not None:
             layout = replace(layout, ordered=True)
@@ -104,13 +115,13 @@ class ActiveRun:
         begin(self._pass)
         return self._pass
 
-    def end_pass(self, completed: bool) -> None:
-        """The pass that is under way is over.
+    def end_pass(self, completed: bool, ended: ForwardPass | None = None) -> None:
+        """A pass is over: the latest that was started, if no other is given.
 
         Raises:
             BackendNotUsedError: it went around the backend; not where it ended with an error of its own.
         """
-        ended, self._pass = self._pass, None
+        ended, self._pass = ended or self._pass, None
         if ended is None:
             return
         end(ended)
@@ -121,20 +132,27 @@ class ActiveRun:
         """Some steps of the loop are done.
 
         Raises:
+            CacheError: the policy goes by branches, and the step called the transformer otherwise than the first.
             BackendNotUsedError: without a pass of the transformers that were attached.
         """
+        self._unnamed.step_done(self.steps_done)
         self.steps_done = done
-        self.check_passes()
+        self._check_passes(since=self._passes_before_step)
+        self._passes_before_step = self.passes.total()
         self.observers.step_done(done)
 
     def check_passes(self) -> None:
         """Raise BackendNotUsedError if no pass has come to this run."""
-        if not self.passes:
-            parts = " and ".join(self._model.parts)
-            raise BackendNotUsedError(
-                f"step {max(0, self.steps_done - 1)} ran without a forward pass of {parts} as attached: the pipeline "
-                "computes with something else; attach what it uses"
-            )
+        self._check_passes(since=0)
+
+    def _check_passes(self, since: int) -> None:
+        if self.passes.total() > since:
+            return
+        parts = " and ".join(self._model.parts)
+        raise BackendNotUsedError(
+            f"step {max(0, self.steps_done - 1)} ran without a forward pass of {parts} as attached: the pipeline "
+            "computes with something else; attach what it uses"
+        )
 
     def check_outputs(self) -> None:
         """Raise BackendOutputError if a backend returned what is not finite; when the device is done."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from fastvideo_core.testing.branches import latents, small_pipeline
     from fastvideo_core.testing.caching import CachePolicySuite
     from fastvideo_core.testing.cases import Case
+    from fastvideo_core.testing.family import ModelFamilySuite
     from fastvideo_core.testing.subject import AttentionPass, probe_backend
 
 _HOMES = {
@@ -21,6 +22,7 @@ _HOMES = {
     "AttentionPass": "subject",
     "CachePolicySuite": "caching",
     "Case": "cases",
+    "ModelFamilySuite": "family",
     "latents": "branches",
     "probe_backend": "subject",
     "small_pipeline": "branches",
@@ -31,6 +33,7 @@ __all__ = [
     "AttentionPass",
     "CachePolicySuite",
     "Case",
+    "ModelFamilySuite",
     "latents",
     "probe_backend",
     "small_pipeline",

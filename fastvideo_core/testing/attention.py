@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from fastvideo_core.contract.attention import AttentionBackend, MaskKind, Probe, Role
+from fastvideo_core.engine.attention.answers import probe_of
 from fastvideo_core.engine.attention.operator import attend
-from fastvideo_core.engine.attention.resolve import probe_of, resolve
+from fastvideo_core.engine.attention.resolve import resolve
 from fastvideo_core.errors import BackendMismatchError
 from fastvideo_core.testing.cases import Case, cases_for, exact_attention, make_inputs, relative_error
 from fastvideo_core.testing.fixed import Suite, counting, no_waiting

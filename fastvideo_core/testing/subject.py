@@ -17,9 +17,10 @@ import torch
 
 from fastvideo_core.contract.attention import AttentionBackend, Need, Probe, Role, TokenLayout
 from fastvideo_core.discovery.plugins import Plugin, Plugins, load_plugins
+from fastvideo_core.engine.attention.answers import probe_of
 from fastvideo_core.engine.attention.masks import MaskReader
 from fastvideo_core.engine.attention.operator import attend
-from fastvideo_core.engine.attention.resolve import Resolution, find_backend, probe_of
+from fastvideo_core.engine.attention.resolve import Resolution, find_backend
 from fastvideo_core.engine.attention.route import LoadedBackend, Route
 from fastvideo_core.engine.forward_pass import ForwardPass, begin, end, under_way
 from fastvideo_core.engine.layers import CallsOfRole

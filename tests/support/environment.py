@@ -98,6 +98,13 @@ class Environment:
     def python(self) -> Path:
         return self.folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
+    def run(self, code: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+        """Run Python there."""
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        return subprocess.run(
+            [str(self.python), "-c", code], cwd=cwd, env=environment, capture_output=True, text=True, timeout=240
+        )
+
     def fv(self, *arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
         """Run `fv` there."""
         command = [str(self.python), "-m", "fastvideo_core", *arguments]

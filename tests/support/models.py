@@ -67,7 +67,7 @@ def build_wan_image_pipeline(seed: int = 0) -> Any:
     )
 
 
-def build_hunyuan_pipeline(seed: int = 0) -> Any:
+def build_hunyuan_pipeline(seed: int = 0, **changes: Any) -> Any:
     """A HunyuanVideoPipeline with random weights: one double and two single blocks, two heads of 16."""
     from diffusers import (
         AutoencoderKLHunyuanVideo,
@@ -111,16 +111,19 @@ def build_hunyuan_pipeline(seed: int = 0) -> Any:
         ).eval(),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=7.0),
         transformer=HunyuanVideoTransformer3DModel(
-            in_channels=4,
-            out_channels=4,
-            num_attention_heads=2,
-            attention_head_dim=16,
-            num_layers=1,
-            num_single_layers=2,
-            num_refiner_layers=1,
-            text_embed_dim=16,
-            pooled_projection_dim=16,
-            rope_axes_dim=(4, 6, 6),
+            **{
+                "in_channels": 4,
+                "out_channels": 4,
+                "num_attention_heads": 2,
+                "attention_head_dim": 16,
+                "num_layers": 1,
+                "num_single_layers": 2,
+                "num_refiner_layers": 1,
+                "text_embed_dim": 16,
+                "pooled_projection_dim": 16,
+                "rope_axes_dim": (4, 6, 6),
+                **changes,
+            }
         ).eval(),
     )
 
@@ -276,8 +279,9 @@ def build_wan_transformer(**changes: Any) -> Any:
 def run(pipe: Any, prompt: str = "cat", seed: int = 7, **overrides: Any) -> Any:
     """Frames of one short generation, (num_frames, height, width, 3)."""
     generator = torch.Generator("cpu").manual_seed(seed)
-    arguments = {**SIZE, "guidance_scale": 3.0, "output_type": "np", **overrides}
-    return pipe(prompt=prompt, generator=generator, **arguments).frames[0]
+    given = {**SIZE, "guidance_scale": 3.0, "output_type": "np", "prompt": prompt, **overrides}
+    arguments = {name: value for name, value in given.items() if value is not None}
+    return pipe(generator=generator, **arguments).frames[0]
 
 
 def run_to_latents(pipe: Any, **options: Any) -> Any:

@@ -32,7 +32,7 @@ def write_page(setup: Setup, store: Store, rows: Sequence[Row], plot: Path, path
     }
     for name, value in content.items():
         template = template.replace(f"<!--{name}-->", value)
-    with written_whole(path) as file:
+    with written_whole(path, overwrite=True) as file:
         file.write_text(template, "utf-8")
 
 

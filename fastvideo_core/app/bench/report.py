@@ -93,7 +93,7 @@ def _device() -> str:
 
 def write_json(setup: Setup, store: Store, rows: Sequence[Row], path: Path) -> None:
     """Write the JSON file."""
-    with written_whole(path) as file:
+    with written_whole(path, overwrite=True) as file:
         file.write_text(json.dumps(as_json(setup, store, rows), indent=1, ensure_ascii=False) + "\n", "utf-8")
 
 
@@ -114,7 +114,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     if axes.get_legend_handles_labels()[0]:
         scored = any(row.accuracy is not None for row in rows)
         axes.legend(title="setting: videos that are right" if scored else None)
-    with written_whole(path) as file:
+    with written_whole(path, overwrite=True) as file:
         figure.savefig(file, format="png", dpi=110)
 
 

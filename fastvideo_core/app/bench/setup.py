@@ -11,7 +11,8 @@ import torch
 
 from fastvideo_core.app.loading import check_compile, check_device, check_dtype
 from fastvideo_core.app.model_info import ModelInfo, read_model
-from fastvideo_core.app.sampling import SamplingParam, check_prompt
+from fastvideo_core.app.prompts import check_prompt
+from fastvideo_core.app.sampling import SamplingParam
 from fastvideo_core.discovery.environment import normalize_asked
 from fastvideo_core.discovery.plugins import load_plugins
 from fastvideo_core.engine.asked import parse_asked

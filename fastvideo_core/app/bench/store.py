@@ -81,7 +81,7 @@ class Store:
     def add_share(self, attention: str, share: float) -> None:
         """Keep the share of denoising that is attention."""
         self.shares[attention] = share
-        with written_whole(self.folder / "attention_share.json") as file:
+        with written_whole(self.folder / "attention_share.json", overwrite=True) as file:
             file.write_text(json.dumps(self.shares) + "\n", "utf-8")
 
     def plain_frames(self, sample: Sample) -> NDArray[np.uint8] | None:
@@ -94,7 +94,7 @@ class Store:
     def keep_plain_frames(self, sample: Sample, frames: NDArray[np.uint8]) -> None:
         import numpy as np
 
-        with written_whole(self._frames_path(sample)) as file, file.open("wb") as opened:
+        with written_whole(self._frames_path(sample), overwrite=True) as file, file.open("wb") as opened:
             np.save(opened, frames)
 
     def _frames_path(self, sample: Sample) -> Path:

@@ -41,7 +41,8 @@ def _geometry(transformer: Mapping[str, Any], vae: Mapping[str, Any]) -> Geometr
 COGVIDEOX = ModelFamily(
     name="CogVideoX",
     transformer="CogVideoXTransformer3DModel",
-    pipelines=frozenset({"CogVideoXPipeline"}),
+    pipelines=frozenset({"CogVideoXPipeline", "CogVideoXImageToVideoPipeline"}),
+    image_pipelines=frozenset({"CogVideoXImageToVideoPipeline"}),
     attentions=_attentions,
     token_layout=_token_layout,
     geometry=_geometry,
@@ -49,6 +50,12 @@ COGVIDEOX = ModelFamily(
     roles=(Role.JOINT,),
     time_signals={Signal.TIME_EMBEDDING: ("time_proj", "time_embedding")},
 )
+
+
+@hookimpl
+def fastvideo_model_families() -> list[ModelFamily]:
+    """Every model with this transformer."""
+    return [COGVIDEOX]
 
 
 @hookimpl

@@ -40,7 +40,10 @@ def _geometry(transformer: Mapping[str, Any], vae: Mapping[str, Any]) -> Geometr
 HUNYUAN_VIDEO = ModelFamily(
     name="HunyuanVideo",
     transformer="HunyuanVideoTransformer3DModel",
-    pipelines=frozenset({"HunyuanVideoPipeline"}),
+    pipelines=frozenset(
+        {"HunyuanVideoPipeline", "HunyuanVideoImageToVideoPipeline", "HunyuanSkyreelsImageToVideoPipeline"}
+    ),
+    image_pipelines=frozenset({"HunyuanVideoImageToVideoPipeline", "HunyuanSkyreelsImageToVideoPipeline"}),
     attentions=_attentions,
     token_layout=_token_layout,
     geometry=_geometry,
@@ -56,6 +59,12 @@ HUNYUAN_VIDEO = ModelFamily(
     text_mask="encoder_attention_mask",
     block_signals={Signal.TIME_EMBEDDING: 2},
 )
+
+
+@hookimpl
+def fastvideo_model_families() -> list[ModelFamily]:
+    """Every model with this transformer."""
+    return [HUNYUAN_VIDEO]
 
 
 @hookimpl

@@ -40,11 +40,12 @@ _TIME_EMBEDDING = ("time_embed.emb.time_proj", "time_embed.emb.timestep_embedder
 LTX_VIDEO = ModelFamily(
     name="LTX-Video",
     transformer="LTXVideoTransformer3DModel",
-    pipelines=frozenset({"LTXPipeline"}),
+    pipelines=frozenset({"LTXPipeline", "LTXImageToVideoPipeline"}),
+    image_pipelines=frozenset({"LTXImageToVideoPipeline"}),
     attentions=_attentions,
     token_layout=_token_layout,
     geometry=_geometry,
-    stack=BlockStack(lists=("transformer_blocks",), modulation=2, rotary=3, rotary_axis=1),
+    stack=BlockStack(lists=("transformer_blocks",), modulation=2, rotary=3, rotary_axis=1, modulation_per_token=3),
     roles=(Role.SELF, Role.CROSS),
     frame_rate_argument="frame_rate",
     text_mask="encoder_attention_mask",
@@ -53,6 +54,12 @@ LTX_VIDEO = ModelFamily(
         Signal.TIME_PROJECTION: (*_TIME_EMBEDDING, "time_embed.silu", "time_embed.linear"),
     },
 )
+
+
+@hookimpl
+def fastvideo_model_families() -> list[ModelFamily]:
+    """Every model with this transformer."""
+    return [LTX_VIDEO]
 
 
 @hookimpl

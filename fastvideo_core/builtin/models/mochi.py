@@ -51,6 +51,12 @@ MOCHI = ModelFamily(
 
 
 @hookimpl
+def fastvideo_model_families() -> list[ModelFamily]:
+    """Every model with this transformer."""
+    return [MOCHI]
+
+
+@hookimpl
 def fastvideo_model_presets() -> list[ModelPreset]:
     """Size, steps and guidance as the model card of the checkpoint uses them."""
     return [

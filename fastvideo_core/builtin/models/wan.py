@@ -59,6 +59,12 @@ WAN = ModelFamily(
 
 
 @hookimpl
+def fastvideo_model_families() -> list[ModelFamily]:
+    """Every model with this transformer."""
+    return [WAN]
+
+
+@hookimpl
 def fastvideo_model_presets() -> list[ModelPreset]:
     """Sizes, steps and guidance as the model cards of the checkpoints use them."""
     return [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Self
@@ -9,7 +10,14 @@ from typing import Self
 from fastvideo_core.contract.attention import AttentionBackend, Need, Probe, Role
 from fastvideo_core.discovery.plugins import Plugin, Plugins
 from fastvideo_core.discovery.unknown_name import unknown_name
-from fastvideo_core.errors import BackendError, BackendMismatchError, BackendUnavailableError, UnknownBackendError
+from fastvideo_core.engine.attention.answers import capabilities_of, priority_of, probe_of, tell_device
+from fastvideo_core.errors import (
+    BackendError,
+    BackendMismatchError,
+    BackendUnavailableError,
+    PluginError,
+    UnknownBackendError,
+)
 
 FIRST_PARTY = {
     "TORCH_SDPA": "fastvideo-core",
@@ -34,15 +42,6 @@ class Resolution:
     def as_fallback(self, problem: str) -> Self:
         """This one, chosen as the fallback because of a problem."""
         return replace(self, reason=f"FASTVIDEO_ATTENTION_FALLBACK, because {problem}", fallback=None)
-
-
-def probe_of(backend: AttentionBackend) -> Probe:
-    """The backend's probe; one that raises, which none should, is an answer too."""
-    try:
-        return backend.probe()
-    except Exception as error:
-        reason = f"its probe raised {type(error).__name__}: {error}"
-        return Probe(False, reason=reason, remedy="Report it to the plugin's author", broken=True)
 
 
 def _by_environment(backend: AttentionBackend) -> None:
@@ -74,7 +73,6 @@ def resolve(
         DuplicateProviderError: two plugins provide it.
     """
     needs = list(needs)
-    _tell_device(plugins, needs[0].device)
     if requested is None:
         return {need.role: _automatic(plugins, need, "automatic") for need in needs}
     if fallback is None or fallback == requested:
@@ -92,13 +90,6 @@ def resolve(
     }
 
 
-def _tell_device(plugins: Plugins, device: str) -> None:
-    """Tell every backend where the model is, before it is asked anything: another GPU may have another kernel."""
-    for plugin in plugins.loaded:
-        for backend in plugin.backends:
-            backend.device = device
-
-
 def _requested(
     plugins: Plugins,
     requested: str,
@@ -108,16 +99,22 @@ def _requested(
 ) -> dict[Role, Resolution]:
     """The backend of that name for the roles that it serves, the automatic one for the others."""
     backend, plugin = find_backend(plugins, requested, origin)
-    prepare(backend)
-    probe = probe_of(backend)
+    try:
+        tell_device(backend, needs[0].device)
+        prepare(backend)
+        probe, roles = probe_of(backend), capabilities_of(backend).roles
+    except PluginError as error:
+        raise BackendUnavailableError(
+            f"{requested} (from {origin}, provided by {plugin.label}) is broken: {error}. Report it to its author"
+        ) from error
     if not probe.available:
         raise BackendUnavailableError(
             f"{requested} (from {origin}, provided by {plugin.label}) cannot run here: {probe.reason}. {probe.remedy}"
         )
-    served = [need for need in needs if need.role in backend.capabilities.roles]
+    served = [need for need in needs if need.role in roles]
     if not served:
         raise BackendMismatchError(
-            f"{requested} serves {_names(backend.capabilities.roles)} attention, this model has "
+            f"{requested} serves {_names(roles)} attention, this model has "
             f"{_names(need.role for need in needs)}; choose another backend: {', '.join(plugins.backend_names())}"
         )
     if mismatches := [reason for need in served if (reason := mismatch(backend, need))]:
@@ -155,11 +152,10 @@ def _automatic(plugins: Plugins, need: Need, why: str) -> Resolution:
     """The highest ranked lossless backend that is available and fits; TORCH_SDPA always does."""
     ranked = []
     for name in plugins.backend_names():
-        for backend, plugin in _candidates(plugins, name, need):
+        for rank, backend, plugin in _candidates(plugins, name, need):
             probe = probe_of(backend)
             if probe.available:
-                resolution = Resolution(need.role, backend, plugin, probe, _reason(why, name))
-                ranked.append((backend.automatic_priority(need), name, resolution))
+                ranked.append((rank, name, Resolution(need.role, backend, plugin, probe, _reason(why, name))))
     return max(ranked, key=lambda entry: entry[:2])[2]
 
 
@@ -167,18 +163,36 @@ def _reason(why: str, name: str) -> str:
     return f"automatic: {name} is the fastest lossless backend that fits" if why == "automatic" else f"{why}: automatic"
 
 
-def _candidates(plugins: Plugins, name: str, need: Need) -> list[tuple[AttentionBackend, Plugin]]:
-    """The backend of that name if it ranks, is lossless and fits.
+def _candidates(plugins: Plugins, name: str, need: Need) -> list[tuple[int, AttentionBackend, Plugin]]:
+    """The backend of that name, with its rank, if it has one, is lossless and fits.
 
     The rank comes first: one that has none, as lossy backends do, is asked nothing that would import its kernel. So two
-    of one name matter only where one could be chosen.
+    of one name matter only where one could be chosen. One that is broken is left out.
     """
-    named = [backend for plugin in plugins.loaded for backend in plugin.backends if backend.name == name]
-    if not any(backend.automatic_priority(need) > 0 and backend.capabilities.lossless for backend in named):
+    named = [(backend, plugin) for plugin in plugins.loaded for backend in plugin.backends if backend.name == name]
+    ranked = [(rank, backend) for backend, plugin in named if (rank := _rank(backend, plugin, need)) > 0]
+    if not ranked:
         return []
     backend, plugin = plugins.backend(name)
-    fits = need.role in backend.capabilities.roles and mismatch(backend, need) is None
-    return [(backend, plugin)] if fits else []
+    fits = need.role in capabilities_of(backend).roles and mismatch(backend, need) is None
+    return [(ranked[0][0], backend, plugin)] if fits else []
+
+
+def _rank(backend: AttentionBackend, plugin: Plugin, need: Need) -> int:
+    """Its rank if it is lossless, 0 otherwise; nothing is asked of one that leaves the rank as it is inherited."""
+    if type(backend).automatic_priority is AttentionBackend.automatic_priority:
+        return 0
+    try:
+        tell_device(backend, need.device)
+        rank = priority_of(backend, need)
+        return rank if rank > 0 and capabilities_of(backend).lossless else 0
+    except PluginError as error:
+        _leave_out(backend.name, plugin, str(error))
+        return 0
+
+
+def _leave_out(name: str, plugin: Plugin, problem: str) -> None:
+    warnings.warn(f"{name} ({plugin.label}) is left out of the automatic choice: {problem}", stacklevel=2)
 
 
 def _names(roles: Iterable[Role]) -> str:

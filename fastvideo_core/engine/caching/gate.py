@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -142,12 +142,18 @@ class GatedPass:
 
 
 class Gate:
-    """A policy in one run, with all of its branches."""
+    """A policy in one run, with all of its branches.
 
-    def __init__(self, policy: CachePolicy) -> None:
+    Args:
+        passes_a_step: how often each branch is computed in a step of the loop; more than once by schedulers of a
+            higher order.
+    """
+
+    def __init__(self, policy: CachePolicy, passes_a_step: int = 1) -> None:
         self.policy = policy
         self.branches: dict[tuple[int, str], BranchState] = {}
-        self._step_of: dict[tuple[int, str], int] = {}
+        self._passes_a_step = passes_a_step
+        self._passes: Counter[tuple[int, str, int]] = Counter()
 
     def gated_pass(
         self,
@@ -165,16 +171,25 @@ class Gate:
             make_branch: called where the branch's first pass enters the stack.
 
         Raises:
-            CacheError: the pipeline calls the transformer more than once a step and does not tell for which branch.
+            CacheError: the transformer is called more than once a step for the branch, or the branch is not told.
         """
         key = (expert, branch)
-        if not branch and self._step_of.get(key) == loop_step:
-            raise CacheError(
+        self._passes[expert, branch, loop_step] += 1
+        if self._passes[expert, branch, loop_step] > self._passes_a_step:
+            raise CacheError(self._once_too_often(branch, loop_step))
+        return GatedPass(self.policy, lambda: self._state(key, make_branch), returns_text, read_signal)
+
+    def _once_too_often(self, branch: str, loop_step: int) -> str:
+        if not branch:
+            return (
                 f"this pipeline calls its transformer twice a step and does not say for which guidance branch, so "
                 f"{self.policy.name} would mix them up; a pipeline names them with transformer.cache_context(name)"
             )
-        self._step_of[key] = loop_step
-        return GatedPass(self.policy, lambda: self._state(key, make_branch), returns_text, read_signal)
+        return (
+            f"the transformer was called once more for the branch {branch!r} in step {loop_step}, which "
+            f"{self.policy.name} would take for the next step: call it by hand outside of the run, or without "
+            "cache_context; a loop of your own calls step_done() after each step"
+        )
 
     def _state(self, key: tuple[int, str], make_branch: Callable[[], Branch]) -> BranchState:
         if key not in self.branches:

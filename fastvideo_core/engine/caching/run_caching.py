@@ -36,7 +36,7 @@ class RunCaching:
         pipe: Any,
         num_steps: int,
     ) -> None:
-        self.gate = Gate(chosen.policy)
+        self.gate = Gate(chosen.policy, int(getattr(getattr(pipe, "scheduler", None), "order", 1)))
         self._chosen, self._model, self._family = chosen, model, family
         self._transformers, self._pipe, self._num_steps = list(transformers), pipe, num_steps
 

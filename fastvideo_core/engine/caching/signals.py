@@ -14,6 +14,8 @@ import torch
 from torch.nn.functional import linear
 from torch.overrides import TorchFunctionMode
 
+from fastvideo_core.engine.layers import uncompiled
+
 _ROWS = 4096
 """Rows of a weight that are widened at a time: the largest is a gigabyte as a whole."""
 
@@ -108,7 +110,7 @@ def modulated_input(block: Any, args: tuple[Any, ...], attention: torch.nn.Modul
     try:
         with torch.no_grad():
             # What a compiled block was compiled from: its graph has no place to stop at.
-            block._call_impl(*args)
+            uncompiled(block)._call_impl(*args)
     except _Reached as stop:
         return stop.hidden
     finally:

@@ -26,7 +26,7 @@ def share_of_work(table: Table, tiling: Tiling) -> NDArray[np.float64]:
     return work
 
 
-def draw_heat_map(work: NDArray[np.float64], path: Path) -> None:
+def draw_heat_map(work: NDArray[np.float64], path: Path, overwrite: bool = False) -> None:
     """A PNG: steps to the right, layers down; dark is little work, bright is full attention."""
     from PIL import Image
 
@@ -35,5 +35,5 @@ def draw_heat_map(work: NDArray[np.float64], path: Path) -> None:
     low, high = dark + (middle - dark) * 2 * share, middle + (bright - middle) * (2 * share - 1)
     pixels = np.where(share < 0.5, low, high).round().astype(np.uint8)
     image = Image.fromarray(pixels.repeat(_CELL, axis=0).repeat(_CELL, axis=1))
-    with written_whole(path) as temporary:
+    with written_whole(path, overwrite) as temporary:
         image.save(temporary, format="PNG")

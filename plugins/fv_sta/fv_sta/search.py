@@ -110,7 +110,7 @@ def _read_notes(notes: Path, key: str) -> list[NDArray[np.float64]]:
 def _write_notes(notes: Path, key: str, done: list[NDArray[np.float64]], observer: Observer) -> None:
     assert observer.tiling is not None
     canvas = np.array([observer.tiling.grid, observer.tiling.tile])
-    with written_whole(notes) as temporary, temporary.open("wb") as file:
+    with written_whole(notes, overwrite=True) as temporary, temporary.open("wb") as file:
         np.savez(file, key=key, errors=np.array(done), canvas=canvas, text=np.array(observer.text))
 
 

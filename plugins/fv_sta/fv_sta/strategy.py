@@ -194,7 +194,7 @@ def _range(value: object, size: int, name: str) -> list[int]:
     return found
 
 
-def write_strategy(table: Table, path: Path) -> None:
+def write_strategy(table: Table, path: Path, overwrite: bool = False) -> None:
     """Write a table in our own format, with ranges, so that it stays small; the file appears when it is whole."""
     content = {
         "schema": SCHEMA,
@@ -205,7 +205,7 @@ def write_strategy(table: Table, path: Path) -> None:
         "dense_steps": table.dense_steps,
         "windows": _rules(table),
     }
-    with written_whole(path) as temporary:
+    with written_whole(path, overwrite) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 

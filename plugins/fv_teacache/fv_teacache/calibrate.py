@@ -106,6 +106,19 @@ def _read_notes(notes: JsonLines, setup: dict[str, Any]) -> dict[str, list[Pair]
     return None if before is None else known
 
 
+def check_amount(prompts: int, steps: int) -> None:
+    """Refuse what cannot give enough pairs, before anything is measured: a step gives two at most, one a branch.
+
+    Raises:
+        InputError: with how many there could be.
+    """
+    if (most := 2 * prompts * (steps - 1)) < LEAST_PAIRS:
+        raise InputError(
+            f"{prompts} prompts of {steps} steps give at most {most} pairs, a fit needs {LEAST_PAIRS}; give more "
+            "prompts or steps"
+        )
+
+
 def fit(pairs: Iterable[Pair], signal: Signal, model: str, prompts: int, steps: int) -> Calibration:
     """The polynomial of degree 4 that fits the pairs best.
 
@@ -150,6 +163,6 @@ def draw(pairs: Sequence[Pair], calibration: Calibration, path: Path) -> None:
     axes.plot(line, np.maximum(0, np.polyval(calibration.coefficients, line)), color="tab:red", label=title)
     axes.set_xlabel(f"relative L1 change of {calibration.signal.value}")
     axes.set_ylabel("relative L1 change of the residual")
-    axes.set_title(calibration.model)
+    axes.set_title(calibration.model, parse_math=False)
     axes.legend()
     figure.savefig(path, format="png", dpi=110)

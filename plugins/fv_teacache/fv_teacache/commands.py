@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fastvideo_core import (
+    check_output_file,
     only_given,
     prompt_progress,
     read_prompts,
@@ -78,6 +79,7 @@ def _letters(plan: list[Action]) -> str:
 @click.option("--attention-backend", metavar="NAME")
 @settings_option
 @click.option("--device", help="Default: cuda where there is one, else cpu.")
+@click.option("--overwrite", is_flag=True, help="Replace files that are there already.")
 def calibrate_command(
     model: str,
     prompt_file: Path,
@@ -87,32 +89,37 @@ def calibrate_command(
     attention_backend: str | None,
     settings: tuple[str, ...],
     device: str | None,
+    overwrite: bool,
     **sampling: Any,
 ) -> None:
-    """Generate a video for each prompt, fit the coefficients, and write them with a plot beside them.
+    """Generate a video for each prompt, fit the coefficients, and write them, with a plot beside them (.png).
 
     What was measured is kept beside OUTPUT until the file is written: an interrupted calibration goes on from there.
     """
-    from fastvideo_core import SamplingParam, VideoGenerator
-    from fv_teacache.calibrate import collect, draw, fit
+    from fastvideo_core import VideoGenerator, check_sampling
+    from fv_teacache.calibrate import check_amount, collect, draw, fit
 
     config = settings_for_backend(settings, attention_backend)
     prompts = read_prompts(prompt_file)
-    if not output.parent.is_dir():
-        raise InputError(f"there is no folder {str(output.parent)!r} to write {output.name} into")
+    if threshold is not None and not 0 <= threshold <= 100:
+        raise InputError(f"--threshold is {threshold}, it must be 0 to 100")
+    notes, plot = output.with_name(output.name + ".measured.jsonl"), output.with_suffix(".png")
+    if output == plot:
+        raise InputError(f"--output is {str(output)!r}, which is the plot's name; end it in .json")
+    for file in (output, plot):
+        check_output_file(file, overwrite)
+    check_output_file(notes, overwrite=True)
     given = only_given(sampling)
-    params = SamplingParam.from_pretrained(model).with_overrides(**given)
-    notes = output.with_name(output.name + ".measured.jsonl")
+    params, info = check_sampling(model, given)
+    looked_at = _signal(signal, info.family)
+    check_amount(len(set(prompts)), params.num_inference_steps)
     with VideoGenerator.from_pretrained(
         model, attention_backend=attention_backend, attention_config=config, device=device
     ) as generator:
-        params.check(generator.info)
-        looked_at = _signal(signal, generator)
         pairs = collect(generator, looked_at, prompts, given, notes, prompt_progress(len(prompts)))
     steps = params.num_inference_steps
     calibration = replace(fit(pairs, looked_at, model, len(set(prompts)), steps), threshold=threshold)
-    plot = output.with_suffix(".png")
-    with written_whole(output) as file, written_whole(plot) as picture:
+    with written_whole(output, overwrite) as file, written_whole(plot, overwrite) as picture:
         file.write_text(calibration.to_json(), "utf-8")
         draw(pairs, calibration, picture)
     notes.unlink()
@@ -123,11 +130,10 @@ def calibrate_command(
     )
 
 
-def _signal(asked: str | None, generator: Any) -> Signal:
+def _signal(asked: str | None, family: Any) -> Signal:
     from fastvideo_core import Signal
     from fv_teacache.policy import usual_signal
 
-    family = generator.info.family
     if asked is None:
         return usual_signal(family.name, use_ret_steps=False)
     known = sorted(family.all_signals - {Signal.NONE, Signal.FIRST_BLOCK_OUTPUT})

@@ -1,0 +1,40 @@
+"""What a prompt may be."""
+
+from __future__ import annotations
+
+from fastvideo_core.errors import InputError
+
+
+def check_prompts(prompts: object) -> list[str]:
+    """The prompts of a single one or of a list.
+
+    Raises:
+        InputError: it is neither, there is none, or one is not text or empty.
+    """
+    if isinstance(prompts, str):
+        return [check_prompt(prompts)]
+    if not isinstance(prompts, list | tuple):
+        raise InputError(f"a prompt must be text, or a list of texts, not {prompts!r}")
+    if not prompts:
+        raise InputError("the list of prompts is empty")
+    return [check_prompt(prompt) for prompt in prompts]
+
+
+def is_writable(text: str) -> bool:
+    """Whether the text can be written as UTF-8."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
+def check_prompt(prompt: object) -> str:
+    """The prompt, if it is text that is not empty.
+
+    Raises:
+        InputError: it is not.
+    """
+    if not isinstance(prompt, str):
+        raise InputError(f"a prompt must be text, not {prompt!r}")
+    if not is_writable(prompt):
+        raise InputError(f"the prompt {prompt!r} holds half a character (a lone surrogate), which no file can hold")
+    if not prompt.strip():
+        raise InputError(f"the prompt {prompt!r} is empty; say what the video should show")
+    return prompt

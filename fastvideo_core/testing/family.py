@@ -1,0 +1,305 @@
+"""The suite that proves a model family: subclass it, build a tiny pipeline, and run pytest."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections import defaultdict
+from functools import partial
+from typing import Any, ClassVar
+
+import pytest
+import torch
+
+from fastvideo_core.contract.attention import AttentionBackend, Role
+from fastvideo_core.contract.caching import CachePolicy, Signal
+from fastvideo_core.contract.model import ModelFamily
+from fastvideo_core.discovery.plugins import Plugins, load_plugins
+from fastvideo_core.engine.attachment import Attachment
+from fastvideo_core.engine.diffusers_bridge import blocks_can_be_compiled
+from fastvideo_core.engine.families import transformers_of
+from fastvideo_core.testing.family_runs import (
+    PADDING,
+    Pass,
+    Scripted,
+    Watching,
+    arguments_of,
+    blocks_of,
+    run_bare,
+    video_tokens,
+    watched,
+)
+from fastvideo_core.testing.fixed import Suite, counting
+from fastvideo_core.testing.subject import run_python
+
+_IMPORTS = """
+import sys
+from fastvideo_core.discovery.plugins import load_plugins
+assert {transformer!r} in [family.transformer for family in load_plugins().families()]
+print(*[module for module in ("torch", "diffusers", "transformers") if module in sys.modules])
+"""
+
+
+class ModelFamilySuite(Suite):
+    """Tests of one model family, on a tiny pipeline with random weights that the subclass builds.
+
+    Subclass it in a test file:
+
+        class TestMyFamily(ModelFamilySuite):
+            family = MY_FAMILY
+            size = (9, 32, 48)
+
+            def build(self):
+                return MyPipeline(...)  # a few layers, heads of 16; the same weights each time
+
+            def generate(self, pipe):
+                return pipe(..., num_frames=9, height=32, width=48, num_inference_steps=4, output_type="latent").frames
+
+    Height and width should differ, and so should their tokens. A subclass may add tests; replacing one of these is a
+    TypeError when the class is made.
+    """
+
+    family: ClassVar[ModelFamily]
+
+    size: ClassVar[tuple[int, int, int]]
+    """Frames, height and width of what `generate` makes."""
+
+    cuts_text: ClassVar[bool] = False
+    """Whether the model masks padded text, which the core cuts away instead: then equal up to rounding, not in bits."""
+
+    @abstractmethod
+    def build(self) -> Any:
+        """A pipeline on the CPU in float32, with the same weights each time."""
+
+    @abstractmethod
+    def generate(self, pipe: Any) -> torch.Tensor:
+        """Latents of at least three steps, the same ones each time."""
+
+    def test_discovery_does_not_import_torch(self) -> None:
+        if self.family not in load_plugins().families():
+            pytest.skip("the family is an object, not an installed plugin's")
+        assert not run_python(_IMPORTS.format(transformer=self.family.transformer)).split()
+
+    def test_it_computes_what_the_bare_pipeline_does(self) -> None:
+        pipe = self._pipeline()
+        bare = self.generate(pipe)
+        assert torch.equal(self.generate(pipe), bare), "`generate` makes something else each time"
+        with self._attached(pipe):
+            self._assert_same(self.generate(pipe), bare)
+        assert torch.equal(self.generate(pipe), bare), "the pipeline is not as it was before it was attached"
+
+    def test_every_attention_of_the_blocks_is_named(self) -> None:
+        transformer = self._transformer(self._pipeline())
+        sites = {id(site.module) for site in self.family.attentions(transformer)}
+        for block in blocks_of(transformer, self.family):
+            for name, module in block.named_modules():
+                assert id(module) in sites or not hasattr(module, "processor"), (
+                    f"{name} of a {type(block).__name__} has an attention processor, and is none of the family's"
+                )
+        for site in self.family.attentions(transformer):
+            assert site.role in self.family.roles, f"{site.role} is none of the family's roles"
+
+    def test_attentions_run_in_the_order_in_which_they_are_named(self) -> None:
+        pipe = self._pipeline()
+        transformer = self._transformer(pipe)
+        named = [site.module for site in self.family.attentions(transformer)]
+        ran: list[Any] = []
+        hooks = [module.register_forward_pre_hook(lambda module, args: ran.append(module)) for module in named]
+        arguments = arguments_of(transformer, lambda: self.generate(pipe))
+        ran.clear()
+        run_bare(transformer, self.family, arguments[0])
+        for hook in hooks:
+            hook.remove()
+        assert ran == named, "the attentions run in another order than the family names them in"
+
+    def test_calls_are_what_the_family_says(self) -> None:
+        pipe, backend = self._pipeline(), Watching()
+        attention = [site.module for site in self.family.attentions(self._transformer(pipe))]
+        with self._attached(pipe, backend):
+            self.generate(pipe)
+        assert set(backend.runs) == set(self.family.roles), "roles of the family were never called"
+        for call in backend.calls:
+            where, video = f"{call.role} attention of layer {call.layer}", video_tokens(call.layout)
+            text = call.layout.text_before + call.layout.text_after if call.role is Role.JOINT else 0
+            assert call.query[1] == video + text, (
+                f"{where} has {call.query[1]} queries for {video} video and {text} text tokens"
+            )
+            if call.role is Role.JOINT:
+                assert video < call.key[1] <= video + text, (
+                    f"{where} has {call.key[1]} keys for {video} + {text} tokens"
+                )
+            if call.role is Role.SELF:
+                assert call.key[1] == video, f"{where} has {call.key[1]} keys for {video} video tokens"
+            if call.role is Role.CROSS:
+                assert call.key[1] != video, f"{where} has as many keys as there are video tokens"
+            run = backend.runs[call.role]
+            assert tuple(call.query[2:]) == (run.num_heads, run.head_dim), f"{where} has other heads than announced"
+        layers: dict[tuple[Role, int, str], list[int]] = defaultdict(list)
+        for call in backend.calls:
+            layers[call.role, call.step, call.branch].append(call.layer)
+        for (role, step, branch), found in layers.items():
+            assert sorted(set(found)) == list(range(backend.runs[role].num_layers)), (
+                f"{role} attention of step {step}, branch {branch!r} came from layers {sorted(set(found))}"
+            )
+        assert sum(run.num_layers for run in backend.runs.values()) == len(attention)
+
+    def test_the_grid_is_that_of_the_model(self) -> None:
+        pipe, seen = self._pipeline(), Pass()
+        transformer, latents = self._transformer(pipe), list[torch.Size]()
+        hook = transformer.register_forward_pre_hook(
+            lambda module, args, kwargs: latents.append(kwargs["hidden_states"].shape), with_kwargs=True
+        )
+        with watched(transformer, self.family, seen), self._attached(pipe) as attachment:
+            self.generate(pipe)
+        hook.remove()
+        grid, entered = attachment.receipt.token_grid, seen.entered[0].shape
+        assert grid is not None
+        assert grid[0] * grid[1] * grid[2] == entered[1], f"the grid is {grid}, the blocks see {entered[1]} tokens"
+        if len(latents[0]) == 5:
+            for axis, tokens, size in zip(("height", "width"), grid[1:], latents[0][3:], strict=True):
+                assert size % tokens == 0, f"the grid has {tokens} tokens along the {axis}, the latents are {size}"
+        autoencoder = getattr(pipe, "vae", None)
+        geometry = self.family.geometry(transformer.config, autoencoder.config if autoencoder else {})
+        assert geometry.grid(*self.size) == grid, f"`geometry` says {geometry.grid(*self.size)} for {self.size}"
+
+    def test_a_policy_that_never_skips_changes_no_bit(self) -> None:
+        pipe = self._pipeline()
+        with self._attached(pipe):
+            plain = self.generate(pipe)
+        for signal in sorted(self.family.all_signals):
+            with self._attached(pipe, policy=Scripted(signal)):
+                assert torch.equal(self.generate(pipe), plain), f"reading {signal} changes what the model computes"
+
+    def test_a_policy_that_always_reuses_adds_the_residual(self) -> None:
+        pipe = self._pipeline()
+        transformer = self._transformer(pipe)
+        after = _module_after(transformer, self.family, arguments_of(transformer, lambda: self.generate(pipe))[0])
+        given: list[torch.Tensor] = []
+        hook = after.register_forward_pre_hook(lambda module, args: given.append(args[0].detach().clone()))
+        with self._attached(pipe, policy=Scripted(reuses=True)) as attachment:
+            arguments = arguments_of(transformer, lambda: self.generate(pipe))
+        hook.remove()
+        branches = len(attachment.receipt.steps_computed)
+        found = given[-len(arguments) :]
+        passes = [run_bare(transformer, self.family, one) for one in arguments]
+        assert len(passes) >= 3 * branches, "`generate` has fewer than three steps"
+        for number in range(branches, len(passes)):
+            first, left = passes[number % branches].entered[0], passes[number % branches].left
+            assert left is not None
+            torch.testing.assert_close(found[number], passes[number].entered[0] + (left - first))
+
+    def test_signals_are_what_the_model_computes(self) -> None:
+        for signal in sorted(self.family.all_signals - {Signal.NONE}):
+            pipe, policy = self._pipeline(), Scripted(signal)
+            transformer = self._transformer(pipe)
+            with self._attached(pipe, policy=policy):
+                arguments = arguments_of(transformer, partial(self.generate, pipe))
+            assert len(policy.signals) == len(arguments)
+            for given, found in zip(arguments, policy.signals, strict=True):
+                for real in self._real(signal, run_bare(transformer, self.family, given)):
+                    one = real.float().reshape(-1, found.numel())  # one for each of the batch, or of all
+                    expected = found.float().reshape(1, -1).expand_as(one)
+                    assert torch.allclose(one, expected, rtol=1e-5, atol=1e-6), (
+                        f"{signal} is not what the model computes: {found.flatten()[:4]} instead of {one[0, :4]}"
+                    )
+
+    def test_time_signals_change_with_the_timestep(self) -> None:
+        pipe = self._pipeline()
+        transformer = self._transformer(pipe)
+        given = arguments_of(transformer, lambda: self.generate(pipe))[0]
+        other = {**given, "timestep": given["timestep"] * 0.5}
+        first, second = (run_bare(transformer, self.family, one) for one in (given, other))
+        assert torch.equal(first.entered[0], second.entered[0]), "the video tokens depend on the timestep"
+        for signal, position in self.family.block_signals.items():
+            assert not torch.equal(first.entered[position], second.entered[position]), (
+                f"{signal} is the argument {position} of a block, which does not depend on the timestep"
+            )
+
+    def test_tokens_in_another_order_give_the_same(self) -> None:
+        pipe = self._pipeline()
+        with self._attached(pipe, Watching()):
+            plain = self.generate(pipe)
+        backend = Watching(ordered=True)
+        with self._attached(pipe, backend):
+            ordered = self.generate(pipe)
+        own = [call for call in backend.calls if call.role is not Role.CROSS]
+        assert all(call.query[1] >= video_tokens(call.layout) + PADDING for call in own), "the order had no effect"
+        torch.testing.assert_close(ordered, plain, rtol=1e-3, atol=1e-3)
+
+    def test_compiled_blocks_give_the_same(self) -> None:
+        pipe, graphs = self._pipeline(), list[Any]()
+        kinds = getattr(self._transformer(pipe), "_repeated_blocks", None)
+        if not kinds and not blocks_can_be_compiled(self.family.transformer):
+            pytest.skip(f"{self.family.transformer} does not say which of its blocks repeat")
+        with self._attached(pipe) as attachment:
+            eager, calls = self.generate(pipe), _calls(attachment)
+        torch.compiler.reset()
+        self._transformer(pipe).compile_repeated_blocks(fullgraph=True, backend=counting(graphs))
+        with self._attached(pipe) as attachment:
+            compiled = self.generate(pipe)
+        torch.compiler.reset()
+        assert _calls(attachment) == calls
+        assert attachment.receipt.compiled
+        assert graphs
+        torch.testing.assert_close(compiled, eager, rtol=1e-3, atol=1e-3)
+
+    def _pipeline(self) -> Any:
+        pipe = self.build()
+        pipe.set_progress_bar_config(disable=True)
+        return pipe
+
+    def _transformer(self, pipe: Any) -> Any:
+        return next(transformers_of(pipe, self.family))[1]
+
+    def _attached(
+        self, pipe: Any, backend: str | AttentionBackend = "TORCH_SDPA", policy: CachePolicy | None = None
+    ) -> Attachment:
+        return Attachment(pipe, backend, None, policy, None, self._plugins())
+
+    def _plugins(self) -> Plugins:
+        return load_plugins().with_family(self.family, "the suite's `family`")
+
+    def _assert_same(self, found: torch.Tensor, expected: torch.Tensor) -> None:
+        if self.cuts_text:
+            torch.testing.assert_close(found, expected)
+        else:
+            assert torch.equal(found, expected), "attached, with TORCH_SDPA, it computes something else than alone"
+
+    def _real(self, signal: Signal, seen: Pass) -> list[torch.Tensor]:
+        """What the model itself computed there, in a pass without the core."""
+        if signal is Signal.MODULATED_INPUT:
+            assert seen.attended is not None
+            return [seen.attended]
+        if signal is Signal.FIRST_BLOCK_OUTPUT:
+            assert seen.first is not None
+            return [seen.first]
+        if signal in self.family.block_signals:
+            return [seen.entered[self.family.block_signals[signal]]]
+        made = [seen.made[self.family.time_signals[signal][-1]]]
+        return [*made, seen.entered[self.family.stack.modulation]] if signal is Signal.TIME_PROJECTION else made
+
+
+def _calls(attachment: Attachment) -> dict[str, int]:
+    return {role: one.calls for role, one in attachment.receipt.attention.items()}
+
+
+def _module_after(transformer: Any, family: ModelFamily, arguments: dict[str, Any]) -> Any:
+    """The module that is called with what the last block returned."""
+    last = blocks_of(transformer, family)[-1]
+    left: list[torch.Tensor] = []
+    found: list[Any] = []
+
+    def look(module: Any, args: Any) -> None:
+        if left and not found and args and isinstance(args[0], torch.Tensor) and torch.equal(args[0], left[0]):
+            found.append(module)
+
+    own = dict(transformer.named_children())
+    hooks = [child.register_forward_pre_hook(look) for name, child in own.items() if name not in family.stack.lists]
+    hooks.append(
+        last.register_forward_hook(lambda m, a, output: left.append(output[0] if isinstance(output, tuple) else output))
+    )
+    with torch.no_grad():
+        transformer(**arguments)
+    for hook in hooks:
+        hook.remove()
+    assert found, "what the blocks return is not what the transformer's next module is called with"
+    return found[0]

@@ -1,0 +1,190 @@
+"""A pipeline watched from outside: what its transformer is called with, and what its own modules make of that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from fastvideo_core.contract.attention import (
+    AttentionBackend,
+    AttentionCall,
+    AttentionFunction,
+    Capabilities,
+    Probe,
+    Role,
+    Run,
+    TokenLayout,
+    TokenOrder,
+)
+from fastvideo_core.contract.caching import Action, Branch, CachePolicy, Signal, Step
+from fastvideo_core.contract.model import ModelFamily
+
+PADDING = 3
+"""Places of padding that the other order of tokens has."""
+
+
+class Watching(AttentionBackend):
+    """Exact attention that keeps where it was called, and may want another order of the tokens."""
+
+    name = "FAMILY_SUITE"
+    capabilities = Capabilities(roles=frozenset(Role), lossless=True)
+
+    def __init__(self, ordered: bool = False) -> None:
+        self.ordered = ordered
+        self.runs: dict[Role, Run] = {}
+        self.calls: list[Call] = []
+
+    def probe(self) -> Probe:
+        return Probe(True, kernel="torch.nn.functional.scaled_dot_product_attention", version=str(torch.__version__))
+
+    def start_run(self, run: Run) -> None:
+        self.runs[run.role] = run
+
+    def token_order(self, layout: TokenLayout, device: torch.device) -> TokenOrder | None:
+        """Backwards, and padded behind."""
+        if not self.ordered:
+            return None
+        tokens = video_tokens(layout)
+        backwards = torch.arange(tokens - 1, -1, -1, device=device)
+        return TokenOrder(torch.cat([backwards, backwards[:1].expand(PADDING)]), backwards)
+
+    def load(self) -> AttentionFunction:
+        return self._attend
+
+    def _attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, call: AttentionCall) -> torch.Tensor:
+        assert call.layout is not None
+        self.calls.append(Call(call.role, call.step, call.branch, call.layer, call.layout, query.shape, key.shape))
+        if self.ordered and call.role is not Role.CROSS:
+            first = call.layout.text_before + video_tokens(call.layout)
+            key, value = (torch.cat([one[:, :first], one[:, first + PADDING :]], dim=1) for one in (key, value))
+        q, k, v = (one.transpose(1, 2) for one in (query, key, value))
+        return torch.nn.functional.scaled_dot_product_attention(q, k, v, scale=call.scale).transpose(1, 2)
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call of attention."""
+
+    role: Role
+    step: int
+    branch: str
+    layer: int
+    layout: TokenLayout
+    query: torch.Size
+    key: torch.Size
+
+
+def video_tokens(layout: TokenLayout) -> int:
+    time, height, width = layout.grid
+    return time * height * width
+
+
+@dataclass
+class Scripted(CachePolicy):
+    """Computes always, or the first step alone; keeps the signals that it is given."""
+
+    name = "FAMILY_SUITE"
+    signal: Signal = Signal.NONE
+    reuses: bool = False
+    signals: list[torch.Tensor] = field(default_factory=list)
+
+    def start(self, branch: Branch) -> Any:
+        return None
+
+    def decide(self, step: Step, state: Any) -> Action:
+        if step.signal is not None:
+            self.signals.append(step.signal.detach().clone())
+        return Action.REUSE if self.reuses and step.index else Action.COMPUTE
+
+
+@dataclass
+class Pass:
+    """What was seen of one forward pass: what entered the blocks, what left them, and what certain modules made.
+
+    Attributes:
+        entered: the arguments of the first block by position.
+        first: the video tokens that the first block returned.
+        left: those that the last one returned.
+        attended: what the first attention was called with.
+        made: what named modules returned last.
+    """
+
+    entered: tuple[Any, ...] = ()
+    first: torch.Tensor | None = None
+    left: torch.Tensor | None = None
+    attended: torch.Tensor | None = None
+    made: dict[str, Any] = field(default_factory=dict)
+
+
+def arguments_of(transformer: Any, generate: Callable[[], torch.Tensor]) -> list[dict[str, Any]]:
+    """What each pass of a generation calls the transformer with."""
+    given: list[dict[str, Any]] = []
+
+    def before(module: Any, args: Any, kwargs: Any) -> None:
+        assert not args, "call the transformer with named arguments, as diffusers' pipelines do"
+        given.append({name: _copied(value) for name, value in kwargs.items()})
+
+    hook = transformer.register_forward_pre_hook(before, with_kwargs=True)
+    try:
+        generate()
+    finally:
+        hook.remove()
+    return given
+
+
+def run_bare(transformer: Any, family: ModelFamily, arguments: Mapping[str, Any]) -> Pass:
+    """One pass of a transformer that nothing is attached to, watched."""
+    seen = Pass()
+    with watched(transformer, family, seen), torch.no_grad():
+        transformer(**arguments)
+    return seen
+
+
+@contextmanager
+def watched(transformer: Any, family: ModelFamily, seen: Pass) -> Iterator[None]:
+    """Write what happens in a pass into `seen`."""
+    blocks = blocks_of(transformer, family)
+    attention = next(iter(family.attentions(transformer))).module
+
+    def enter(module: Any, args: Any, kwargs: Any) -> None:
+        seen.entered = tuple(_copied(value) for value in (*args, *kwargs.values()))
+
+    def after_first(module: Any, args: Any, output: Any) -> None:
+        seen.first = _copied(output[0] if isinstance(output, tuple) else output)
+
+    def leave(module: Any, args: Any, output: Any) -> None:
+        seen.left = _copied(output[0] if isinstance(output, tuple) else output)
+
+    def attend(module: Any, args: Any, kwargs: Any) -> None:
+        seen.attended = _copied(args[0] if args else kwargs["hidden_states"])
+
+    hooks = [
+        blocks[0].register_forward_pre_hook(enter, with_kwargs=True),
+        blocks[0].register_forward_hook(after_first),
+        blocks[-1].register_forward_hook(leave),
+        attention.register_forward_pre_hook(attend, with_kwargs=True),
+    ]
+    for name in {name for names in family.time_signals.values() for name in names}:
+
+        def made(module: Any, args: Any, output: Any, name: str = name) -> None:
+            seen.made[name] = _copied(output)
+
+        hooks.append(transformer.get_submodule(name).register_forward_hook(made))
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def blocks_of(transformer: Any, family: ModelFamily) -> list[Any]:
+    """The repeated blocks, list after list."""
+    return [block for name in family.stack.lists for block in transformer.get_submodule(name)]
+
+
+def _copied(value: Any) -> Any:
+    return value.detach().clone() if isinstance(value, torch.Tensor) else value
