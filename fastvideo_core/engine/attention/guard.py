@@ -8,7 +8,7 @@ from math import isfinite
 
 import torch
 
-from fastvideo_core.contract.attention import AttentionCall
+from fastvideo_core.contract.attention import AttentionBackend, AttentionCall
 from fastvideo_core.errors import BackendOutputError
 
 _Place = tuple[int, str, str, int]
@@ -92,3 +92,10 @@ class FiniteGuard:
                 "of that forward pass): the video would be black or noise. Try dtype bfloat16 instead of float16 or "
                 f"the other way round, or another backend, such as TORCH_SDPA; {self._origin}=0 switches this check off"
             )
+
+
+def guard_of(backend: AttentionBackend) -> FiniteGuard | None:
+    """What watches the output of a backend that may overflow, unless that is switched off."""
+    if not backend.is_guarded:
+        return None
+    return FiniteGuard(backend.name, backend.overflows_in, backend.origin_of("guard"))

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 import torch
 
 from fastvideo_core.contract.attention import (
-    AttentionBackend,
     AttentionCall,
     AttentionFunction,
     KernelUsed,
@@ -16,11 +15,12 @@ from fastvideo_core.contract.attention import (
     Need,
     TokenLayout,
 )
-from fastvideo_core.contract.receipt import KernelReceipt, RoleReceipt
+from fastvideo_core.contract.receipt import RoleReceipt
 from fastvideo_core.engine.attention.clock import KernelClock
-from fastvideo_core.engine.attention.guard import FiniteGuard
+from fastvideo_core.engine.attention.guard import guard_of
 from fastvideo_core.engine.attention.masks import MaskReader, ReducedMask
 from fastvideo_core.engine.attention.resolve import Resolution, mismatch
+from fastvideo_core.engine.attention.tally import kernels_served
 from fastvideo_core.errors import (
     BackendMismatchError,
     BackendOutputError,
@@ -77,7 +77,7 @@ class Route:
         self._takes = loaded.resolution.backend.capabilities.masks
         self._grouped_heads = loaded.resolution.backend.capabilities.grouped_heads
         self._masks = masks
-        self._guard = _guard_of(loaded.resolution.backend)
+        self._guard = guard_of(loaded.resolution.backend)
         self._kernels: Counter[KernelUsed | None] = Counter()
         self._checked = False
         self._layouts: tuple[TokenLayout, ...] = ()
@@ -152,7 +152,7 @@ class Route:
         served = None
         if fallback is not None and fallback.calls:
             served = fallback.receipt(fallback.resolution.as_fallback(self.mismatch).reason)
-        kernels = _kernels(self._kernels, KernelUsed(probe.kernel, probe.version))
+        kernels = kernels_served(self._kernels, KernelUsed(probe.kernel, probe.version))
         return RoleReceipt(
             backend=resolution.backend.name,
             kernel=kernels[0].kernel,
@@ -245,26 +245,10 @@ class Route:
         return torch.cat(parts)
 
 
-def _guard_of(backend: AttentionBackend) -> FiniteGuard | None:
-    """What watches the output of a backend that may overflow, unless that is switched off."""
-    if not backend.is_guarded:
-        return None
-    return FiniteGuard(backend.name, backend.overflows_in, backend.origin_of("guard"))
-
-
 def _by_entry(layout: TokenLayout) -> tuple[TokenLayout, ...]:
     """The layout of each batch entry, for a model that calls attention for one after the other, without padding."""
     lengths = layout.text_lengths or (layout.text_after,)
     return tuple(replace(layout, text_after=tokens, text_lengths=None) for tokens in lengths)
-
-
-def _kernels(calls: Counter[KernelUsed | None], probed: KernelUsed) -> list[KernelReceipt]:
-    """The kernels that served, most calls first; the one that the probe named, if there were no calls."""
-    tallies: Counter[KernelUsed] = Counter()
-    for used, number in calls.items():
-        tallies[used or probed] += number
-    tallies = tallies or Counter({probed: 0})
-    return [KernelReceipt(used.kernel, used.version, number) for used, number in tallies.most_common()]
 
 
 def _describe(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> str:
