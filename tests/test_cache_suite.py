@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
+from fastvideo_core import Action, Branch, Computed, Signal, Step
 from fastvideo_core.testing import CachePolicySuite
 from tests.support import faulty_policies
 from tests.support.faulty_policies import Sound
@@ -17,6 +21,32 @@ pytestmark = pytest.mark.slow
 class TestSound(CachePolicySuite):
     policy = Sound()
     never = Sound(skips=False)
+
+
+class Follows(Sound):
+    """All that is new, used soundly: one branch skips by what the other adds, between first and last blocks."""
+
+    signal = Signal.HIDDEN
+    sees_others = True
+    first_blocks, last_blocks = 1, 1
+
+    def plan(self, branch: Branch) -> list[Action]:
+        skips = self.skips and branch.name == "uncond"
+        return [Action.FORECAST if skips and index % 3 else Action.COMPUTE for index in range(branch.num_steps)]
+
+    def start(self, branch: Branch) -> dict[str, Any]:
+        return {"skips": self.skips and branch.name == "uncond"}
+
+    def decide(self, step: Step, state: Any) -> Action:
+        return Action.FORECAST if state["skips"] and step.index % 3 else Action.COMPUTE
+
+    def forecast(self, step: Step, state: Any, computed: Sequence[Computed]) -> torch.Tensor:
+        return (step.others["cond"] + computed[-1].residual) / 2
+
+
+class TestFollows(CachePolicySuite):
+    policy = Follows()
+    never = Follows(skips=False)
 
 
 BRANCHES = "test_branches_know_nothing_of_one_another"
@@ -41,12 +71,20 @@ FAULTS = {
     "LeavesSomethingBehind": {SETTINGS},
     "ForecastsAnotherShape": {SKIPS},
     "MixesBranches": {BRANCHES, SETTINGS},
+    "SkipsTheFirstOfOneBranch": {SKIPS},
+    "DecidesTogetherByWhatFollows": {BRANCHES, SETTINGS},
+    "SeesOthersUnasked": {SKIPS},
+    "WritesOthers": {ALONE},
+    "ReadsWhatEntersUnasked": {"test_nothing_waits_for_the_device_unless_the_signal_must_be_read"},
+    "FewerBlocksThanNone": {SKIPS},
+    "MoreBlocksThanThereAre": {SKIPS},
 }
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_seeded_fault_fails_the_suite(fault: str, tmp_path: Path) -> None:
     source = f"""
+from fastvideo_core import Action, Branch, Computed, Signal, Step
 from fastvideo_core.testing import CachePolicySuite
 from tests.support.faulty_policies import {fault}
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -22,6 +22,8 @@ class Signal(StrEnum):
 
     NONE = "NONE"
     """Nothing: the policy goes by the number of the step."""
+    HIDDEN = "HIDDEN"
+    """What enters the block stack: `Step.hidden` itself. It stands for leave to read values off it."""
     TIME_EMBEDDING = "TIME_EMBEDDING"
     """The embedding of the timestep."""
     TIME_PROJECTION = "TIME_PROJECTION"
@@ -29,14 +31,14 @@ class Signal(StrEnum):
     MODULATED_INPUT = "MODULATED_INPUT"
     """What the first block's attention sees: its input, normalised and modulated by the timestep."""
     FIRST_BLOCK_OUTPUT = "FIRST_BLOCK_OUTPUT"
-    """What the first block returns. That block then always runs; what is reused or forecast is the rest."""
+    """What the first block returns, or the last of the `first_blocks` of the policy."""
 
 
 class Action(StrEnum):
     """What is done in a step."""
 
     COMPUTE = "COMPUTE"
-    """Run the blocks and keep their residual: output minus input."""
+    """Run the blocks and keep their residual: output minus input, of those that can be skipped."""
     REUSE = "REUSE"
     """Add the latest residual to the input instead."""
     FORECAST = "FORECAST"
@@ -54,6 +56,7 @@ class CachedModel:
         folder: where it lies, if that is a local folder.
         signals: what a policy can look at.
         known_ahead: those of them that depend on the timestep alone, so that they are known before the first step.
+        num_blocks: how many blocks its transformer has; None before it is loaded.
     """
 
     name: str
@@ -62,6 +65,7 @@ class CachedModel:
     folder: Path | None
     signals: frozenset[Signal]
     known_ahead: frozenset[Signal]
+    num_blocks: int | None = None
 
 
 @dataclass(frozen=True)
@@ -95,12 +99,15 @@ class Step:
         num_steps: how many forward passes the branch has.
         hidden: what enters the block stack, (batch, video tokens, channels); must not be changed.
         signal: the policy's signal, in whatever shape the model has it; None for `Signal.NONE`.
+        others: for a policy that `sees_others`, by the branch's name, the residuals of the branches that ran before
+            this one in the same step of the loop: computed, reused or forecast. They must not be changed.
     """
 
     index: int
     num_steps: int
     hidden: torch.Tensor
     signal: torch.Tensor | None = None
+    others: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +143,24 @@ class CachePolicy(PolicySettings, ABC):
     signal: Signal = Signal.NONE
     """What it looks at; may be a property, and may depend on the model once `for_model` has seen it."""
 
+    first_blocks: int = 0
+    """How many of the first blocks run in every step; 1 if it is 0 and the signal is FIRST_BLOCK_OUTPUT.
+
+    It then decides behind them, and the residual is that of the blocks between these and the last ones.
+    """
+
+    last_blocks: int = 0
+    """How many of the last blocks run in every step. Where blocks change the text too, its latest residual is added."""
+
+    branches_decide_together: bool = False
+    """Whether one decision serves all guidance branches of a step of the loop, through one expert.
+
+    The branch that comes first decides; each adds a residual of its own, and one that has none yet is computed.
+    """
+
+    sees_others: bool = False
+    """Whether `Step.others` has the residuals of the other branches; they are kept until the step ends."""
+
     def for_model(self, model: CachedModel) -> Self:
         """This policy with all that it needs for a model; called before the first step. Default: as it is.
 
@@ -157,7 +182,10 @@ class CachePolicy(PolicySettings, ABC):
 
     @abstractmethod
     def decide(self, step: Step, state: Any) -> Action:
-        """What to do in a step. Asked once a step, in order; without a residual to reuse it must be COMPUTE."""
+        """What to do in a step; without a residual to reuse it must be COMPUTE.
+
+        Asked once a step, in order; where branches decide together, of the first branch of each step.
+        """
 
     def forecast(self, step: Step, state: Any, computed: Sequence[Computed]) -> torch.Tensor:
         """The residual to add in a step that is to be FORECAST.

@@ -118,7 +118,7 @@ class ModelFamily:
     @property
     def all_signals(self) -> frozenset[Signal]:
         """Every signal that a policy may ask for."""
-        always = {Signal.NONE, Signal.MODULATED_INPUT, Signal.FIRST_BLOCK_OUTPUT}
+        always = {Signal.NONE, Signal.HIDDEN, Signal.MODULATED_INPUT, Signal.FIRST_BLOCK_OUTPUT}
         return frozenset({*always, *self.time_signals, *self.block_signals})
 
     def needs(self, head_dim: int, dtype: torch.dtype, device: torch.device) -> list[Need]:

@@ -75,7 +75,8 @@ class AttachedModel:
     def cached_model(self) -> CachedModel:
         """What a caching policy is told of it."""
         kind = type(self.pipe).__name__
-        return model_of(self.family, str(self.pipe.name_or_path or kind), kind)
+        fewest = min(map(len, self.block_lists))
+        return model_of(self.family, str(self.pipe.name_or_path or kind), kind, fewest)
 
     def sites(self, number: int) -> list[AttentionSite]:
         """The attention of the transformer of that number, as it is now."""

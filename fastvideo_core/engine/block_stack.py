@@ -2,7 +2,7 @@
 
 The block lists are replaced by lists of the same blocks under the same names; only what iterating them in a pass
 yields differs. From the outside in: the gate, the token order, the blocks. So a step that is left out costs no change
-of order.
+of order, but for the first and last blocks that a policy always computes.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import torch
@@ -31,6 +32,7 @@ def install(transformer: torch.nn.Module, stack: BlockStack, undo: ExitStack) ->
         undo.callback(transformer._modules.__setitem__, name, blocks)
         transformer._modules[name] = AttachedBlocks(blocks, name, first, around)
         first += len(blocks)
+    around.size = first
     return around
 
 
@@ -39,6 +41,8 @@ class Stack:
 
     def __init__(self, stack: BlockStack) -> None:
         self.described = stack
+        self.size = 0
+        """How many blocks there are in all lists."""
         self.steered = False
         """Whether more than the blocks themselves runs in the pass that is under way.
 
@@ -58,7 +62,7 @@ class AttachedBlocks(torch.nn.ModuleList):
         self.__dict__["_modules"] = blocks._modules
         lists = stack.described.lists
         self._first, self._stack = first, stack
-        self._is_first, self._is_last = name == lists[0], name == lists[-1]
+        self._is_last = name == lists[-1]
 
     def __iter__(self) -> Iterator[Any]:
         if torch.compiler.is_compiling() and not self._stack.steered:
@@ -78,7 +82,7 @@ class AttachedBlocks(torch.nn.ModuleList):
         return self.__reduce__()
 
     def _plain_state(self) -> dict[str, Any]:
-        own = {"_first", "_stack", "_is_first", "_is_last"}
+        own = {"_first", "_stack", "_is_last"}
         return {name: value for name, value in vars(self).items() if name not in own}
 
     def _get_name(self) -> str:
@@ -99,28 +103,28 @@ class AttachedBlocks(torch.nn.ModuleList):
 
     def _around(self, current: ForwardPass | BarePass) -> Iterator[Any]:
         """The blocks, with what the pass wants to happen before, between and behind them."""
-        blocks: list[Any] = list(self._modules.values())
-        gate, order = current.gate, current.order
-        if gate is not None and self._is_first:
-            yield _positional(blocks[0], lambda args: gate.enter(blocks[0], args))
-        if gate is not None and gate.skips:
-            return
-        stops = gate is not None and self._is_first and gate.decides_after_first
-        for number, block in enumerate(blocks):
-            after_first = stops and number == 0
-            leaves = after_first or (self._is_last and number == len(blocks) - 1)
-            current.enter_block(self._first + number)
-            if order is None or isinstance(current, BarePass):
-                yield block
-            else:
-                yield _ordered(block, self._stack.described, current, order, leaves)
-            if after_first and gate is not None:
+        blocks = list(enumerate(self._modules.values(), self._first))
+        gate, total = current.gate, self._stack.size
+        start, stop = (gate.first_blocks, total - gate.last_blocks) if gate else (0, total)
+        for number, block in blocks:
+            if gate is not None and number == 0:
+                yield _positional(block, partial(gate.enter, block))
+            if gate is not None and number == start > 0:
                 yield _positional(block, gate.after_first)
-                if gate.skips:
-                    break
+            if gate is not None and number == stop and not gate.skips:
+                yield _positional(block, gate.leave)
+            if gate is None or not gate.skips or not start <= number < stop:
+                current.enter_block(number)
+                yield self._in_order(block, current, leaves=number + 1 in (start, stop, total))
         current.leave_blocks()
-        if gate is not None and self._is_last and not gate.skips:
-            yield _positional(blocks[-1], gate.leave)
+        if gate is not None and self._is_last and stop == total and not gate.skips:
+            yield _positional(blocks[-1][1], gate.leave)
+
+    def _in_order(self, block: Any, current: ForwardPass | BarePass, leaves: bool) -> Any:
+        """The block as the pass calls it; where it `leaves`, what it returns is in the model's own order."""
+        if current.order is None or isinstance(current, BarePass):
+            return block
+        return _ordered(block, self._stack.described, current, current.order, leaves)
 
 
 def _positional(block: torch.nn.Module, function: Callable[[tuple[Any, ...]], Any]) -> Callable[..., Any]:

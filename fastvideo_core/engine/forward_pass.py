@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
 
     from fastvideo_core.engine.attention.route import Route
-    from fastvideo_core.engine.caching.gate import GatedPass
+    from fastvideo_core.engine.caching.gated_pass import GatedPass
 
 
 class BarePass:
@@ -151,7 +151,7 @@ class ForwardPass:
                 f"the caching policy was not asked in step {self._step}: something replaced the list of blocks of the "
                 f"{self._transformer}; attach last"
             )
-        if self._ran == len(self._blocks) or (self.gate is not None and self.gate.skips):
+        if self._ran == (self.gate.always_run if self.gate and self.gate.skips else len(self._blocks)):
             return
         raise BackendNotUsedError(
             f"{self._ran} of the {len(self._blocks)} blocks of the {self._transformer} ran in step {self._step}: "

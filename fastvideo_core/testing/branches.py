@@ -16,8 +16,12 @@ from fastvideo_core.contract.caching import Branch, CachedModel, CachePolicy, Si
 from fastvideo_core.engine.attachment import Attachment, attach
 from fastvideo_core.engine.caching.choice import prepare_policy
 from fastvideo_core.engine.caching.gate import Gate
+from fastvideo_core.engine.caching.gated_pass import GatedPass
 
-MODEL = CachedModel("the suite's model", "Wan", "WanPipeline", None, WAN.all_signals, frozenset(WAN.time_signals))
+BLOCKS = 4
+MODEL = CachedModel(
+    "the suite's model", "Wan", "WanPipeline", None, WAN.all_signals, frozenset(WAN.time_signals), BLOCKS
+)
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,16 @@ class Inputs:
         return (0.0, *(relative_change(now, before) for now, before in steps))
 
 
+def guided(num_steps: int, seed: int = 0) -> dict[str, Inputs]:
+    """What the two branches of guidance see."""
+    return {"cond": Inputs.of(seed, num_steps), "uncond": Inputs.of(seed + 5, num_steps)}
+
+
+def in_turns(first: str, second: str, num_steps: int) -> list[str]:
+    """Turns of two branches, as a pipeline takes them."""
+    return [first, second] * num_steps
+
+
 @dataclass
 class Outcome:
     """What a branch came to: a letter for each step, and what left the stack."""
@@ -56,14 +70,11 @@ class Outcome:
         return self.letters == other.letters and equal
 
 
-class Stack:
-    """Stands in for a block stack: some tensor functions whose result depends on the step."""
-
-    def first(self, hidden: torch.Tensor, step: int) -> torch.Tensor:
+def _block(hidden: torch.Tensor, number: int, step: int) -> torch.Tensor:
+    """Stands in for a block: a tensor function whose result depends on the step."""
+    if number == 0:
         return hidden + 0.1 * torch.sin(2 * hidden + math.sqrt(step))
-
-    def rest(self, hidden: torch.Tensor, step: int) -> torch.Tensor:
-        return hidden + torch.cos(hidden) * (1 + 1 / (1 + step))
+    return hidden + torch.cos(hidden + number) * (1 + 1 / (1 + step)) / number
 
 
 def drive(
@@ -103,14 +114,21 @@ def _pass(gate: Gate, name: str, inputs: Inputs, outcome: Outcome) -> None:
     )
     reader = None if signal is Signal.NONE else lambda block, args: inputs.signals[step]
     gated = gate.gated_pass(0, name, step, lambda: branch, False, reader)
-    stack = Stack()
-    hidden = gated.enter(None, (inputs.hidden[step],))
-    if not gated.skips:
-        hidden = stack.first(hidden, step)
-        hidden = gated.after_first((hidden,)) if gated.decides_after_first else hidden
-    if not gated.skips:
-        hidden = gated.leave((stack.rest(hidden, step),))
-    outcome.outputs.append(hidden)
+    outcome.outputs.append(_through(gated, inputs.hidden[step], step))
+
+
+def _through(gated: GatedPass, hidden: torch.Tensor, step: int) -> torch.Tensor:
+    """What leaves the stack."""
+    first, stop = gated.first_blocks, BLOCKS - gated.last_blocks
+    hidden = gated.enter(None, (hidden,))
+    for number in range(BLOCKS):
+        if number == first > 0:
+            hidden = gated.after_first((hidden,))
+        if not gated.skips or not first <= number < stop:
+            hidden = _block(hidden, number, step)
+        if number == stop - 1 and not gated.skips:
+            hidden = gated.leave((hidden,))
+    return hidden
 
 
 def _without_plan(policy: CachePolicy) -> CachePolicy:
@@ -121,15 +139,15 @@ def _without_plan(policy: CachePolicy) -> CachePolicy:
     return checked
 
 
-def small_pipeline(experts: int = 1) -> Any:
-    """A WanPipeline that takes embeddings and returns latents: three layers, two heads of 16, random weights."""
+def small_pipeline(experts: int = 1, num_layers: int = BLOCKS) -> Any:
+    """A WanPipeline that takes embeddings and returns latents: two heads of 16, random weights."""
     from diffusers import UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
 
     torch.manual_seed(0)
 
     def transformer() -> Any:
         return WanTransformer3DModel(
-            num_attention_heads=2, attention_head_dim=16, text_dim=16, freq_dim=16, ffn_dim=32, num_layers=3
+            num_attention_heads=2, attention_head_dim=16, text_dim=16, freq_dim=16, ffn_dim=32, num_layers=num_layers
         ).eval()
 
     pipe = WanPipeline(

@@ -12,7 +12,17 @@ import torch
 from fastvideo_core.contract.caching import Branch, CachePolicy, Signal
 from fastvideo_core.discovery.plugins import load_plugins
 from fastvideo_core.engine.caching.choice import prepare_policy
-from fastvideo_core.testing.branches import MODEL, Inputs, cached, drive, latents, letters_of, small_pipeline
+from fastvideo_core.testing.branches import (
+    MODEL,
+    Inputs,
+    cached,
+    drive,
+    guided,
+    in_turns,
+    latents,
+    letters_of,
+    small_pipeline,
+)
 from fastvideo_core.testing.fixed import Suite, counting, no_waiting
 from fastvideo_core.testing.subject import run_python
 
@@ -47,10 +57,12 @@ class CachePolicySuite(Suite):
 
     def test_it_skips_some_steps_and_never_the_first(self) -> None:
         for num_steps in (1, 2, 3, 20, 50):
-            letters = drive(self.policy, {"cond": Inputs.of(0, num_steps)})["cond"].letters
-            assert letters[0] == "C"
-            assert len(letters) == num_steps
-        assert set(letters) > {"C"}, "it skips nothing in 50 steps, so nothing is proven: give the suite other settings"
+            made = drive(self.policy, guided(num_steps), in_turns("cond", "uncond", num_steps))
+            for outcome in made.values():
+                assert outcome.letters[0] == "C"
+                assert len(outcome.letters) == num_steps
+        every = "".join(outcome.letters for outcome in made.values())
+        assert set(every) > {"C"}, "it skips nothing in 50 steps, so nothing is proven: give the suite other settings"
 
     def test_settings_that_skip_nothing_change_nothing(self) -> None:
         for experts in (1, 2):
@@ -61,30 +73,35 @@ class CachePolicySuite(Suite):
             assert all(set(letters) == {"C"} for letters in letters_of(attachment).values())
 
     def test_the_same_run_is_the_same_twice(self) -> None:
-        branches = {"cond": Inputs.of(0, 30)}
-        first = drive(self.policy, branches)["cond"]
-        assert drive(self.policy, branches)["cond"].same_as(first)
+        first, again = (drive(self.policy, guided(30), in_turns("cond", "uncond", 30)) for _ in range(2))
+        assert all(again[branch].same_as(outcome) for branch, outcome in first.items())
 
     def test_the_plan_is_what_would_be_decided(self) -> None:
         prepared = prepare_policy(self.policy, MODEL)
         planned = False
         for num_steps in (2, 9, 30, 50):
             for seed in (0, 1):
-                branches = {"cond": Inputs.of(seed, num_steps)}
-                with_plan = drive(self.policy, branches)["cond"]
-                assert drive(self.policy, branches, ahead=False)["cond"].same_as(with_plan)
-                planned = planned or _plans(prepared, branches["cond"])
+                branches, turns = guided(num_steps, seed), in_turns("cond", "uncond", num_steps)
+                with_plan = drive(self.policy, branches, turns)
+                asked = drive(self.policy, branches, turns, ahead=False)
+                assert all(asked[branch].same_as(outcome) for branch, outcome in with_plan.items())
+                planned = planned or any(_plans(prepared, inputs, branch) for branch, inputs in branches.items())
         if not planned:
             pytest.skip(f"{self.policy.name} plans nothing")
 
     def test_branches_know_nothing_of_one_another(self) -> None:
+        """But for what the policy says that they share; the branch that comes first in each step is as it is alone."""
+        prepared = prepare_policy(self.policy, MODEL)
+        shares = prepared.branches_decide_together or prepared.sees_others
         branches = {"cond": Inputs.of(0, 20), "uncond": Inputs.of(5, 20), "other": Inputs.of(9, 7)}
-        alone = {branch: drive(self.policy, {branch: inputs})[branch] for branch, inputs in branches.items()}
+        if prepared.sees_others:
+            del branches["other"]
         turns = [branch for step in range(20) for branch in branches if step < len(branches[branch].hidden)]
         for ahead in (True, False):
             together = drive(self.policy, branches, turns, ahead)
-            for branch, outcome in together.items():
-                assert outcome.same_as(alone[branch]), f"branch {branch!r} changes when others run beside it"
+            for branch, inputs in branches.items() if not shares else [("cond", branches["cond"])]:
+                alone = drive(self.policy, {branch: inputs})[branch]
+                assert together[branch].same_as(alone), f"branch {branch!r} changes when others run beside it"
 
     def test_runs_know_nothing_of_one_another(self) -> None:
         for experts in (1, 2):
@@ -100,23 +117,23 @@ class CachePolicySuite(Suite):
 
     def test_its_settings_stay_as_they_are(self) -> None:
         before = {name: repr(value) for name, value in vars(self.policy).items()}
-        drive(self.policy, {"cond": Inputs.of(0, 20), "uncond": Inputs.of(1, 20)})
+        drive(self.policy, guided(20), in_turns("cond", "uncond", 20))
         after = {name: repr(value) for name, value in vars(self.policy).items()}
         assert after == before, "a policy keeps nothing of a run itself: that belongs into the state that `start` makes"
 
     def test_what_it_is_given_is_left_alone(self) -> None:
         written: list[str] = []
-        drive(_watched(self.policy, written), {"cond": Inputs.of(0, 40)}, ahead=False)
+        drive(_watched(self.policy, written), guided(40), in_turns("cond", "uncond", 40), ahead=False)
         assert not written, written[0]
 
     def test_nothing_waits_for_the_device_unless_the_signal_must_be_read(self) -> None:
         prepared = prepare_policy(self.policy, MODEL)
-        if prepared.signal is not Signal.NONE and not _plans(prepared, Inputs.of(0, 20)):
+        branches = guided(20)
+        if prepared.signal is not Signal.NONE and not _plans(prepared, branches["cond"], "cond"):
             pytest.skip(f"{self.policy.name} decides by the value of {prepared.signal.value}")
-        inputs = Inputs.of(0, 20)
-        assert inputs.changes, "read here, once, before waiting is refused"
+        assert all(inputs.changes for inputs in branches.values()), "read here, once, before waiting is refused"
         with no_waiting("cpu"):
-            drive(self.policy, {"cond": inputs})
+            drive(self.policy, branches, in_turns("cond", "uncond", 20))
 
     def test_nothing_is_left_in_the_model(self) -> None:
         pipe = small_pipeline()
@@ -144,10 +161,10 @@ class CachePolicySuite(Suite):
         torch.testing.assert_close(result, eager)
 
 
-def _plans(policy: CachePolicy, inputs: Inputs) -> bool:
+def _plans(policy: CachePolicy, inputs: Inputs, branch: str) -> bool:
     """Whether it makes its schedule in advance."""
     changes = inputs.changes if policy.signal in MODEL.known_ahead else None
-    return policy.plan(Branch(MODEL, "cond", 0, len(inputs.hidden), (), changes)) is not None
+    return policy.plan(Branch(MODEL, branch, 0, len(inputs.hidden), (), changes)) is not None
 
 
 def _watched(policy: CachePolicy, written: list[str]) -> CachePolicy:
@@ -167,9 +184,12 @@ def _watched(policy: CachePolicy, written: list[str]) -> CachePolicy:
 
         setattr(watched, name, call)
 
-    watch("decide", lambda step, state: (step.hidden, step.signal))
-    watch("forecast", lambda step, state, computed: (step.hidden, *(one.residual for one in computed)))
-    watch("observe", lambda step, state, residual: (step.hidden, residual))
+    watch("decide", lambda step, state: (step.hidden, step.signal, *step.others.values()))
+    watch(
+        "forecast",
+        lambda step, state, computed: (step.hidden, *step.others.values(), *(one.residual for one in computed)),
+    )
+    watch("observe", lambda step, state, residual: (step.hidden, residual, *step.others.values()))
     checked: CachePolicy = watched
     return checked
 

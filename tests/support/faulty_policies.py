@@ -146,3 +146,67 @@ class MixesBranches(Sound):
         self._latest["signal"] = step.signal
         alike = before is not None and float((step.signal - before).abs().mean()) < 0.3
         return Action.REUSE if self.skips and step.index and alike else Action.COMPUTE
+
+
+class SkipsTheFirstOfOneBranch(Sound):
+    def plan(self, branch: Branch) -> Sequence[Action] | None:
+        shift = int(branch.name == "uncond")
+        return [self._action(index + shift) for index in range(branch.num_steps)]
+
+
+class DecidesTogetherByWhatFollows(Sound):
+    """One branch decides for all, by the residual of whichever was computed last."""
+
+    signal = Signal.HIDDEN
+    branches_decide_together = True
+
+    def __init__(self, skips: bool = True) -> None:
+        super().__init__(skips)
+        self.size = 0.0
+
+    def plan(self, branch: Branch) -> None:
+        return None
+
+    def decide(self, step: Step, state: Any) -> Action:
+        assert step.signal is not None
+        small = float((step.signal - self.size).abs().mean()) < 1.2
+        return Action.REUSE if self.skips and step.index and small else Action.COMPUTE
+
+    def observe(self, step: Step, state: Any, residual: torch.Tensor) -> None:
+        self.size = float(residual.mean())
+
+
+class SeesOthersUnasked(Sound):
+    """Does not say that it sees the other branches."""
+
+    def forecast(self, step: Step, state: Any, computed: Sequence[Computed]) -> torch.Tensor:
+        return step.others["cond"] if state else computed[-1].residual
+
+    def start(self, branch: Branch) -> dict[str, Any]:
+        return {"follows": True} if branch.name == "uncond" else {}
+
+
+class WritesOthers(Sound):
+    sees_others = True
+
+    def observe(self, step: Step, state: Any, residual: torch.Tensor) -> None:
+        for other in step.others.values():
+            other.mul_(0.9)
+
+
+class ReadsWhatEntersUnasked(Sound):
+    """Reads values off the hidden states, and does not say that it looks at them."""
+
+    def plan(self, branch: Branch) -> None:
+        return None
+
+    def decide(self, step: Step, state: Any) -> Action:
+        return Action.COMPUTE if step.hidden.mean().item() > 1e9 else self._action(step.index)
+
+
+class FewerBlocksThanNone(Sound):
+    last_blocks = -1
+
+
+class MoreBlocksThanThereAre(Sound):
+    first_blocks = 99

@@ -38,6 +38,10 @@ class Scripted(CachePolicy):
     script: str = setting("C", "a letter a step")
     signal: Signal = Signal.NONE
     ahead: bool = setting(False, "whether it plans")
+    first_blocks: int = 0
+    last_blocks: int = 0
+    branches_decide_together: bool = False
+    sees_others: bool = False
     branches: list[Branch] = field(default_factory=list, compare=False)
     steps: list[Step] = field(default_factory=list, compare=False)
     residuals: list[torch.Tensor] = field(default_factory=list, compare=False)

@@ -14,6 +14,7 @@ from fastvideo_core.contract.settings import Config
 from fastvideo_core.discovery.plugins import Plugin, Plugins
 from fastvideo_core.discovery.unknown_name import unknown_name
 from fastvideo_core.engine.asked import CACHE, asked_policy
+from fastvideo_core.engine.caching.gated_pass import always_run
 from fastvideo_core.errors import InputError, PolicyMismatchError, UnknownPolicyError
 
 Policy = TypeVar("Policy", bound=CachePolicy)
@@ -76,7 +77,7 @@ def find_policy(plugins: Plugins, name: str, origin: str) -> tuple[type[CachePol
         raise UnknownPolicyError(message) from cause
 
 
-def model_of(family: ModelFamily, name: str, pipeline: str) -> CachedModel:
+def model_of(family: ModelFamily, name: str, pipeline: str, num_blocks: int | None = None) -> CachedModel:
     """What a policy is told of a model; its name may be a local folder."""
     folder = Path(name).expanduser()
     return CachedModel(
@@ -86,6 +87,7 @@ def model_of(family: ModelFamily, name: str, pipeline: str) -> CachedModel:
         folder if folder.is_dir() else None,
         family.all_signals,
         frozenset(family.time_signals),
+        num_blocks,
     )
 
 
@@ -104,11 +106,18 @@ def prepare_policy(policy: Policy, model: CachedModel) -> Policy:
     """The policy, made ready for a model.
 
     Raises:
-        PolicyMismatchError: the model's family does not have the policy's signal, or the policy refuses the model.
+        PolicyMismatchError: the model's family does not have the policy's signal, the model has too few blocks, or the
+            policy refuses it.
     """
     prepared = policy.for_model(model)
     if policy.given_values is not None:
         prepared.remember(policy.given_values)
+    first, last = always_run(prepared)
+    if model.num_blocks is not None and first + last >= model.num_blocks:
+        raise PolicyMismatchError(
+            f"{policy.name} always computes the first {first} and the last {last} blocks, and {model.name} has "
+            f"{model.num_blocks}: there is nothing left to skip; give fewer"
+        )
     if prepared.signal not in model.signals:
         raise PolicyMismatchError(
             f"{policy.name} looks at {prepared.signal}, which {model.family} models do not have; they have "

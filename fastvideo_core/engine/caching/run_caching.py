@@ -12,7 +12,8 @@ from fastvideo_core.contract.caching import Branch, CachedModel, Signal
 from fastvideo_core.contract.model import ModelFamily
 from fastvideo_core.contract.receipt import CacheReceipt
 from fastvideo_core.engine.caching.choice import ChosenPolicy
-from fastvideo_core.engine.caching.gate import Gate, GatedPass, SignalReader
+from fastvideo_core.engine.caching.gate import Gate
+from fastvideo_core.engine.caching.gated_pass import GatedPass, SignalReader
 from fastvideo_core.engine.caching.signals import modulated_input, time_changes, time_values
 
 _CLOSE = 0.01

@@ -24,13 +24,16 @@ class _State:
 
 @dataclass
 class FirstBlockCache(CachePolicy):
-    """Works for any family. Reading the change waits for the device once a step and branch."""
+    """Works for any family. Reading the change waits for the device once a step."""
 
     name = "FIRSTBLOCK"
     main_setting = "threshold"
     signal = Signal.FIRST_BLOCK_OUTPUT
     threshold: float = setting(
         0.08, "the relative L1 change of the first block's residual up to which the rest is reused", ge=0, le=10
+    )
+    branches_decide_together: bool = setting(
+        True, "whether the first guidance branch of a step decides for the others too, rather than each for itself"
     )
 
     def start(self, branch: Branch) -> _State:

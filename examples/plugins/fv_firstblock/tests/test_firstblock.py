@@ -12,10 +12,15 @@ class TestFirstBlockCache(CachePolicySuite):
     never = FirstBlockCache(threshold=0)
 
 
+class TestEachBranchForItself(CachePolicySuite):
+    policy = FirstBlockCache(threshold=0.2, branches_decide_together=False)
+    never = FirstBlockCache(threshold=0, branches_decide_together=False)
+
+
 @pytest.mark.parametrize("threshold", [0.05, 0.1, 0.2])
 def test_it_is_diffusers_own_first_block_cache(threshold: float) -> None:
     pipe = small_pipeline()
-    with attach(pipe, cache=FirstBlockCache(threshold)) as fv:
+    with attach(pipe, cache=FirstBlockCache(threshold, branches_decide_together=False)) as fv:
         ours = latents(pipe, num_steps=20)
     assert sum(fv.receipt.steps_skipped.values()) > 3
     pipe.transformer.enable_cache(FirstBlockCacheConfig(threshold=threshold))

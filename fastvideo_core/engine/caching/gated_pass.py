@@ -1,0 +1,214 @@
+"""How a policy meets a block stack: it decides at its entry, or behind its first blocks; a residual is taken behind."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from fastvideo_core.contract.caching import Action, Branch, CachePolicy, Computed, Signal, Step
+from fastvideo_core.errors import CacheError
+
+if TYPE_CHECKING:
+    import torch
+
+SignalReader = Callable[[Any, tuple[Any, ...]], "torch.Tensor"]
+"""A signal from the first block and the arguments that it is called with."""
+
+_LETTERS = {Action.COMPUTE: "C", Action.REUSE: "R", Action.FORECAST: "F"}
+
+
+@dataclass
+class BranchState:
+    """Where a branch stands."""
+
+    branch: Branch
+    plan: Sequence[Action] | None
+    own: Any
+    computed: deque[Computed]
+    taken: list[Action] = field(default_factory=list)
+    text_residual: Any = None
+
+    @property
+    def letters(self) -> str:
+        """C, R or F for each step so far."""
+        return "".join(_LETTERS[action] for action in self.taken)
+
+
+@dataclass
+class LoopStep:
+    """What the branches of one step of the denoising loop share, through one expert.
+
+    Attributes:
+        moment: steps of the loop that were done before, and which evaluation of the model it is in the step.
+        action: what the branch that came first decided; None before it has, or where each decides for itself.
+        residuals: by branch, what has been added or computed; empty where nobody looks.
+    """
+
+    moment: tuple[int, int]
+    action: Action | None = None
+    residuals: dict[str, Any] = field(default_factory=dict)
+
+
+class GatedPass:
+    """One forward pass through a block stack: `enter` stands before the first block, `leave` behind the last to skip.
+
+    `after_first` stands behind the first blocks, for a policy that always computes some.
+    """
+
+    def __init__(
+        self,
+        policy: CachePolicy,
+        loop_step: LoopStep,
+        begin: Callable[[], BranchState],
+        returns_text: bool,
+        read_signal: SignalReader | None,
+    ) -> None:
+        self.skips = False
+        """Whether the blocks that can be are left out; known once the policy has decided."""
+        self.decided = False
+        self.first_blocks, self.last_blocks = always_run(policy)
+        self._policy, self._loop_step, self._begin = policy, loop_step, begin
+        self._returns_text, self._read_signal = returns_text, read_signal
+        self._entered: Any = None
+        self._signal: Any = None
+        self._base: tuple[Any, ...] = ()
+
+    @property
+    def always_run(self) -> int:
+        """How many blocks run where the others are skipped."""
+        return self.first_blocks + self.last_blocks
+
+    def enter(self, first_block: Any, args: tuple[Any, ...]) -> Any:
+        """Stand in for a block that is called with the arguments of the first one."""
+        # Only now are the model's own modules where they can run: offloading brings some of them as its forward starts.
+        self._state = self._begin()
+        self._entered = args[0]
+        if self._is_asked() and self._policy.signal is not Signal.FIRST_BLOCK_OUTPUT:
+            self._signal = self._read(first_block, args)
+        if self.first_blocks:
+            return self._as_result(args[0], args)
+        return self._decide(args)
+
+    def after_first(self, args: tuple[Any, ...]) -> Any:
+        """Stand in for a block that is called with what the last of the first ones returned."""
+        if self._is_asked() and self._policy.signal is Signal.FIRST_BLOCK_OUTPUT:
+            self._signal = args[0]
+        return self._decide(args)
+
+    def leave(self, args: tuple[Any, ...]) -> Any:
+        """Stand in for a block that is called with what the last one that can be skipped returned."""
+        residual, base = args[0] - self._base[0], self._base
+        self._base = ()
+        if self._keeps_text():
+            self._state.text_residual = args[1] - base[1]
+        self._state.computed.append(Computed(self._step.index, residual))
+        self._policy.observe(self._step, self._state.own, residual)
+        self._show_others(residual)
+        return self._as_result(args[0], args)
+
+    def _decide(self, args: tuple[Any, ...]) -> Any:
+        """Let the policy decide; a residual is added to what the arguments begin with."""
+        state, index = self._state, len(self._state.taken)
+        self._step = Step(
+            index,
+            state.branch.num_steps,
+            self._entered,
+            self._signal,
+            MappingProxyType(dict(self._loop_step.residuals)),
+        )
+        action = self._action()
+        self.decided = True
+        state.taken.append(action)
+        self.skips = action is not Action.COMPUTE
+        if not self.skips:
+            self._base = args[:2]
+            return self._as_result(args[0], args)
+        residual = self._residual(action, args[0])
+        self._show_others(residual)
+        if self._keeps_text():
+            args = (args[0], args[1] + state.text_residual, *args[2:])
+        return self._as_result(args[0] + residual, args)
+
+    def _is_asked(self) -> bool:
+        """Whether the policy looks at this pass: it has no plan, and no other branch has decided for this one."""
+        return self._state.plan is None and self._loop_step.action is None
+
+    def _action(self) -> Action:
+        state, index = self._state, self._step.index
+        if self._loop_step.action is not None:
+            return self._loop_step.action if state.computed else Action.COMPUTE
+        if state.plan is None:
+            action = self._policy.decide(self._step, state.own)
+        else:
+            action = state.plan[index] if index < len(state.plan) else Action.COMPUTE
+        self._check(action, index)
+        if self._policy.branches_decide_together:
+            self._loop_step.action = action
+        return action
+
+    def _residual(self, action: Action, base: Any) -> Any:
+        computed = self._state.computed
+        if computed[-1].residual.shape != base.shape:
+            raise CacheError(
+                f"the pipeline changed its tokens from {tuple(computed[-1].residual.shape)} to {tuple(base.shape)} "
+                f"within a run, so {self._policy.name} has nothing to add to them; run it without a caching policy"
+            )
+        if action is Action.REUSE:
+            return computed[-1].residual
+        forecast = self._policy.forecast(self._step, self._state.own, tuple(computed))
+        shape = getattr(forecast, "shape", None)
+        if shape != computed[-1].residual.shape:
+            raise CacheError(
+                f"{self._policy.name} forecast a residual of shape {shape and tuple(shape)} for step "
+                f"{self._step.index}, the model's is {tuple(computed[-1].residual.shape)}; report it to its author"
+            )
+        return forecast
+
+    def _check(self, action: Action, index: int) -> None:
+        if not isinstance(action, Action):
+            raise CacheError(
+                f"{self._policy.name} decided {action!r} for step {index}, it must be an Action; report it to the "
+                "plugin's author"
+            )
+        if action is not Action.COMPUTE and not self._state.computed:
+            raise CacheError(
+                f"{self._policy.name} decided to {action.value} in step {index} of branch "
+                f"{self._state.branch.name!r}, where nothing has been computed yet; report it to the plugin's author"
+            )
+
+    def _show_others(self, residual: Any) -> None:
+        if self._policy.sees_others:
+            self._loop_step.residuals[self._state.branch.name] = residual
+
+    def _keeps_text(self) -> bool:
+        """Whether blocks run behind those that are skipped, and take the text that these return."""
+        return self._returns_text and self.last_blocks > 0
+
+    def _read(self, first_block: Any, args: tuple[Any, ...]) -> torch.Tensor | None:
+        if self._policy.signal is Signal.HIDDEN:
+            hidden: torch.Tensor = args[0]
+            return hidden
+        return self._read_signal(first_block, args) if self._read_signal else None
+
+    def _as_result(self, hidden: Any, args: tuple[Any, ...]) -> Any:
+        return (hidden, args[1]) if self._returns_text else hidden
+
+
+def always_run(policy: CachePolicy) -> tuple[int, int]:
+    """How many of the first and of the last blocks run in every step.
+
+    Raises:
+        CacheError: the policy gives something else than whole numbers from 0 on.
+    """
+    for name in ("first_blocks", "last_blocks"):
+        value = getattr(policy, name)
+        if not isinstance(value, int) or value < 0:
+            raise CacheError(
+                f"{policy.name} has {name}={value!r}, it must be a whole number from 0 on; report it to the plugin's "
+                "author"
+            )
+    least = int(policy.signal is Signal.FIRST_BLOCK_OUTPUT)
+    return max(policy.first_blocks, least), policy.last_blocks
