@@ -222,3 +222,51 @@ def tensor_bytes(function: Callable[[], object]) -> list[int]:
     with torch.profiler.profile(profile_memory=True) as profile:
         function()
     return [event.self_cpu_memory_usage for event in profile.events() or []]
+
+
+@pytest.mark.slow
+def test_measurements_of_other_settings_are_not_mixed(
+    wan_folder: Path, prompts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FASTVIDEO_NEIGHBORHOOD_FRAMES", "1")
+    assert bench(wan_folder, prompts, "--attention", "TORCH_SDPA,NEIGHBORHOOD").exit_code == 0
+    monkeypatch.setenv("FASTVIDEO_NEIGHBORHOOD_FRAMES", "3")
+    other = bench(wan_folder, prompts, "--attention", "TORCH_SDPA,NEIGHBORHOOD")
+    assert other.exit_code == 1
+    assert re.search(r'with other settings: NEIGHBORHOOD was .*"frames": "1".*now .*"frames": "3"', other.output)
+    assert bench(wan_folder, prompts, "--attention", "TORCH_SDPA").exit_code == 0, "which measures nothing of it"
+    half = bench(wan_folder, prompts, "--attention", "TORCH_SDPA", "--dtype", "bfloat16")
+    assert half.exit_code == 1
+    assert '"dtype": "bfloat16"' in half.output
+    for name in ("setup.json", "attention_share.json", "measurements.jsonl"):
+        file = Path("out") / name
+        before = file.read_bytes()
+        for damage in (b"[]\n", b"{]\n", b"\xff\n"):
+            file.write_bytes(damage)
+            done = bench(wan_folder, prompts, "--attention", "TORCH_SDPA")
+            assert (done.exit_code, type(done.exception)) == (1, SystemExit), (name, damage, done.exception)
+            assert re.search(r"is damaged \(.*remove the folder", done.output), done.output
+        file.write_bytes(before)
+    for frames in Path("out/plain_frames").iterdir():
+        frames.write_bytes(b"no frames")
+    done = bench(wan_folder, prompts, "--cache", "TAYLORSEER@2")
+    assert "holds a bench that is damaged" in done.output
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (("--seed", "-1"), "seed is -1, it must be 0 to"),
+        (("--seed", str(2**63)), "it must be 0 to"),
+        (("--seeds", "1000000000"), "--seeds is 1000000000, it must be 1 to 10000"),
+        (("--page-videos", "-1"), "--page-videos is -1, it must be 0 or more"),
+        (("--device", "meta"), "device 'meta' was asked for"),
+    ],
+)
+def test_what_no_bench_can_do_is_refused_before_loading(
+    wan_folder: Path, prompts: Path, options: tuple[str, ...], problem: str
+) -> None:
+    done = bench(wan_folder, prompts, *options)
+    assert done.exit_code == 1
+    assert problem in done.output
+    assert not Path("out").exists()

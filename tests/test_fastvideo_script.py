@@ -98,7 +98,7 @@ def test_frames_need_not_be_returned(generator: VideoGenerator) -> None:
         ({"prompt_path": "p.txt"}, r"use instead: generate_video\(read_prompts\(path\)\)"),
         ({"guidance_rescale": 0.5}, "there is no sampling parameter 'guidance_rescale' here; use instead: attach"),
         ({"heigth": 64}, "unknown sampling parameter 'heigth'; did you mean height"),
-        ({"num_frames": 4_000_001, "height": 32, "width": 32}, r"tokens: .* would take at least .* bytes .* has"),
+        ({"num_frames": 4093, "height": 16384, "width": 16384}, r"tokens: .* would take at least .* bytes .* has"),
     ],
 )
 def test_what_does_not_fit_is_refused(generator: VideoGenerator, fields: dict[str, Any], problem: str) -> None:
@@ -122,3 +122,13 @@ def test_a_name_that_is_no_text_does_not_cost_the_video(generator: VideoGenerato
     result = generator.generate_video("cat", output_path="w\udcff", **SMALL)
     assert result.video_path is not None
     assert result.video_path.exists()
+
+
+def test_loading_shows_no_bars_where_there_is_no_terminal(wan_folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    from diffusers.utils import logging
+
+    before = logging.is_progress_bar_enabled()
+    VideoGenerator.from_pretrained(wan_folder, device="cpu").close()
+    captured = capfd.readouterr()
+    assert (captured.out, captured.err) == ("", "")
+    assert logging.is_progress_bar_enabled() == before

@@ -60,7 +60,7 @@ class TestFlex(AttentionBackendSuite):
     backend = OneHeadSize()
     settings: ClassVar[Mapping[str, Any]] = {"tile": (1, 8, 16), "window": (1, 1, 1), "dense": 0, "kernel": "flex"}
 
-    def visible(self, case: Case) -> torch.Tensor:
+    def visible(self, case: Case, inputs: Inputs) -> torch.Tensor:
         text = case.layout.text_after
         return torch.from_numpy(dense_mask(Tiling(case.grid, (1, 8, 16)), (1, 1, 1), text, text))
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from fv_sta.backend import SlidingTileAttention
-from fv_sta.sparse import tensors_for
+from fv_sta.sparse import Sparse, tensors_for
 from fv_sta.strategy import Table, read_strategy, write_strategy
 from fv_sta.tiles import Tiling
 
@@ -270,3 +270,42 @@ def test_search_refuses(wan_folder: Path, tmp_path: Path, arguments: tuple[objec
 
 def test_search_needs_prompts(wan_folder: Path, tmp_path: Path) -> None:
     assert "has no prompts" in search(tmp_path, "--density", 0.5, model=wan_folder, prompts="\n").output
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ('{"0_0_0": [1, 1, 1], "0_0_0": [1, 1, 2]}', "the key '0_0_0' stands there twice"),
+        ('{"0_0_0": [1, 1, 1], "0_0_00": [1, 1, 2]}', "the window of 0_0_00 is given twice"),
+        ('{"%s_0_0": [1, 1, 1]}' % ("1" * 5000), "is not step_layer_head"),
+        ({**OWN, "windows": [{"window": [1, 1, 1], "step": "2"}]}, "rule 0 of windows has 'step'; a rule has steps"),
+        ({**OWN, "dense_steps": 99}, "dense_steps is 99, of 3 steps in all"),
+        ({**OWN, "steps": 10**12}, "steps is 1000000000000, it must be a whole number, 1 or more and at most 1000000"),
+        (
+            {**OWN, "steps": 10**6, "model": {"family": "Wan", "layers": 60, "heads": 24}},
+            "more than 20,000,000 windows",
+        ),
+        ({**OWN, "windows": [{"window": [2**31, 1, 1]}]}, "is 2147483648, it must be a whole number"),
+        ({**OWN, "windows": [{"window": [1, 1, 1], "steps": "0-" + "9" * 5000}]}, "it must be text such as"),
+    ],
+)
+def test_values_that_mean_nothing_or_two_things(tmp_path: Path, content: object, problem: str) -> None:
+    with pytest.raises(InputError) as refused:
+        read_strategy(write(tmp_path / "w.json", content))
+    assert problem in str(refused.value)
+
+
+@pytest.mark.parametrize("grid", ["10000x10000x10000", "9" * 5000 + "x1x1"])
+def test_a_grid_that_is_no_canvas(tmp_path: Path, grid: str) -> None:
+    file = write(tmp_path / "w.json", '{"0_0_0": [1, 1, 1]}')
+    done = invoke("inspect", file, "--grid", grid)
+    assert (done.exit_code, type(done.exception)) == (1, SystemExit)
+    assert "--grid" in done.output
+
+
+def test_the_windows_of_the_published_file_are_all_known_to_the_published_kernel() -> None:
+    from fv_sta.kernels import KERNELS
+
+    published_with_it = {(5, 6, 10), (5, 1, 10), (5, 6, 1), (1, 6, 10), (3, 3, 5), (3, 3, 3)}
+    sparse = Sparse(Tiling((30, 48, 80), (6, 8, 8)), tuple(sorted(published_with_it)), 37, 37, None)
+    assert KERNELS["st_attn"].mismatch(sparse, 128, "bfloat16", "cuda") is None

@@ -61,9 +61,9 @@ def test_fa4_gets_lists_that_mean_the_windows(site: Site, windows: tuple[Triple,
 def test_kernels_are_chosen_in_order(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     assert SlidingTileAttention().probe().kernel.endswith("flex_attention")
     site.install("st_attn", "0.0.6", "st_attn", ST_ATTN)
-    assert SlidingTileAttention().probe().kernel.endswith("flex_attention")
-    monkeypatch.setenv("FASTVIDEO_STA_KERNEL", "st_attn")
     assert SlidingTileAttention().probe().kernel == "st_attn.sliding_tile_attention"
+    monkeypatch.setenv("FASTVIDEO_STA_KERNEL", "flex")
+    assert SlidingTileAttention().probe().kernel.endswith("flex_attention")
     monkeypatch.delenv("FASTVIDEO_STA_KERNEL")
     install_fa4(site)
     assert SlidingTileAttention().probe().kernel == "flash_attn.cute.flash_attn_func"

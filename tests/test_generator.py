@@ -276,6 +276,7 @@ def test_backends_that_do_not_fit_are_refused_before_loading(
         ({"num_gpus": 2}, "num_gpus is 2"),
         ({"device": "quantum"}, "device 'quantum' is none that torch knows"),
         ({"dtype": "int8"}, "dtype 'int8' is none of"),
+        ({"attention_config": {"file": "w\udcff.json"}}, "attention_config 'file' is no text: it holds bytes"),
         ({"device": "meta"}, "device 'meta' was asked for, which torch .* cannot compute on here"),
         ({"device": "mps"}, "device 'mps' was asked for, which torch .* cannot compute on here"),
         ({"device": torch.device("meta")}, "device 'meta' was asked for"),
@@ -322,6 +323,8 @@ def test_closing_frees_the_generator(wan_folder: Path) -> None:
 def test_presets() -> None:
     params = SamplingParam.from_pretrained("Wan-AI/Wan2.1-T2V-14B-Diffusers")
     assert (params.height, params.width, params.num_frames) == (720, 1280, 81)
+    assert params.negative_prompt.startswith("Bright tones, overexposed, static, blurred details")
+    assert params.negative_prompt.endswith("many people in the background, walking backwards")
     assert SamplingParam.from_pretrained("unknown/model") == SamplingParam()
 
 

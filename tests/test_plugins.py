@@ -67,6 +67,7 @@ def test_a_plugin_is_found_with_its_version(site: Site) -> None:
         (GOOD.replace("return [Double()]", "return [Double]"), "must return a list of AttentionBackend instances"),
         (GOOD.replace("return [Double()]", "raise RuntimeError('no luck')"), "no luck"),
         (GOOD.replace("GOOD_ATTN", "good attn"), "not upper case"),
+        (f"{GOOD}\n@hookimpl\ndef fastvideo_model_families(): return ['Wan']", "list of ModelFamily instances"),
     ],
 )
 def test_a_broken_plugin_is_recorded_with_its_cause_and_hurts_no_other(site: Site, source: str, cause: str) -> None:
@@ -175,3 +176,31 @@ def test_a_thousand_backends_are_listed(site: Site) -> None:
     site.add("acme-many", GOOD.replace("return [Double()]", many))
     assert len(site.load("acme-many").provides) == 1000
     assert load_plugins().backend("B999")[1].distribution == "acme-many"
+
+
+FAMILY = """
+from dataclasses import replace
+from fastvideo_core import hookimpl
+from fastvideo_core.builtin.models.mochi import MOCHI
+
+api_version = 2
+
+
+@hookimpl
+def fastvideo_model_families():
+    return [replace(MOCHI, name="Another Mochi"), replace(MOCHI, name="Acme", transformer="AcmeTransformer3DModel")]
+"""
+
+
+def test_families_are_found_by_their_transformer_and_two_for_one_are_an_error(site: Site) -> None:
+    site.add("acme-models", FAMILY)
+    plugins = load_plugins()
+    family, plugin = plugins.family("AcmeTransformer3DModel")
+    assert (family.name, plugin.label) == ("Acme", "acme-models 1.0")
+    assert plugin.provides == ["Another Mochi", "Acme"]
+    with pytest.raises(
+        DuplicateProviderError, match=r"MochiTransformer3DModel is provided by fastvideo-core .* and acme-m"
+    ):
+        plugins.family("MochiTransformer3DModel")
+    with pytest.raises(KeyError):
+        plugins.family("NoTransformer")

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from fastvideo_core.testing import AttentionBackendSuite
+from fastvideo_core.testing import AttentionBackendSuite, Case, Inputs
 from tests.support import faulty
 from tests.support.faulty import Plain, Sound
 from tests.support.inner_run import failures
@@ -26,7 +27,26 @@ class TestPlain(AttentionBackendSuite):
     backend = Plain()
 
 
+class TestByContent(AttentionBackendSuite):
+    backend = faulty.TopKeys()
+
+    def visible(self, case: Case, inputs: Inputs) -> torch.Tensor:
+        return faulty.top_keys(inputs.key)
+
+
+class TestBackwards(AttentionBackendSuite):
+    backend = faulty.Backwards()
+
+
+ORDER = "test_a_run_in_its_own_token_order_is_attention"
+SECOND = "test_a_second_run_is_like_the_first"
+DETAILS = "test_the_details_of_a_run_are_plain_values"
+SHAPES = "test_shapes_may_change_and_change_back"
+CALL = "test_the_call_is_left_as_it_is"
+RUNS = (ORDER, SECOND, DETAILS, SHAPES, CALL)
+
 CALLED = (
+    *RUNS,
     "test_inputs_are_left_alone",
     "test_the_same_call_gives_the_same_bits",
     "test_no_call_waits_for_the_device",
@@ -35,22 +55,35 @@ CALLED = (
 
 FAULTS = {
     "DropsMask": {"test_output_is_attention"},
-    "IgnoresScale": {"test_output_is_attention"},
-    "WritesInput": {"test_inputs_are_left_alone"},
+    "IgnoresScale": {"test_output_is_attention", CALL},
+    "WritesInput": {"test_inputs_are_left_alone", ORDER},
     "Transposes": {"test_output_is_attention", *CALLED},
     "LiesAboutHeadSizes": {"test_output_is_attention"},
     "AssumesDense": {"test_output_is_attention"},
-    "DropsTheLastTokens": {"test_output_is_attention"},
+    "DropsTheLastTokens": {"test_output_is_attention", ORDER},
     "Waits": {"test_no_call_waits_for_the_device"},
-    "Random": {"test_the_same_call_gives_the_same_bits"},
+    "Random": {"test_the_same_call_gives_the_same_bits", SECOND, SHAPES},
     "ReturnsFloat32": {"test_output_is_attention", *CALLED},
     "SilentlyLossy": {"test_a_lossy_backend_states_its_tolerance"},
     "NoReason": {"test_the_probe_answers"},
+    "RemembersTheFirstShape": {SHAPES},
+    "WearsOut": {SECOND, SHAPES},
+    "CountsOn": {SECOND},
+    "TellsTensors": {DETAILS},
+    "FailsAtTheEnd": {*RUNS},
+    "ChangesTheCall": {CALL},
+    "ForgetsAPlace": {ORDER},
+    "SeesItsPadding": {ORDER},
+    "TopKeys": {"test_output_is_attention", ORDER},
     "ProbeRaises": {"test_the_probe_answers"},
 }
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+HERE = pytest.mark.skipif(not torch.cuda.is_available(), reason="33,600 tokens need a GPU")
+ON_A_GPU = {"CountsIn16Bits": {"test_a_long_video"}}
+
+
+@pytest.mark.parametrize("fault", [*FAULTS, *(pytest.param(fault, marks=HERE) for fault in ON_A_GPU)])
 def test_a_seeded_fault_fails_the_suite(fault: str, tmp_path: Path) -> None:
     source = f"""
 from fastvideo_core.testing import AttentionBackendSuite
@@ -59,7 +92,27 @@ from tests.support.faulty import {fault}
 class TestFault(AttentionBackendSuite):
     backend = {fault}()
 """
-    assert failures(tmp_path, source, "-k", "not layers_share").keys() == FAULTS[fault]
+    assert failures(tmp_path, source, "-k", "not layers_share").keys() == {**FAULTS, **ON_A_GPU}[fault]
+
+
+def test_a_failure_names_what_it_was_held_against(tmp_path: Path) -> None:
+    source = """
+from fastvideo_core.testing import AttentionBackendSuite
+from tests.support.faulty import TopKeys
+
+class TestForgotten(AttentionBackendSuite):
+    backend = TopKeys()
+
+class TestWrong(AttentionBackendSuite):
+    backend = TopKeys()
+
+    def visible(self, case, inputs):
+        return inputs.key.sum(dim=-1).transpose(1, 2)[:, :, None] > -1
+"""
+    forgotten = failures(tmp_path, source, "-k", "TestForgotten and output_is_attention")
+    assert "over all keys; a sparse backend replaces visible(case, inputs)" in forgotten["test_output_is_attention"]
+    wrong = failures(tmp_path, source, "-k", "TestWrong and output_is_attention")
+    assert "over the keys that visible(case, inputs) of TestWrong leaves" in wrong["test_output_is_attention"]
 
 
 def test_every_fault_is_tried() -> None:
@@ -67,8 +120,10 @@ def test_every_fault_is_tried() -> None:
         "Sound",
         "Plain",
         "Faulty",
+        "Stateful",
+        "Backwards",
     }
-    assert kinds == set(FAULTS)
+    assert kinds == {*FAULTS, *ON_A_GPU}
 
 
 def test_a_test_of_the_suite_cannot_be_replaced() -> None:

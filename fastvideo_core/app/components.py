@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
+from fastvideo_core.app.loading_bar import loading_bar
 from fastvideo_core.errors import ModelError
 
 _LIBRARIES = ("diffusers", "transformers")
@@ -35,7 +36,12 @@ def load_components(folder: Path, index: Mapping[str, Any], dtypes: Mapping[str,
         OSError, ValueError: a file is not there, or cannot be read.
     """
     kinds = {name: kind for name, entry in index.items() if (folder / name).is_dir() and (kind := _model_class(entry))}
-    return {name: _load(name, kind, folder, dtypes.get(name, dtypes["default"])) for name, kind in kinds.items()}
+    loaded = {}
+    with loading_bar(len(kinds)) as begin:
+        for name, kind in kinds.items():
+            begin(name)
+            loaded[name] = _load(name, kind, folder, dtypes.get(name, dtypes["default"]))
+    return loaded
 
 
 def _model_class(entry: Any) -> Any:

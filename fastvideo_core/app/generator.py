@@ -28,7 +28,7 @@ from fastvideo_core.app.make import Maker, Video, requested_cache
 from fastvideo_core.app.memory import check_memory
 from fastvideo_core.app.model_info import ModelInfo, read_model
 from fastvideo_core.app.one_at_a_time import OneAtATime
-from fastvideo_core.app.prompts import check_prompts
+from fastvideo_core.app.prompts import check_prompts, check_settings_are_text
 from fastvideo_core.app.result import VideoResult
 from fastvideo_core.app.sampling import SamplingParam
 from fastvideo_core.contract.attention import AttentionBackend
@@ -110,6 +110,7 @@ class VideoGenerator:
             text_encoder_cpu_offload=text_encoder_cpu_offload,
             pin_cpu_memory=pin_cpu_memory,
         )
+        check_settings_are_text("attention_config", attention_config)
         if num_gpus != 1:
             raise InputError(f"num_gpus is {num_gpus!r}; fastvideo-core runs on one device: num_gpus=1")
         plugins = load_plugins()
@@ -268,6 +269,7 @@ class VideoGenerator:
     ) -> tuple[list[Video], Callable[[Video], VideoResult]]:
         """Check all that can be before a step is run; the videos to make, and what makes one."""
         self._check_open()
+        check_settings_are_text("cache_config", cache_config)
         params = (sampling_param or SamplingParam.from_preset(self.info.preset)).with_overrides(**overrides)
         checked = check_prompts(prompts)
         params.check(self.info)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from fastvideo_core.app.components import load_components
+from fastvideo_core.app.loading_bar import without_their_bars
 from fastvideo_core.app.model_info import ModelInfo
 from fastvideo_core.engine.diffusers_bridge import blocks_can_be_compiled
 from fastvideo_core.engine.families import transformers_of
@@ -91,7 +92,8 @@ def load_pipeline(info: ModelInfo, dtype: torch.dtype) -> Any:
     try:
         index = kind.load_config(folder)
         models = load_components(folder, index, {"default": dtype, "vae": torch.float32})
-        pipe = kind.from_pretrained(folder, use_safetensors=True, **models)
+        with without_their_bars():
+            pipe = kind.from_pretrained(folder, use_safetensors=True, **models)
     except (OSError, ValueError, SafetensorError) as error:
         raise ModelNotFoundError(f"the model {info.name} cannot be loaded: {error}") from error
     pipe.register_to_config(_name_or_path=info.location)  # by which caching policies know the model

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from fastvideo_core.errors import InputError
 
 
@@ -38,3 +40,17 @@ def check_prompt(prompt: object) -> str:
     if not prompt.strip():
         raise InputError(f"the prompt {prompt!r} is empty; say what the video should show")
     return prompt
+
+
+def check_settings_are_text(what: str, settings: object) -> None:
+    """Refuse a setting that no receipt could hold, such as a path that is not UTF-8.
+
+    Raises:
+        InputError: with its name.
+    """
+    values = settings.items() if isinstance(settings, Mapping) else [("", settings)]
+    for name, value in values:
+        if not is_writable(str(getattr(value, "value", value))):
+            raise InputError(
+                f"{what} {name or settings!r} is no text: it holds bytes that are not UTF-8; rename the file"
+            )

@@ -12,6 +12,8 @@ from fastvideo_core.cli.options import only_given, sampling_options, settings_op
 from fastvideo_core.cli.output import say
 from fastvideo_core.errors import InputError
 
+MOST_SEEDS = 10_000
+
 
 @click.command("bench")
 @click.option("--model", required=True, help="Preset, local folder or hub id.")
@@ -52,8 +54,10 @@ def bench_command(
     """
     if missing := [name for name in ("matplotlib", "torchmetrics") if find_spec(name) is None]:
         raise InputError(f"fv bench needs {' and '.join(missing)}: pip install 'fastvideo-core[bench]'")
-    if seeds < 1:
-        raise InputError(f"--seeds is {seeds}, it must be 1 or more")
+    if not 1 <= seeds <= MOST_SEEDS:
+        raise InputError(f"--seeds is {seeds}, it must be 1 to {MOST_SEEDS}")
+    if page_videos < 0:
+        raise InputError(f"--page-videos is {page_videos}, it must be 0 or more")
     from fastvideo_core.app.bench.measure import run
     from fastvideo_core.app.bench.page import write_page
     from fastvideo_core.app.bench.report import draw, table, unscored, write_json

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fastvideo_core.contract.attention import Role, TokenLayout, TokenOrder
 from fastvideo_core.engine.layers import BlockCalls
@@ -208,11 +208,14 @@ def end(ended: ForwardPass | BarePass) -> None:
     ended.token = None
 
 
+PassT = TypeVar("PassT", bound="ForwardPass | BarePass")
+
+
 @contextmanager
-def under_way(begun: ForwardPass | BarePass) -> Iterator[None]:
+def under_way(begun: PassT) -> Iterator[PassT]:
     """The pass is the one that is under way while the context lasts."""
     begin(begun)
     try:
-        yield
+        yield begun
     finally:
         end(begun)

@@ -35,6 +35,15 @@ def peak_memory_bytes(device: str) -> int | None:
     return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * (1 if sys.platform == "darwin" else 1024)
 
 
+def name_of(device: str) -> str:
+    """The name of the GPU; of a CPU its architecture and how many threads torch uses."""
+    import torch
+
+    if device.startswith("cuda"):
+        return str(torch.cuda.get_device_name(device))
+    return f"{platform.machine()}, {torch.get_num_threads()} threads"
+
+
 def with_index(device: torch.device) -> torch.device:
     """The device with its index: a CUDA device without one is the current one."""
     import torch

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from fastvideo_core.testing.attention import AttentionBackendSuite
     from fastvideo_core.testing.branches import latents, small_pipeline
     from fastvideo_core.testing.caching import CachePolicySuite
-    from fastvideo_core.testing.cases import Case
+    from fastvideo_core.testing.cases import Case, Inputs
     from fastvideo_core.testing.family import ModelFamilySuite
     from fastvideo_core.testing.subject import AttentionPass, probe_backend
 
@@ -22,6 +22,7 @@ _HOMES = {
     "AttentionPass": "subject",
     "CachePolicySuite": "caching",
     "Case": "cases",
+    "Inputs": "cases",
     "ModelFamilySuite": "family",
     "latents": "branches",
     "probe_backend": "subject",
@@ -33,6 +34,7 @@ __all__ = [
     "AttentionPass",
     "CachePolicySuite",
     "Case",
+    "Inputs",
     "ModelFamilySuite",
     "latents",
     "probe_backend",

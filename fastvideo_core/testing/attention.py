@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -14,11 +15,22 @@ from fastvideo_core.engine.attention.answers import probe_of
 from fastvideo_core.engine.attention.operator import attend
 from fastvideo_core.engine.attention.resolve import resolve
 from fastvideo_core.errors import BackendMismatchError
-from fastvideo_core.testing.cases import Case, cases_for, exact_attention, make_inputs, relative_error
+from fastvideo_core.testing.attention_runs import LONG, Layer, LoadedOnce, check_order, stack
+from fastvideo_core.testing.cases import (
+    Case,
+    Inputs,
+    cases_for,
+    exact_attention,
+    make_inputs,
+    relative_error,
+    some_queries,
+)
 from fastvideo_core.testing.fixed import Suite, counting, no_waiting
 from fastvideo_core.testing.subject import UsableBackend, find, installed, run_python, undeclared
 
 _LAYERS = 5
+_LARGE = (5, 9, 13)
+_EVERY = 997
 
 _IMPORTS = """
 import sys
@@ -50,10 +62,13 @@ class AttentionBackendSuite(Suite):
     settings: ClassVar[Mapping[str, Any]] = {}
     """Settings of the backend, by name."""
 
-    def visible(self, case: Case) -> torch.Tensor | None:
+    def visible(self, case: Case, inputs: Inputs) -> torch.Tensor | None:
         """What a sparse backend means to attend to: boolean, broadcasts to (batch, heads, queries, keys). None: all.
 
         For a subclass to replace; tokens are in the model's order, `case.layout` tells their arrangement.
+
+        Args:
+            inputs: the tensors of the call, for a backend that chooses by what is in them; must not be changed.
         """
         return None
 
@@ -98,8 +113,57 @@ class AttentionBackendSuite(Suite):
         result = kernel.run(case)
         assert result.shape == inputs.query.shape
         assert result.dtype is inputs.query.dtype
-        error = relative_error(result, exact_attention(inputs, case.scale, self.visible(case)))
-        assert error <= kernel.tolerance(case), f"relative error {error:.2e}, allowed {kernel.tolerance(case):.2e}"
+        self._check(kernel, case, inputs, result)
+
+    def test_a_run_in_its_own_token_order_is_attention(self, role: Role) -> None:
+        kernel = UsableBackend.ready(self.backend, self.settings)
+        case = replace(kernel.plain(role), grid=_LARGE)
+        inputs = make_inputs(case, kernel.device)
+        ran = LoadedOnce(kernel, role).run(case, inputs)
+        if ran.order is not None:
+            check_order(ran.order, case.layout)
+        assert ran.output.shape == inputs.query.shape
+        self._check(kernel, case, inputs, ran.output)
+
+    def test_a_second_run_is_like_the_first(self, role: Role) -> None:
+        kernel = UsableBackend.ready(self.backend, self.settings)
+        case = replace(kernel.plain(role), grid=_LARGE)
+        loaded = LoadedOnce(kernel, role)
+        first, second = loaded.run(case), loaded.run(case)
+        assert torch.equal(first.output, second.output)
+        assert first.details == second.details, "run_details() tells something else of a second run that is the same"
+
+    def test_the_details_of_a_run_are_plain_values(self, role: Role) -> None:
+        kernel = UsableBackend.ready(self.backend, self.settings)
+        details = LoadedOnce(kernel, role).run(replace(kernel.plain(role), grid=_LARGE)).details
+        assert json.loads(json.dumps(details)) == details, f"the receipt cannot be written with {details}"
+
+    def test_shapes_may_change_and_change_back(self, role: Role) -> None:
+        kernel = UsableBackend.ready(self.backend, self.settings)
+        loaded = LoadedOnce(kernel, role)
+        shapes = ((2, 8, 24), _LARGE, (2, 8, 24), _LARGE)
+        outputs = [loaded.run(replace(kernel.plain(role), grid=grid)).output for grid in shapes]
+        alone = LoadedOnce(kernel, role).run(replace(kernel.plain(role), grid=shapes[1])).output
+        assert torch.equal(outputs[0], outputs[2]), "the first shape gives something else after another one"
+        assert torch.equal(outputs[1], outputs[3]), "the second shape gives something else the second time"
+        assert torch.equal(outputs[1], alone), "the second shape gives something else than without the first"
+
+    def test_the_call_is_left_as_it_is(self, role: Role) -> None:
+        kernel = UsableBackend.ready(self.backend, self.settings)
+        loaded = LoadedOnce(kernel, role)
+        loaded.run(replace(kernel.plain(role), grid=_LARGE, scale=0.3))
+        assert not loaded.changed, f"it writes to the call: {', '.join(sorted(loaded.changed))}"
+
+    def test_a_long_video(self, role: Role) -> None:
+        kernel = UsableBackend.ready(self.backend, self.settings)
+        if kernel.device != "cuda":
+            pytest.skip("33,600 tokens need a GPU")
+        case = replace(kernel.plain(role), grid=LONG, heads=1, key_heads=1)
+        inputs = make_inputs(case, kernel.device)
+        result = LoadedOnce(kernel, role).run(case, inputs).output
+        some, visible = some_queries(inputs, self.visible(case, inputs), _EVERY)
+        error = relative_error(result[:, ::_EVERY], exact_attention(some, case.scale, visible))
+        assert error <= kernel.tolerance(case), self._too_far(kernel, case, error)
 
     def test_inputs_are_left_alone(self, role: Role) -> None:
         kernel = UsableBackend.ready(self.backend, self.settings)
@@ -134,14 +198,14 @@ class AttentionBackendSuite(Suite):
         inputs = make_inputs(case, kernel.device)
         graphs: list[Any] = []
         torch.compiler.reset()
-        layers = [_Layer(role) for _ in range(_LAYERS)]
+        layers = [Layer(role) for _ in range(_LAYERS)]
         with kernel.forward(case):
-            eager = _stack(layers, inputs.query, inputs.key, inputs.value)
+            eager = stack(layers, inputs.query, inputs.key, inputs.value)
         counted = counting(graphs)
         for layer in layers:
             layer.compile(fullgraph=True, backend=counted)
         with kernel.forward(case) as forward:
-            compiled = _stack(layers, inputs.query, inputs.key, inputs.value)
+            compiled = stack(layers, inputs.query, inputs.key, inputs.value)
         assert len(graphs) == 1, f"{len(graphs)} graphs for {_LAYERS} layers"
         assert forward.calls(role) == _LAYERS
         assert torch.equal(compiled, eager)
@@ -166,20 +230,13 @@ class AttentionBackendSuite(Suite):
         with pytest.raises(BackendMismatchError, match=f"{kernel.backend.name} cannot serve {role.value}"):
             kernel.run(case)
 
+    def _check(self, kernel: UsableBackend, case: Case, inputs: Inputs, result: torch.Tensor) -> None:
+        """Hold an output against float64 attention over what `visible` leaves."""
+        error = relative_error(result, exact_attention(inputs, case.scale, self.visible(case, inputs)))
+        assert error <= kernel.tolerance(case), self._too_far(kernel, case, error)
 
-class _Layer(torch.nn.Module):
-    """What a transformer's block does around attention, without the rest of it."""
-
-    def __init__(self, role: Role) -> None:
-        super().__init__()
-        self.role = role
-
-    def forward(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        return query + attend(self.role, query, key, value, None, None)
-
-
-def _stack(layers: list[_Layer], query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    with torch.no_grad():
-        for layer in layers:
-            query = layer(query, key, value)
-    return query
+    def _too_far(self, kernel: UsableBackend, case: Case, error: float) -> str:
+        problem = f"relative error {error:.2e}, allowed {kernel.tolerance(case):.2e}"
+        if type(self).visible is not AttentionBackendSuite.visible:
+            return f"{problem}, over the keys that visible(case, inputs) of {type(self).__name__} leaves"
+        return f"{problem}, over all keys; a sparse backend replaces visible(case, inputs) of its suite"

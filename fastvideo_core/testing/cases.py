@@ -155,6 +155,14 @@ def _mask(case: Case, generator: torch.Generator, device: str) -> torch.Tensor |
     return (torch.arange(case.keys) < lengths)[:, None, None].to(device)
 
 
+def some_queries(inputs: Inputs, visible: torch.Tensor | None, every: int) -> tuple[Inputs, torch.Tensor | None]:
+    """Some of the queries with all keys, and what these see, where all of them are too much to compute exactly."""
+    query = inputs.query[:, ::every]
+    if visible is not None and visible.ndim >= 2 and visible.shape[-2] > 1:
+        visible = visible[..., ::every, :]
+    return replace(inputs, query=query), visible
+
+
 def exact_attention(inputs: Inputs, scale: float | None, visible: torch.Tensor | None = None) -> torch.Tensor:
     """softmax(scale q kᵀ) v in float64, written out: (batch, tokens, heads, head_dim).
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections import defaultdict
 from functools import partial
 from typing import Any, ClassVar
 
@@ -17,6 +16,7 @@ from fastvideo_core.discovery.plugins import Plugins, load_plugins
 from fastvideo_core.engine.attachment import Attachment
 from fastvideo_core.engine.diffusers_bridge import blocks_can_be_compiled
 from fastvideo_core.engine.families import transformers_of
+from fastvideo_core.testing.family_calls import check_calls
 from fastvideo_core.testing.family_runs import (
     PADDING,
     Pass,
@@ -24,6 +24,8 @@ from fastvideo_core.testing.family_runs import (
     Watching,
     arguments_of,
     blocks_of,
+    computed,
+    module_after,
     run_bare,
     video_tokens,
     watched,
@@ -117,29 +119,7 @@ class ModelFamilySuite(Suite):
         with self._attached(pipe, backend):
             self.generate(pipe)
         assert set(backend.runs) == set(self.family.roles), "roles of the family were never called"
-        for call in backend.calls:
-            where, video = f"{call.role} attention of layer {call.layer}", video_tokens(call.layout)
-            text = call.layout.text_before + call.layout.text_after if call.role is Role.JOINT else 0
-            assert call.query[1] == video + text, (
-                f"{where} has {call.query[1]} queries for {video} video and {text} text tokens"
-            )
-            if call.role is Role.JOINT:
-                assert video < call.key[1] <= video + text, (
-                    f"{where} has {call.key[1]} keys for {video} + {text} tokens"
-                )
-            if call.role is Role.SELF:
-                assert call.key[1] == video, f"{where} has {call.key[1]} keys for {video} video tokens"
-            if call.role is Role.CROSS:
-                assert call.key[1] != video, f"{where} has as many keys as there are video tokens"
-            run = backend.runs[call.role]
-            assert tuple(call.query[2:]) == (run.num_heads, run.head_dim), f"{where} has other heads than announced"
-        layers: dict[tuple[Role, int, str], list[int]] = defaultdict(list)
-        for call in backend.calls:
-            layers[call.role, call.step, call.branch].append(call.layer)
-        for (role, step, branch), found in layers.items():
-            assert sorted(set(found)) == list(range(backend.runs[role].num_layers)), (
-                f"{role} attention of step {step}, branch {branch!r} came from layers {sorted(set(found))}"
-            )
+        check_calls(backend)
         assert sum(run.num_layers for run in backend.runs.values()) == len(attention)
 
     def test_the_grid_is_that_of_the_model(self) -> None:
@@ -172,7 +152,7 @@ class ModelFamilySuite(Suite):
     def test_a_policy_that_always_reuses_adds_the_residual(self) -> None:
         pipe = self._pipeline()
         transformer = self._transformer(pipe)
-        after = _module_after(transformer, self.family, arguments_of(transformer, lambda: self.generate(pipe))[0])
+        after = module_after(transformer, self.family, arguments_of(transformer, lambda: self.generate(pipe))[0])
         given: list[torch.Tensor] = []
         hook = after.register_forward_pre_hook(lambda module, args: given.append(args[0].detach().clone()))
         with self._attached(pipe, policy=Scripted(reuses=True)) as attachment:
@@ -195,7 +175,7 @@ class ModelFamilySuite(Suite):
                 arguments = arguments_of(transformer, partial(self.generate, pipe))
             assert len(policy.signals) == len(arguments)
             for given, found in zip(arguments, policy.signals, strict=True):
-                for real in self._real(signal, run_bare(transformer, self.family, given)):
+                for real in computed(self.family, signal, run_bare(transformer, self.family, given)):
                     one = real.float().reshape(-1, found.numel())  # one for each of the batch, or of all
                     expected = found.float().reshape(1, -1).expand_as(one)
                     assert torch.allclose(one, expected, rtol=1e-5, atol=1e-6), (
@@ -264,42 +244,6 @@ class ModelFamilySuite(Suite):
         else:
             assert torch.equal(found, expected), "attached, with TORCH_SDPA, it computes something else than alone"
 
-    def _real(self, signal: Signal, seen: Pass) -> list[torch.Tensor]:
-        """What the model itself computed there, in a pass without the core."""
-        if signal is Signal.MODULATED_INPUT:
-            assert seen.attended is not None
-            return [seen.attended]
-        if signal is Signal.FIRST_BLOCK_OUTPUT:
-            assert seen.first is not None
-            return [seen.first]
-        if signal in self.family.block_signals:
-            return [seen.entered[self.family.block_signals[signal]]]
-        made = [seen.made[self.family.time_signals[signal][-1]]]
-        return [*made, seen.entered[self.family.stack.modulation]] if signal is Signal.TIME_PROJECTION else made
-
 
 def _calls(attachment: Attachment) -> dict[str, int]:
     return {role: one.calls for role, one in attachment.receipt.attention.items()}
-
-
-def _module_after(transformer: Any, family: ModelFamily, arguments: dict[str, Any]) -> Any:
-    """The module that is called with what the last block returned."""
-    last = blocks_of(transformer, family)[-1]
-    left: list[torch.Tensor] = []
-    found: list[Any] = []
-
-    def look(module: Any, args: Any) -> None:
-        if left and not found and args and isinstance(args[0], torch.Tensor) and torch.equal(args[0], left[0]):
-            found.append(module)
-
-    own = dict(transformer.named_children())
-    hooks = [child.register_forward_pre_hook(look) for name, child in own.items() if name not in family.stack.lists]
-    hooks.append(
-        last.register_forward_hook(lambda m, a, output: left.append(output[0] if isinstance(output, tuple) else output))
-    )
-    with torch.no_grad():
-        transformer(**arguments)
-    for hook in hooks:
-        hook.remove()
-    assert found, "what the blocks return is not what the transformer's next module is called with"
-    return found[0]

@@ -186,5 +186,44 @@ def blocks_of(transformer: Any, family: ModelFamily) -> list[Any]:
     return [block for name in family.stack.lists for block in transformer.get_submodule(name)]
 
 
+def computed(family: ModelFamily, signal: Signal, seen: Pass) -> list[torch.Tensor]:
+    """What the model itself computed there, in a pass without the core."""
+    if signal is Signal.MODULATED_INPUT:
+        assert seen.attended is not None
+        return [seen.attended]
+    if signal is Signal.HIDDEN:
+        return [seen.entered[0]]
+    if signal is Signal.FIRST_BLOCK_OUTPUT:
+        assert seen.first is not None
+        return [seen.first]
+    if signal in family.block_signals:
+        return [seen.entered[family.block_signals[signal]]]
+    made = [seen.made[family.time_signals[signal][-1]]]
+    return [*made, seen.entered[family.stack.modulation]] if signal is Signal.TIME_PROJECTION else made
+
+
+def module_after(transformer: Any, family: ModelFamily, arguments: dict[str, Any]) -> Any:
+    """The module that is called with what the last block returned."""
+    last = blocks_of(transformer, family)[-1]
+    left: list[torch.Tensor] = []
+    found: list[Any] = []
+
+    def look(module: Any, args: Any) -> None:
+        if left and not found and args and isinstance(args[0], torch.Tensor) and torch.equal(args[0], left[0]):
+            found.append(module)
+
+    own = dict(transformer.named_children())
+    hooks = [child.register_forward_pre_hook(look) for name, child in own.items() if name not in family.stack.lists]
+    hooks.append(
+        last.register_forward_hook(lambda m, a, output: left.append(output[0] if isinstance(output, tuple) else output))
+    )
+    with torch.no_grad():
+        transformer(**arguments)
+    for hook in hooks:
+        hook.remove()
+    assert found, "what the blocks return is not what the transformer's next module is called with"
+    return found[0]
+
+
 def _copied(value: Any) -> Any:
     return value.detach().clone() if isinstance(value, torch.Tensor) else value

@@ -98,10 +98,14 @@ class UsableBackend:
         claimed = self.backend.capabilities.tolerance
         return ROUNDING[case.dtype] if claimed is None else claimed
 
+    def resolution(self, role: Role) -> Resolution:
+        """As if the backend had been asked for in this role."""
+        return Resolution(role, self.backend, self.plugin, self.probe, "its suite")
+
     @contextmanager
     def forward(self, case: Case) -> Iterator[ForwardPass]:
         """A pass of a model of one block with attention of this case's role, called up to 64 times."""
-        begun = _attention_pass(self, case.role, case.layout)
+        begun = attention_pass(self, case.role, case.layout)
         with under_way(begun):
             yield begun
 
@@ -154,7 +158,7 @@ class AttentionPass:
         role: Role = Role.SELF,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
-        self._role, self._pass = role, _attention_pass(UsableBackend.ready(backend, settings), role, layout)
+        self._role, self._pass = role, attention_pass(UsableBackend.ready(backend, settings), role, layout)
 
     def __enter__(self) -> Self:
         begin(self._pass)
@@ -175,9 +179,11 @@ class AttentionPass:
         return attend(self._role, query, key, value, mask, scale)
 
 
-def _attention_pass(kernel: UsableBackend, role: Role, layout: TokenLayout) -> ForwardPass:
+def attention_pass(
+    kernel: UsableBackend, role: Role, layout: TokenLayout, loaded: LoadedBackend | None = None
+) -> ForwardPass:
     """A pass of one block, which calls attention up to 64 times."""
-    loaded = LoadedBackend.load(Resolution(role, kernel.backend, kernel.plugin, kernel.probe, "its suite"))
+    loaded = loaded or LoadedBackend.load(kernel.resolution(role))
     calls = CallsOfRole(tuple(range(64)), ("the suite's",) * 64)
     made = ForwardPass({role: Route(loaded, MaskReader(), num_steps=1)}, ({role: calls},), 0, "cond", layout)
     made.enter_block(0)

@@ -6,7 +6,18 @@ from typing import Any
 
 import torch
 
-from fastvideo_core import AttentionBackend, AttentionCall, AttentionFunction, Capabilities, MaskKind, Probe, Role
+from fastvideo_core import (
+    AttentionBackend,
+    AttentionCall,
+    AttentionFunction,
+    Capabilities,
+    MaskKind,
+    Probe,
+    Role,
+    Run,
+    TokenLayout,
+    TokenOrder,
+)
 
 
 class Sound(AttentionBackend):
@@ -140,3 +151,119 @@ class NoReason(Faulty):
 class ProbeRaises(Faulty):
     def probe(self) -> Probe:
         raise ImportError("undefined symbol")
+
+
+class Stateful(Faulty):
+    """Keeps something between calls, each in a way that a single call does not show."""
+
+    def __init__(self) -> None:
+        self.kept: Any = None
+
+
+class RemembersTheFirstShape(Stateful):
+    def attend(self, query: Any, key: Any, value: Any, call: AttentionCall) -> torch.Tensor:
+        self.kept = self.kept or key.shape[1]
+        return super().attend(query, key[:, : self.kept], value[:, : self.kept], call)
+
+    def load(self) -> AttentionFunction:
+        self.kept = None
+        return super().load()
+
+
+class WearsOut(Stateful):
+    """Each run is a little worse than the one before."""
+
+    def load(self) -> AttentionFunction:
+        self.kept = 0
+        return super().load()
+
+    def start_run(self, run: Run) -> None:
+        self.kept = (self.kept or 0) + 1
+
+    def attend(self, query: Any, key: Any, value: Any, call: AttentionCall) -> torch.Tensor:
+        result = super().attend(query, key, value, call)
+        factor: float = 1 + 0.004 * max(0, (self.kept or 0) - 1)
+        return result * factor
+
+
+class CountsOn(Stateful):
+    """Tells of all runs so far."""
+
+    def start_run(self, run: Run) -> None:
+        self.kept = (self.kept or 0) + 1
+
+    def run_details(self) -> dict[str, Any]:
+        return {"runs": self.kept}
+
+
+class TellsTensors(Faulty):
+    def run_details(self) -> dict[str, Any]:
+        return {"density": (0.5, 0.7)}
+
+
+class FailsAtTheEnd(Faulty):
+    def end_run(self, error: BaseException | None) -> None:
+        raise RuntimeError("nothing was measured")
+
+
+class ChangesTheCall(Faulty):
+    def attend(self, query: Any, key: Any, value: Any, call: AttentionCall) -> torch.Tensor:
+        result = super().attend(query, key, value, call)
+        call.layer = -1
+        return result
+
+
+class Backwards(Faulty):
+    """Asks for its tokens backwards, and does what all attention does."""
+
+    def token_order(self, layout: TokenLayout, device: torch.device) -> TokenOrder | None:
+        time, height, width = layout.grid
+        places = torch.arange(time * height * width - 1, -1, -1, device=device)
+        return TokenOrder(places, places)
+
+
+class ForgetsAPlace(Backwards):
+    def token_order(self, layout: TokenLayout, device: torch.device) -> TokenOrder | None:
+        order = super().token_order(layout, device)
+        assert order is not None
+        return TokenOrder(order.gather.clamp(min=1), order.scatter)
+
+
+class SeesItsPadding(Backwards):
+    def token_order(self, layout: TokenLayout, device: torch.device) -> TokenOrder | None:
+        order = super().token_order(layout, device)
+        assert order is not None
+        return TokenOrder(torch.cat([order.gather, order.gather[:64]]), order.scatter)
+
+
+class CountsIn16Bits(Faulty):
+    """Sees no key behind the 32,768th."""
+
+    def attend(self, query: Any, key: Any, value: Any, call: AttentionCall) -> torch.Tensor:
+        return super().attend(query, key[:, :32768], value[:, :32768], call)
+
+
+class TopKeys(Faulty):
+    """Attends to the keys of the greatest norm: content decides, so that `visible` must see it."""
+
+    capabilities = Capabilities(
+        roles=frozenset({Role.SELF}),
+        lossless=False,
+        tolerance=0.02,
+        head_dims=frozenset({64}),
+        dtypes=frozenset({"float32"}),
+    )
+
+    def mask(self, scores: torch.Tensor, call: AttentionCall) -> torch.Tensor:
+        return scores if self.seen is None else scores.masked_fill(~self.seen, float("-inf"))
+
+    def attend(self, query: Any, key: Any, value: Any, call: AttentionCall) -> torch.Tensor:
+        self.seen: Any = top_keys(key)
+        return super().attend(query, key, value, call)
+
+
+def top_keys(key: torch.Tensor) -> torch.Tensor:
+    """Half of the keys, by their norm: (batch, heads, 1, keys)."""
+    norms = key.norm(dim=-1).transpose(1, 2)[:, :, None]
+    chosen: torch.Tensor = norms >= norms.median(dim=-1, keepdim=True).values
+    return chosen

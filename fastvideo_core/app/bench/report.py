@@ -12,8 +12,6 @@ from fastvideo_core.app.bench.setup import NO_CACHE, Setup
 from fastvideo_core.app.bench.store import Store
 from fastvideo_core.app.bench.summary import Row, Spread
 from fastvideo_core.app.files import written_whole
-from fastvideo_core.discovery.plugins import CORE_DISTRIBUTION
-from fastvideo_core.engine.machine import versions_of
 
 COLUMNS = ("", "seconds", "speed-up", "skipped", "attention", "memory", "PSNR dB", "SSIM", "right")
 
@@ -69,8 +67,9 @@ def as_json(setup: Setup, store: Store, rows: Sequence[Row]) -> dict[str, Any]:
     return {
         **setup.describe(),
         "prompts": list(dict.fromkeys(sample.prompt for sample in setup.samples)),
-        "versions": versions_of({CORE_DISTRIBUTION}),
-        "device": _device(),
+        "versions": setup.machine["versions"],
+        "device": setup.machine["name"],
+        "details": setup.details,
         "rows": [asdict(row) for row in rows],
         "videos": [
             asdict(found)
@@ -81,20 +80,11 @@ def as_json(setup: Setup, store: Store, rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def _device() -> str:
-    import platform
-
-    import torch
-
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    return f"{platform.machine()}, {torch.get_num_threads()} threads"
-
-
 def write_json(setup: Setup, store: Store, rows: Sequence[Row], path: Path) -> None:
     """Write the JSON file."""
     with written_whole(path, overwrite=True) as file:
-        file.write_text(json.dumps(as_json(setup, store, rows), indent=1, ensure_ascii=False) + "\n", "utf-8")
+        text = json.dumps(as_json(setup, store, rows), indent=1, ensure_ascii=False, default=str)
+        file.write_text(text + "\n", "utf-8")
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:

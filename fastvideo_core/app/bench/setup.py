@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from fastvideo_core.app.loading import check_compile, check_device, check_dtype
+from fastvideo_core.app.memory import check_memory
 from fastvideo_core.app.model_info import ModelInfo, read_model
 from fastvideo_core.app.prompts import check_prompt
 from fastvideo_core.app.sampling import SamplingParam
 from fastvideo_core.discovery.environment import normalize_asked
-from fastvideo_core.discovery.plugins import load_plugins
+from fastvideo_core.discovery.plugins import CORE_DISTRIBUTION, load_plugins
 from fastvideo_core.engine.asked import parse_asked
 from fastvideo_core.engine.attention.choice import choose_attention
-from fastvideo_core.engine.caching.choice import check_policy
+from fastvideo_core.engine.attention.resolve import Resolution
+from fastvideo_core.engine.caching.choice import choose_policy, prepare_policy
+from fastvideo_core.engine.machine import name_of, versions_of
 from fastvideo_core.errors import InputError
 
 NO_CACHE = "none"
@@ -57,6 +60,8 @@ class Setup:
     Attributes:
         sampling: sampling parameters that differ from the model's preset.
         loading: keywords of `VideoGenerator.from_pretrained`.
+        machine: the device, its name, the dtype and the versions of what computes.
+        details: for each backend and each policy, as they were written, what serves and with which settings.
         settings: by name of a backend or policy, settings beside those that its text gives.
     """
 
@@ -65,7 +70,9 @@ class Setup:
     samples: tuple[Sample, ...]
     sampling: dict[str, Any]
     loading: dict[str, Any]
-    settings: dict[str, dict[str, Any]] = field(default_factory=dict)
+    machine: dict[str, Any]
+    details: dict[str, dict[str, Any]]
+    settings: dict[str, dict[str, Any]]
 
     @property
     def plain(self) -> Combination:
@@ -78,9 +85,13 @@ class Setup:
 
     def describe(self) -> dict[str, Any]:
         """What must be the same when a bench is resumed."""
-        same = {"model": self.info.name, "plain": self.plain.title, "sampling": self.sampling, "loading": self.loading}
-        settings = {name: {key: str(one.value) for key, one in own.items()} for name, own in self.settings.items()}
-        return {**same, "settings": settings} if settings else same
+        return {
+            "model": self.info.name,
+            "plain": self.plain.title,
+            "sampling": self.sampling,
+            "loading": self.loading,
+            "machine": self.machine,
+        }
 
     def settings_of(self, asked: str) -> dict[str, Any]:
         """The settings for a backend or policy, as it was written."""
@@ -108,23 +119,49 @@ def prepare(
     plugins = load_plugins()
     info = read_model(plugins, model)
     params = SamplingParam.from_preset(info.preset).with_overrides(**sampling)
-    params.check(info)
+    for seed in (seeds[0], seeds[-1] + len(prompts)):
+        replace(params, seed=seed).check(info)
     device = check_device(loading.get("device"))
-    needs = info.family.needs(info.head_dim, check_dtype(loading.get("dtype"), device), torch.device(device))
+    dtype = check_dtype(loading.get("dtype"), device)
+    needs = info.family.needs(info.head_dim, dtype, torch.device(device))
     if loading.get("compile"):
         check_compile(info, device, dit_cpu_offload=False)
     backends = [normalize_asked(name) or name for name in split_list(attention, "--attention")]
+    details = {}
     for name in backends:
-        choose_attention(plugins, name, needs, settings.get(parse_asked(name, "--attention")[0]))
+        config = settings.get(parse_asked(name, "--attention")[0])
+        details[name] = _details_of_backend(choose_attention(plugins, name, needs, config)[1].values())
     policies = split_list(cache, "--cache")
     for asked in policies:
-        check_policy(plugins, asked, info.cached_model, settings.get(parse_asked(asked, "--cache")[0]))
+        if chosen := choose_policy(plugins, asked, settings.get(parse_asked(asked, "--cache")[0])):
+            used = prepare_policy(chosen.policy, info.cached_model).settings_used()
+            details[asked] = {"distribution": chosen.distribution, "settings": used}
+    check_memory(params, info, device, dtype)
     ordered = dict.fromkeys([NO_CACHE, *(NO_CACHE if one.lower() == NO_CACHE else one for one in policies)])
     samples = [
         Sample(number, check_prompt(prompt), seed + number) for number, prompt in enumerate(prompts) for seed in seeds
     ]
     combinations = tuple(Combination(name, policy) for name in dict.fromkeys(backends) for policy in ordered)
-    return Setup(info, combinations, tuple(samples), sampling, loading, settings)
+    machine = {
+        "device": device,
+        "name": name_of(device),
+        "dtype": str(dtype).removeprefix("torch."),
+        "versions": versions_of({CORE_DISTRIBUTION}),
+    }
+    return Setup(info, combinations, tuple(samples), sampling, loading, machine, details, settings)
+
+
+def _details_of_backend(chosen: Iterable[Resolution]) -> dict[str, Any]:
+    """What serves each role, of which distribution, and with which settings."""
+    return {
+        one.role.value: {
+            "backend": one.backend.name,
+            "distribution": one.plugin.label,
+            "kernel": f"{one.probe.kernel} {one.probe.version}",
+            "settings": {name: str(value) for name, value in one.backend.settings_used().items()},
+        }
+        for one in chosen
+    }
 
 
 def split_list(text: str, option: str) -> list[str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastvideo_core.app.bench.setup import Combination, Sample, Setup
 from fastvideo_core.app.files import JsonLines, written_whole
+from fastvideo_core.discovery.printable import explain
 from fastvideo_core.errors import InputError, OutputError
 
 if TYPE_CHECKING:
@@ -64,11 +65,15 @@ class Store:
         try:
             for path in (self.videos, self._frames):
                 path.mkdir(parents=True, exist_ok=True)
-            self._check_setup(setup.describe())
+            self._check_setup(setup)
             self.known = {one.key: one for one in (Measurement(**line) for line in self._lines.read())}
+            self.shares: dict[str, float] = self._read_shares()
         except OSError as error:
             raise OutputError(f"{str(folder)!r} cannot be written to: {error}; choose another --output") from error
-        self.shares: dict[str, float] = self._read_shares()
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(_damaged(folder, explain(error))) from error
 
     def find(self, combination: Combination, sample: Sample) -> Measurement | None:
         """What was measured of it, if it was."""
@@ -89,7 +94,10 @@ class Store:
         import numpy as np
 
         path = self._frames_path(sample)
-        return np.load(path) if path.exists() else None
+        try:
+            return np.load(path, allow_pickle=False) if path.exists() else None
+        except (OSError, ValueError, EOFError) as error:
+            raise InputError(_damaged(self.folder, f"{path.name}: {explain(error)}")) from error
 
     def keep_plain_frames(self, sample: Sample, frames: NDArray[np.uint8]) -> None:
         import numpy as np
@@ -100,19 +108,41 @@ class Store:
     def _frames_path(self, sample: Sample) -> Path:
         return self._frames / f"{sample.number}_{sample.seed}.npy"
 
-    def _check_setup(self, described: dict[str, Any]) -> None:
+    def _check_setup(self, setup: Setup) -> None:
+        """Refuse to mix measurements: what is noted must be the same, of backends and policies those of both."""
         path = self.folder / "setup.json"
-        if not path.exists():
-            with written_whole(path) as file:
-                file.write_text(json.dumps(described, indent=1) + "\n", "utf-8")
-            return
-        before = path.read_text("utf-8")
-        if json.loads(before) != json.loads(json.dumps(described)):
-            raise InputError(
-                f"{str(self.folder)!r} holds a bench with other settings ({' '.join(before.split())}); choose another "
-                "--output"
-            )
+        now = json.loads(json.dumps({**setup.describe(), "details": setup.details}, default=str))
+        details = now["details"]
+        if path.exists():
+            before = self._read_json(path)
+            known = before.get("details", {})
+            differing = [name for name in now if name != "details" and before.get(name) != now[name]]
+            differing += [name for name in details if known.get(name, details[name]) != details[name]]
+            if differing:
+                old, new = {**known, **before}, {**details, **now}
+                both = [f"{name} was {_shown(old.get(name))}, now {_shown(new[name])}" for name in differing]
+                raise InputError(
+                    f"{str(self.folder)!r} holds a bench with other settings: {'; '.join(both)}; "
+                    "choose another --output"
+                )
+            now["details"] = {**known, **details}
+        with written_whole(path, overwrite=True) as file:
+            file.write_text(json.dumps(now, indent=1) + "\n", "utf-8")
 
     def _read_shares(self) -> dict[str, float]:
         path = self.folder / "attention_share.json"
-        return dict(json.loads(path.read_text("utf-8"))) if path.exists() else {}
+        return {name: float(share) for name, share in self._read_json(path).items()} if path.exists() else {}
+
+    def _read_json(self, path: Path) -> dict[str, Any]:
+        content = json.loads(path.read_text("utf-8"))
+        if not isinstance(content, dict):
+            raise TypeError(f"{path.name} holds no object")
+        return content
+
+
+def _shown(value: object) -> str:
+    return json.dumps(value, sort_keys=True)
+
+
+def _damaged(folder: Path, problem: str) -> str:
+    return f"{str(folder)!r} holds a bench that is damaged ({problem}); remove the folder, or choose another --output"

@@ -31,6 +31,7 @@ _overwrite = click.option("--overwrite", is_flag=True, help="Replace a file that
 
 
 MAX_STEPS = 1000
+MAX_TOKENS = 10_000_000
 
 
 @click.group("sta")
@@ -42,6 +43,18 @@ def _triple(text: str, name: str) -> Triple:
     from fv_sta.tiles import parse_triple
 
     return parse_triple(text, name, ", such as 30x48x80", separators=",xX")
+
+
+def _canvas(text: str) -> Triple:
+    """The grid of tokens that --grid gives.
+
+    Raises:
+        InputError: it is none, or larger than any video's.
+    """
+    grid = _triple(text, "--grid")
+    if math.prod(grid) > MAX_TOKENS:
+        raise InputError(f"--grid {text} is {math.prod(grid):,} tokens; more than {MAX_TOKENS:,} are no canvas")
+    return grid
 
 
 @sta.command("convert")
@@ -63,7 +76,7 @@ def convert_command(source: Path, target: Path, grid: str, tile: str, family: st
     check_output_file(target, overwrite)
     table = read_strategy(source)
     size = source.stat().st_size
-    tiling = Tiling(_triple(grid, "--grid"), check_tile(_triple(tile, "--tile"), "--tile"))
+    tiling = Tiling(_canvas(grid), check_tile(_triple(tile, "--tile"), "--tile"))
     check_windows(table.distinct(), tiling.tiles, str(source))
     full = (table.table >= np.array(tiling.tiles)).all(axis=(1, 2, 3))
     dense_steps = int(np.argmin(full)) if not full.all() else table.steps
@@ -93,7 +106,7 @@ def inspect_command(file: Path, grid: str | None, tile: str | None, png: Path | 
     if png:
         check_output_file(png, overwrite)
     table = read_strategy(file)
-    canvas = table.grid or (_triple(grid, "--grid") if grid else None)
+    canvas = table.grid or (_canvas(grid) if grid else None)
     if canvas is None:
         raise InputError(f"{str(file)!r} does not tell its canvas; give it as --grid, such as 30x48x80")
     tiling = Tiling(canvas, table.tile or (_triple(tile, "--tile") if tile else DEFAULT_TILE))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,12 +100,16 @@ def measure(
 def _read_notes(notes: Path, key: str) -> list[NDArray[np.float64]]:
     if not notes.exists():
         return []
-    with np.load(notes, allow_pickle=False) as content:
-        if str(content["key"]) != key:
-            raise InputError(
-                f"{str(notes)!r} holds an interrupted search with other settings; finish that one, or delete the file"
-            )
-        return list(content["errors"])
+    try:
+        with np.load(notes, allow_pickle=False) as content:
+            before, errors = str(content["key"]), list(content["errors"])
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+        raise InputError(f"{str(notes)!r} is damaged, so no search can go on from it; delete it") from error
+    if before != key:
+        raise InputError(
+            f"{str(notes)!r} holds an interrupted search with other settings; finish that one, or delete the file"
+        )
+    return errors
 
 
 def _write_notes(notes: Path, key: str, done: list[NDArray[np.float64]], observer: Observer) -> None:

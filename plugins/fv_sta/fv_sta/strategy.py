@@ -18,6 +18,9 @@ from fastvideo_core.errors import InputError
 from fv_sta.tiles import Triple, by, check_tile
 
 SCHEMA = "fv-sta/1"
+MOST = 1_000_000
+"""The largest size or number in a file."""
+MOST_WINDOWS = 20_000_000
 
 
 class Strategy(Protocol):
@@ -98,7 +101,7 @@ def read_strategy(path: Path) -> Table:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{what} cannot be read: {error}") from error
     try:
-        content = json.loads(text, parse_constant=_no_constant)
+        content = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_each_key_once)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{what} is not whole or no JSON: {error}") from error
     if not isinstance(content, dict):
@@ -107,6 +110,14 @@ def read_strategy(path: Path) -> Table:
         return _own(content, path.name) if "schema" in content else _published(content, path.name)
     except InputError as error:
         raise InputError(f"{what}: {error}") from error
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} stands there twice")
+    return found
 
 
 def _no_constant(name: str) -> float:
@@ -120,9 +131,12 @@ def _published(content: dict[str, Any], source: str) -> Table:
     places = {}
     for key, value in content.items():
         parts = key.split("_")
-        if len(parts) != 3 or not all(part.isascii() and part.isdigit() for part in parts):
+        if len(parts) != 3 or not all(part.isascii() and part.isdigit() and len(part) < 7 for part in parts):
             raise InputError(f'the key {key!r} is not step_layer_head; our own format has a key "schema"')
-        places[int(parts[0]), int(parts[1]), int(parts[2])] = _triple(value, f"the window of {key}")
+        place = (int(parts[0]), int(parts[1]), int(parts[2]))
+        if place in places:
+            raise InputError(f"the window of {key} is given twice: a key of other digits means the same")
+        places[place] = _triple(value, f"the window of {key}")
     shape = tuple(max(place[axis] for place in places) + 1 for axis in range(3))
     if math.prod(shape) != len(places):
         steps, layers, heads = shape
@@ -144,13 +158,19 @@ def _own(content: dict[str, Any], source: str) -> Table:
     model = content["model"]
     steps = _count(content["steps"], "steps")
     layers, heads = _count(model.get("layers"), "model.layers"), _count(model.get("heads"), "model.heads")
-    table = np.zeros((steps, layers, heads, 3), dtype=np.int32)
     dense_steps = _count(content["dense_steps"], "dense_steps", least=0)
+    if dense_steps > steps:
+        raise InputError(f"dense_steps is {dense_steps}, of {steps} steps in all")
+    if steps * layers * heads > MOST_WINDOWS:
+        raise InputError(f"{steps} steps of {layers} layers of {heads} heads are more than {MOST_WINDOWS:,} windows")
+    table = np.zeros((steps, layers, heads, 3), dtype=np.int32)
     if not isinstance(content["windows"], list):
         raise InputError("windows must be a list")
     for number, rule in enumerate(content["windows"]):
         if not isinstance(rule, dict):
             raise InputError(f"rule {number} of windows is no object")
+        if unknown := sorted(rule.keys() - {"steps", "layers", "heads", "window"}):
+            raise InputError(f"rule {number} of windows has {unknown[0]!r}; a rule has steps, layers, heads and window")
         window = _triple(rule.get("window"), f"the window of rule {number}")
         chosen = [
             _range(rule.get(name, f"0-{size - 1}"), size, f"{name} of rule {number}")
@@ -166,8 +186,9 @@ def _own(content: dict[str, Any], source: str) -> Table:
 
 
 def _count(value: object, name: str, least: int = 1) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise InputError(f"{name} is {value!r}, it must be a whole number, {least} or more")
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= MOST:
+        shown = repr(value) if not isinstance(value, int) or value.bit_length() < 100 else "a number of many digits"
+        raise InputError(f"{name} is {shown}, it must be a whole number, {least} or more and at most {MOST}")
     return value
 
 
@@ -185,7 +206,7 @@ def _range(value: object, size: int, name: str) -> list[int]:
     found: list[int] = []
     for part in value.split(","):
         first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()):
+        if not first.isdecimal() or (dash and not last.isdecimal()) or max(len(first), len(last)) > 6:
             raise InputError(f'{name} is {value!r}, it must be text such as "0-3,7"')
         low, high = int(first), int(last or first)
         if low > high or high >= size:

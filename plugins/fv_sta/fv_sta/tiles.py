@@ -38,10 +38,14 @@ def parse_triple(text: str, name: str, form: str, separators: str = ",") -> Trip
         InputError: it is something else; the message ends in `form`.
     """
     parts = re.split(f"[{separators}]", text)
-    if len(parts) != 3 or not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+    if len(parts) != 3 or not all(_is_size(part.strip()) for part in parts):
         raise InputError(f"{name} is {text!r}, it must be three whole numbers{form}")
     time, height, width = map(int, parts)
     return time, height, width
+
+
+def _is_size(text: str) -> bool:
+    return text.isdecimal() and len(text) < 7 and int(text) > 0
 
 
 @dataclass(frozen=True)

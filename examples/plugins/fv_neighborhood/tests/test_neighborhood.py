@@ -3,7 +3,7 @@ import torch
 
 from fastvideo_core import attach
 from fastvideo_core.errors import BackendMismatchError, InputError
-from fastvideo_core.testing import AttentionBackendSuite, Case, latents, small_pipeline
+from fastvideo_core.testing import AttentionBackendSuite, Case, Inputs, latents, small_pipeline
 
 FRAMES_SEEN = 1
 
@@ -12,7 +12,7 @@ class TestNeighborhood(AttentionBackendSuite):
     backend = "NEIGHBORHOOD"
     settings = {"frames": FRAMES_SEEN, "dense": 0, "dense_layers": 0}  # noqa: RUF012  # an author would not annotate it
 
-    def visible(self, case: Case) -> torch.Tensor:
+    def visible(self, case: Case, inputs: Inputs) -> torch.Tensor:
         frame = torch.arange(case.queries) // (case.grid[1] * case.grid[2])
         behind = frame[:, None] - frame
         return (behind >= 0) & (behind <= FRAMES_SEEN)

@@ -12,7 +12,7 @@ from fv_sta.kernels import fa4, flex, st_attn
 if TYPE_CHECKING:
     import torch
 
-KERNELS = {"fa4": fa4, "flex": flex, "st_attn": st_attn}
+KERNELS = {"fa4": fa4, "st_attn": st_attn, "flex": flex}
 """By name, in the order in which they are chosen. Each module has probe, mismatch and load."""
 
 
