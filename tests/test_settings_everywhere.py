@@ -279,13 +279,14 @@ def test_a_policy_made_in_python_is_checked_as_all_are(make: Callable[[], CacheP
 
 def test_a_policy_made_in_python_says_so_in_the_receipt(wan_pipeline: Any) -> None:
     told = receipt_of(KINDS[1], wan_pipeline, cache=FirstBlockCache(0.3))
-    assert (told.settings, told.origins) == ({"threshold": 0.3}, {"threshold": "FirstBlockCache(…)"})
+    assert told.settings["threshold"] == 0.3
+    assert told.origins == {"threshold": "FirstBlockCache(…)"}
     assert receipt_of(KINDS[1], wan_pipeline, cache=FirstBlockCache()).origins == {}
 
 
 def test_the_environment_is_not_for_objects(wan_pipeline: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FASTVIDEO_FIRSTBLOCK_THRESHOLD", "0.9")
-    assert receipt_of(KINDS[1], wan_pipeline, cache=FirstBlockCache(0.3)).settings == {"threshold": 0.3}
+    assert receipt_of(KINDS[1], wan_pipeline, cache=FirstBlockCache(0.3)).settings["threshold"] == 0.3
 
 
 def test_what_is_wrong_with_a_policy_s_variable_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
