@@ -14,7 +14,14 @@ if TYPE_CHECKING:
     from fastvideo_core.app.preview import preview_plan
     from fastvideo_core.app.result import VideoResult
     from fastvideo_core.app.sampling import SamplingParam, TeaCacheParams, check_sampling
-    from fastvideo_core.cli.options import only_given, prompt_progress, sampling_options
+    from fastvideo_core.cli.options import (
+        only_given,
+        prompt_progress,
+        sampling_options,
+        settings_for_backend,
+        settings_option,
+        split_settings,
+    )
     from fastvideo_core.contract.attention import (
         AttentionBackend,
         AttentionCall,
@@ -95,6 +102,9 @@ _HOMES = {
     "relative_change": "contract.caching",
     "sampling_options": "cli.options",
     "setting": "contract.settings",
+    "settings_for_backend": "cli.options",
+    "settings_option": "cli.options",
+    "split_settings": "cli.options",
     "written_whole": "app.files",
 }
 
@@ -146,6 +156,9 @@ __all__ = [
     "relative_change",
     "sampling_options",
     "setting",
+    "settings_for_backend",
+    "settings_option",
+    "split_settings",
     "written_whole",
 ]
 

@@ -117,7 +117,10 @@ def test_other_settings_do_not_mix(wan_folder: Path, prompts: Path) -> None:
         (("--attention", "TORCH_SDPA,,"), "--attention 'TORCH_SDPA,,' has an empty entry"),
         (("--attention", "FLASH_ATTN"), "FLASH_ATTN (from attention_backend=, provided by fv-flash"),
         (("--cache", "none,TEACASH@0.1"), "did you mean TEACACHE?"),
-        (("--cache", "TAYLORSEER@0"), "interval is 0"),
+        (
+            ("--cache", "TAYLORSEER@0"),
+            "cache='TAYLORSEER@0' is '0': input should be greater than or equal to 1; it sets interval:",
+        ),
         (("--cache", "TEACACHE@0.1"), "TEACACHE has no coefficients for"),
         (("--seeds", "0"), "--seeds is 0"),
         (("--height", "40"), "height 40 is not a multiple of 16"),

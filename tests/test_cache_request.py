@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from fastvideo_core import CachePolicy, SamplingParam, Signal, TeaCacheParams, VideoGenerator, attach
+from fastvideo_core import CachePolicy, SamplingParam, Signal, TeaCacheParams, VideoGenerator, attach, setting
 from fastvideo_core.discovery.plugins import Plugin, Plugins, _register
 from fastvideo_core.engine.caching.choice import choose_policy
 from fastvideo_core.errors import (
@@ -65,11 +66,15 @@ def test_settings_by_name_beside_or_without_the_main_one() -> None:
         (
             "SCRIPTED@CR",
             {"script": "CF"},
-            "'script' of SCRIPTED is given twice: in 'SCRIPTED@CR' (from cache=) and by its name",
+            "'script' of SCRIPTED is given twice: 'CR' by cache='SCRIPTED@CR', 'CF' by cache_config['script']; leave",
         ),
         ("SCRIPTED", {"scrip": "CF"}, "SCRIPTED has no setting 'scrip'; did you mean script?"),
-        (None, {"script": "CF"}, "cache_config gives script, but no caching policy was asked for: set cache="),
-        ("none", {"script": "CF"}, "cache_config gives script, but no caching policy was asked for"),
+        (
+            None,
+            {"script": "CF"},
+            "cache_config['script'] gives 'CF', but no caching policy was asked for that it could",
+        ),
+        ("none", {"script": "CF"}, "cache_config['script'] gives 'CF', but no caching policy was asked for"),
         (Scripted("C"), {"script": "CF"}, "cache= is an object, which has its settings already"),
     ],
 )
@@ -87,9 +92,9 @@ def test_settings_that_would_be_ignored(asked: Any, config: dict[str, Any], mess
         (
             "SCRIPTED@C:scrip=R",
             InputError,
-            r"'SCRIPTED@C:scrip=R' \(from cache=\): .* no setting 'scrip'; did you mean",
+            r"scrip in cache='SCRIPTED@C:scrip=R': SCRIPTED has no setting 'scrip'; did you mean",
         ),
-        ("SCRIPTED@C:R", InputError, r"is no caching policy; write NAME, NAME@VALUE or NAME@VALUE:SETTING=VALUE"),
+        ("SCRIPTED@C:R", InputError, r"cache='SCRIPTED@C:R' is none of NAME, NAME@VALUE and NAME@VALUE:SETTING=VALUE"),
         ("@0.1", UnknownPolicyError, r"unknown caching policy ''"),
         (0.1, InputError, r"cache= takes a policy's name or object, not 0.1"),
     ],
@@ -104,7 +109,7 @@ def test_a_value_for_a_policy_that_has_no_main_setting() -> None:
         name = "BARE"
         main_setting = None
 
-    with pytest.raises(InputError, match="gives a value, but BARE has no main setting to give it to"):
+    with pytest.raises(InputError, match="cache='BARE@1' gives '1', but BARE has no main setting to give it to"):
         choose_policy(plugins_with(Bare), "BARE@1")
 
 
@@ -127,7 +132,7 @@ def test_a_hook_that_returns_something_else_breaks_the_plugin() -> None:
 
     for returned, message in (([Scripted()], "list of subclasses of CachePolicy"), (Scripted, "must return a list")):
         module = ModuleType("acme")
-        module.__dict__.update(api_version=1)
+        module.__dict__.update(api_version=2)
 
         def fastvideo_cache_policies(returned: Any = returned) -> Any:
             return returned
@@ -141,16 +146,15 @@ def test_a_hook_that_returns_something_else_breaks_the_plugin() -> None:
 def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
     """SCRIPTED, and a TEACACHE that is one too, as if they were installed."""
 
+    @dataclass
     class Tea(Scripted):
         name = "TEACACHE"
         main_setting = "threshold"
 
-        def __init__(self, threshold: float = 0.0, use_ret_steps: bool = False, coefficients: Any = None) -> None:
-            super().__init__("CR")
-            self.given = {"threshold": threshold, "use_ret_steps": use_ret_steps, "coefficients": coefficients}
-
-        def settings(self) -> dict[str, Any]:
-            return self.given
+        threshold: float = setting(0.0, "the threshold")
+        use_ret_steps: bool = setting(False, "the variant")
+        coefficients: Any = setting(None, "the coefficients")
+        script: str = "CR"
 
     for module in ("engine.attachment", "app.generator"):
         monkeypatch.setattr(f"fastvideo_core.{module}.load_plugins", lambda: plugins_with(Scripted, Tea))
@@ -165,8 +169,10 @@ def test_generate_video_takes_a_policy_for_one_video(scripted: None, wan_folder:
             "policy": "SCRIPTED",
             "distribution": "acme 1.0",
             "reason": "requested by cache=",
-            "settings": {"script": "CR"},
+            "settings": {"script": "CR", "ahead": False},
             "schedule": {"cond": "CRR", "uncond": "CRR"},
+            "origins": {"script": "cache='SCRIPTED@CR'"},
+            "details": {},
         }
         assert cached.receipt.steps_computed == {"cond": 1, "uncond": 1}
         assert cached.receipt.steps_skipped == {"cond": 2, "uncond": 2}
@@ -182,7 +188,8 @@ def test_enable_teacache_and_its_parameters(scripted: None, wan_folder: Path) ->
     with VideoGenerator.from_pretrained(wan_folder) as generator:
         receipt = generator.generate_video("cat", params, enable_teacache=True).receipt
         assert receipt.cache is not None
-        assert receipt.cache.settings == {"threshold": 0.08, "use_ret_steps": False, "coefficients": None}
+        assert (receipt.cache.settings["threshold"], receipt.cache.settings["use_ret_steps"]) == (0.08, False)
+        assert receipt.cache.origins == {"threshold": "teacache_params.threshold"}
         both = generator.generate_video("cat", params, enable_teacache=True, cache="teacache@0.2").receipt
         assert both.cache is not None
         assert both.cache.settings["threshold"] == 0.2

@@ -19,6 +19,7 @@ from fastvideo_core import SamplingParam, errors
 from fastvideo_core.app.loading import load_pipeline
 from fastvideo_core.app.model_info import ModelInfo
 from fastvideo_core.contract import hookspecs
+from fastvideo_core.contract.settings import Owner, declared_settings
 from fastvideo_core.discovery.environment import VARIABLES
 from fastvideo_core.discovery.plugins import load_plugins
 from tests.support.documents import REASONS, ROOT, Reader, blocks, documents
@@ -57,7 +58,8 @@ def test_no_hook_variable_or_error_is_left_out() -> None:
     first_party = {path.name.replace("_", "-") for path in (ROOT / "plugins").iterdir()}
     for plugin in load_plugins().loaded:
         if plugin.distribution in first_party:
-            variables += [one.variable for backend in plugin.backends for one in backend.declared_settings()]
+            owners: list[Owner] = [*plugin.backends, *plugin.policies]
+            variables += [one.variable for owner in owners for one in declared_settings(owner)]
     assert len(variables) > 12
     page = (DOCS / "environment.md").read_text("utf-8")
     assert [name for name in variables if f"| `{name}` |" not in page] == []

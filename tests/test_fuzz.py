@@ -18,6 +18,7 @@ from fastvideo_core import SamplingParam, VideoGenerator
 from fastvideo_core.app.model_info import read_model
 from fastvideo_core.app.output import name_for
 from fastvideo_core.cli.options import split_settings
+from fastvideo_core.contract.settings import declared_settings
 from fastvideo_core.discovery.environment import VARIABLES, read_settings
 from fastvideo_core.discovery.plugins import load_plugins
 from fastvideo_core.engine.caching.choice import choose_policy
@@ -68,7 +69,7 @@ def test_policies_as_text(asked: str) -> None:
         choose_policy(PLUGINS, asked)
 
 
-BACKENDS = [name for name in PLUGINS.backend_names() if PLUGINS.backend(name)[0].declared_settings()]
+BACKENDS = [name for name in PLUGINS.backend_names() if declared_settings(PLUGINS.backend(name)[0])]
 
 
 @QUICK
@@ -81,7 +82,7 @@ BACKENDS = [name for name in PLUGINS.backend_names() if PLUGINS.backend(name)[0]
 @example("SLIDING_TILE_ATTN", [None] * 8, "")
 def test_settings_of_backends(name: str, values: list[Any], odd: Any) -> None:
     backend = PLUGINS.backend(name)[0]
-    named = dict(zip([one.name for one in backend.declared_settings()], values, strict=False))
+    named = dict(zip([one.name for one in declared_settings(backend)], values, strict=False))
     for config in ({odd: 1}, *({key: value} for key, value in named.items()), odd):
         with said():
             backend.take_settings(config)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,17 +10,14 @@ from typing import Any
 import pytest
 import torch
 from fv_sage import SageAttention
-from fv_sage.guard import FiniteGuard
 
-from fastvideo_core import AttentionCall, AttentionFunction, Need, Role, Run, attach
+from fastvideo_core import AttentionCall, Need, Role
 from fastvideo_core.discovery.plugins import load_plugins
 from fastvideo_core.engine.attention.resolve import mismatch, resolve
-from fastvideo_core.errors import BackendMismatchError, BackendOutputError, BackendUnavailableError, InputError
+from fastvideo_core.errors import BackendMismatchError, BackendUnavailableError, InputError
 from fastvideo_core.testing import AttentionBackendSuite
 from fastvideo_core.testing.cases import Inputs, exact_attention
-from tests.support.backends import Recorder, plugins_with
 from tests.support.kernels import BROKEN, SAGE, SAGE_1, SAGE_3, Site, kernel_site, pretend_gpu
-from tests.support.models import run
 
 NEEDS = [Need(role, 128, "bfloat16", "cuda") for role in (Role.SELF, Role.CROSS)]
 
@@ -201,127 +197,3 @@ def test_a_broken_build_says_how_to_rebuild(site: Site) -> None:
     site.install("sageattention", "2.2.0", "sageattention", BROKEN)
     with pytest.raises(BackendUnavailableError, match=r"does not load: .*undefined symbol.*Build it for this torch"):
         chosen()
-
-
-class Poisoned(Recorder):
-    """Watched as SAGE_ATTN is; from a chosen call on, its output has a NaN in it."""
-
-    def __init__(self, step: int, layer: int) -> None:
-        super().__init__("POISONED", roles=frozenset({Role.SELF}))
-        self.place = (step, layer)
-        self.guard = FiniteGuard("POISONED")
-        self.calls = 0
-
-    def load(self) -> AttentionFunction:
-        plain = super().load()
-
-        def attend(query: Any, key: Any, value: Any, call: AttentionCall) -> torch.Tensor:
-            self.calls += 1
-            result = plain(query, key, value, call)
-            if (call.step, call.layer) == self.place:
-                result = result.clone()
-                result[0, -1, 0, 0] = float("nan")
-            return result
-
-        return self.guard.watch(attend)
-
-    def start_run(self, run: Run) -> None:
-        self.guard.start()
-
-    def finish_run(self) -> None:
-        self.guard.finish()
-
-
-@pytest.mark.parametrize(("step", "layer", "calls"), [(0, 1, 2), (1, 0, 6), (2, 1, 10)])
-def test_the_guard_ends_a_run_at_the_first_output_that_is_not_finite(
-    wan_pipeline: Any, monkeypatch: pytest.MonkeyPatch, step: int, layer: int, calls: int
-) -> None:
-    backend = Poisoned(step, layer)
-    monkeypatch.setattr("fastvideo_core.engine.attachment.load_plugins", lambda: plugins_with(backend))
-    bare = run(wan_pipeline)
-    with attach(wan_pipeline, attention_backend="POISONED") as fv:
-        message = (
-            rf"POISONED returned NaN or infinity first in layer {layer} of SELF attention, step {step}, branch 'cond'"
-        )
-        with pytest.raises(BackendOutputError, match=message):
-            run(wan_pipeline)
-        assert backend.calls == calls, "the forward pass after the fault is not run"
-        backend.place = (99, 0)
-        assert abs(run(wan_pipeline) - bare).max() < 1e-4
-        assert fv.receipt.attention["SELF"].calls == 12
-
-
-def test_the_guard_sees_the_last_call_of_a_run(wan_pipeline: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    backend = Poisoned(2, 1)
-    monkeypatch.setattr("fastvideo_core.engine.attachment.load_plugins", lambda: plugins_with(backend))
-    with (
-        attach(wan_pipeline, attention_backend="POISONED"),
-        pytest.raises(BackendOutputError, match="layer 1 of SELF attention, step 2"),
-    ):
-        run(wan_pipeline, guidance_scale=1.0)
-
-
-@pytest.mark.parametrize(("value", "guarded"), [("", True), ("1", True), ("0", False)])
-def test_the_guard_can_be_switched_off(site: Site, monkeypatch: pytest.MonkeyPatch, value: str, guarded: bool) -> None:
-    source = SAGE_1.replace("return sdpa(", "return float('nan') * sdpa(")
-    site.install("sageattention", "1.0.6", "sageattention", source)
-    monkeypatch.setenv("FASTVIDEO_SAGE_GUARD", value)
-    backend = SageAttention()
-    q = torch.zeros(1, 3, 1, 64)
-    assert backend.load()(q, q, q, AttentionCall(Role.SELF)).isnan().all()
-    if guarded:
-        with pytest.raises(BackendOutputError, match="SAGE_ATTN returned NaN"):
-            backend.finish_run()
-    else:
-        backend.finish_run()
-
-
-def guarded_calls(*outputs: torch.Tensor, guard: FiniteGuard | None = None) -> FiniteGuard:
-    """A guard that has seen these outputs, each in a step of its own."""
-    guard = guard or FiniteGuard("TEST")
-    given = iter(outputs)
-    attend = guard.watch(lambda query, key, value, call: next(given))
-    for step, output in enumerate(outputs):
-        assert attend(output, output, output, AttentionCall(Role.SELF, 3, step, len(outputs), "cond")) is output
-    return guard
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize("place", [0, 1, 777, 1023])
-def test_the_guard_notices_one_number_that_is_not_finite(dtype: torch.dtype, value: float, place: int) -> None:
-    bad = torch.ones(1024, dtype=dtype)
-    bad[place] = value
-    good = torch.ones(1, 8, 2, 64, dtype=dtype)
-    with pytest.raises(BackendOutputError, match=r"TEST .* layer 3 of SELF attention, step 1, .* \(1 of 1 calls"):
-        guarded_calls(good, bad.view(1, 8, 2, 64)).finish()
-    with pytest.raises(BackendOutputError, match="step 0"):
-        guarded_calls(bad.view(1, 8, 2, 64), good)
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-@pytest.mark.parametrize("sign", [1, -1])
-def test_the_guard_takes_the_largest_finite_numbers(dtype: torch.dtype, sign: int) -> None:
-    """A float32 sum of two of bfloat16's is infinity; a largest and a smallest of them add up to 0."""
-    output = torch.full((1, 8, 2, 64), sign * torch.finfo(dtype).max, dtype=dtype)
-    guarded_calls(output, output).finish()
-
-
-def test_the_guard_notices_infinities_that_cancel_out() -> None:
-    output = torch.tensor([math.inf, -math.inf]).view(1, 1, 1, 2)
-    with pytest.raises(BackendOutputError):
-        guarded_calls(output).finish()
-
-
-def test_a_run_that_was_broken_off_in_its_first_step_is_not_told_of_in_the_next() -> None:
-    bad, good = torch.full((1, 1, 1, 8), math.nan), torch.zeros(1, 1, 1, 8)
-    guard = guarded_calls(bad)
-    guard.start()
-    guarded_calls(good, good, guard=guard).finish()
-
-
-def test_a_guard_that_is_finished_has_nothing_left() -> None:
-    guard = guarded_calls(torch.full((1, 1, 1, 8), math.nan))
-    with pytest.raises(BackendOutputError):
-        guard.finish()
-    guard.finish()

@@ -184,26 +184,29 @@ def test_a_model_without_coefficients_is_an_error_that_says_what_to_do(wan_pipel
     cache = fv.receipt.cache
     assert cache is not None
     assert (cache.settings["threshold"], cache.settings["use_ret_steps"]) == (0.06, True)
-    assert cache.settings["signal"] == "TIME_PROJECTION"
+    assert cache.details["signal"] == "TIME_PROJECTION"
     assert cache.distribution.startswith("fv-teacache ")
 
 
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("TEACACHE@-1", r"threshold is -1, it must be a number from 0 to 100"),
-        ("TEACACHE@much", r"threshold is 'much', it must be a number"),
-        ("TEACACHE@0.1:max_skips=0", r"max_skips is 0, it must be a whole number of 1 or more"),
-        ("TEACACHE@0.1:use_ret_steps=2", r"use_ret_steps is 2, it must be true or false"),
+        ("TEACACHE@-1", r"is '-1': input should be greater than or equal to 0; it sets threshold:"),
+        ("TEACACHE@much", r"is 'much': input should be a valid number, .*; it sets threshold:"),
+        (
+            "TEACACHE@0.1:max_skips=0",
+            r"is '0': input should be greater than or equal to 1; it sets max_skips: how many steps in a row",
+        ),
+        ("TEACACHE@0.1:use_ret_steps=2", r"is '2': input should be a valid boolean"),
         (
             "TEACACHE@0.1:coefficients=[1, null]",
-            r"the coefficients \[1, None\] \(coefficients=\) are not finite numbers",
+            r"\[1, null\]': they must be finite numbers",
         ),
-        ("TEACACHE@0.1:coefficients=[]", r"the coefficients \[\]"),
+        ("TEACACHE@0.1:coefficients=[]", r"is '\[\]': they must be finite numbers"),
         ("TEACACHE:coefficients=[1]", r"unknown caching policy 'TEACACHE:COEFFICIENTS=\[1\]'"),
         ("TEACACHE@coefficients=[1]", r"no default threshold for .*: give one, such as TEACACHE@0.1"),
         ("TEACACHE@0.1:treshold=2", r"has no setting 'treshold'; did you mean threshold\?"),
-        ("TEACACHE@", r"is no caching policy; write NAME, NAME@VALUE"),
+        ("TEACACHE@", r"is none of NAME, NAME@VALUE"),
     ],
 )
 def test_settings_that_do_not_fit(wan_pipeline: Any, spec: str, message: str) -> None:
@@ -251,7 +254,7 @@ def test_a_file_of_coefficients(tmp_path: Path, wan_pipeline: Any) -> None:
     with attach(wan_pipeline, cache=TeaCache(coefficients=file)) as fv:
         run(wan_pipeline)
         assert fv.receipt.cache is not None
-        assert (fv.receipt.cache.settings["signal"], fv.receipt.cache.settings["threshold"]) == (
+        assert (fv.receipt.cache.details["signal"], fv.receipt.cache.settings["threshold"]) == (
             "MODULATED_INPUT",
             0.25,
         )

@@ -13,12 +13,12 @@ import fv_sage
 import numpy as np
 import pytest
 import torch
-from fv_sage.guard import FiniteGuard
 from fv_sta.backend import SlidingTileAttention
 from fv_sta.kernels import KERNELS, fa4, st_attn
 
-from fastvideo_core import AttentionCall, AttentionFunction, Role, TokenLayout, VideoGenerator, attach
+from fastvideo_core import AttentionCall, Role, TokenLayout, VideoGenerator, attach
 from fastvideo_core.engine.attention.clock import KernelClock
+from fastvideo_core.engine.attention.guard import FiniteGuard
 from fastvideo_core.errors import AttachError, BackendOutputError, BackendUnavailableError
 from fastvideo_core.kernels import Kernel
 from tests.support import kernels as stand_ins
@@ -88,16 +88,17 @@ def test_closing_gives_back_all_memory(backend: str, wan_folder: Path) -> None:
     assert allocated[0] == allocated[1] == allocated[2]
 
 
-def test_the_guard_of_sage_attn_never_waits_for_the_gpu() -> None:
-    guard = FiniteGuard("TEST")
-    attend = guard.watch(lambda query, key, value, call: query)
+def test_the_guard_never_waits_for_the_gpu() -> None:
+    guard = FiniteGuard("TEST", ["float32"], "TEST_GUARD")
     good, bad = torch.zeros(1, 4, 2, 8, device="cuda"), torch.full((1, 4, 2, 8), float("nan"), device="cuda")
     torch.cuda.set_sync_debug_mode("error")
     try:
         for step in range(20):
+            guard.next_pass()
             for layer in range(3):
-                attend(good, good, good, AttentionCall(Role.SELF, layer=layer, step=step, branch="cond"))
-        attend(bad, bad, bad, AttentionCall(Role.SELF, layer=0, step=20, branch="cond"))
+                guard.see(good, AttentionCall(Role.SELF, layer=layer, step=step, branch="cond"))
+        guard.next_pass()
+        guard.see(bad, AttentionCall(Role.SELF, layer=0, step=20, branch="cond"))
     finally:
         torch.cuda.set_sync_debug_mode("default")
     with pytest.raises(BackendOutputError, match="layer 0 of SELF attention, step 20"):
@@ -182,14 +183,14 @@ def test_a_clock_counts_calls_on_all_gpus() -> None:
     assert both.seconds() > 1.5 * one.seconds()
 
 
-def guarded(device: torch.device, dtype: torch.dtype, number: float) -> tuple[FiniteGuard, AttentionFunction]:
+def guarded(device: torch.device, dtype: torch.dtype, number: float) -> FiniteGuard:
     """A guard that has seen an output with this number among the largest finite ones, in step 0."""
     output = torch.full((1, 64, 4, 64), torch.finfo(dtype).max, dtype=dtype, device=device)
     output[0, 41, 3, 7] = number
-    guard = FiniteGuard("TEST")
-    attend = guard.watch(slowly)
-    attend(output, output, output, AttentionCall(Role.SELF, layer=1, step=0, branch="cond"))
-    return guard, attend
+    guard = FiniteGuard("TEST", ["float16", "bfloat16", "float32"], "TEST_GUARD")
+    call = AttentionCall(Role.SELF, layer=1, step=0, branch="cond")
+    guard.see(slowly(output, output, output, call), call)
+    return guard
 
 
 NUMBERS = pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
@@ -201,24 +202,25 @@ DTYPES = pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.
 def test_the_guard_waits_for_the_copy_from_the_tensors_own_gpu(
     device: torch.device, dtype: torch.dtype, number: float
 ) -> None:
-    guard, _ = guarded(device, dtype, number)
+    guard = guarded(device, dtype, number)
     with pytest.raises(BackendOutputError, match="layer 1 of SELF attention, step 0"):
         guard.finish()
 
 
 @DTYPES
 def test_the_guard_takes_the_largest_finite_numbers(device: torch.device, dtype: torch.dtype) -> None:
-    guard, _ = guarded(device, dtype, -torch.finfo(dtype).max)
+    guard = guarded(device, dtype, -torch.finfo(dtype).max)
     guard.finish()
 
 
 def test_the_guard_notices_in_a_later_pass(device: torch.device) -> None:
-    _, attend = guarded(device, torch.bfloat16, math.nan)
+    guard = guarded(device, torch.bfloat16, math.nan)
     fine = torch.zeros(1, 64, 4, 64, device=device)
 
     def two_more_passes() -> None:
         for step in (1, 2):
-            attend(fine, fine, fine, AttentionCall(Role.SELF, layer=0, step=step, branch="cond"))
+            guard.next_pass()
+            guard.see(fine, AttentionCall(Role.SELF, layer=0, step=step, branch="cond"))
             torch.cuda.synchronize(device)  # what is on its way has landed
 
     with pytest.raises(BackendOutputError, match="layer 1 of SELF attention, step 0"):

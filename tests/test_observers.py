@@ -50,7 +50,7 @@ class Watcher:
         for function in list(vars().values()):
             if getattr(function, "__name__", "").startswith("fastvideo_"):
                 setattr(module, function.__name__, hookimpl(function))
-        module.__dict__["api_version"] = 1
+        module.__dict__["api_version"] = 2
         plugin = Plugin("watcher", "acme", "1.0")
         _register(plugin, module)
         return plugin

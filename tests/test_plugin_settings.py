@@ -77,9 +77,15 @@ def test_a_file_is_for_the_main_setting(tunable: Tunable, wan_pipeline: Any, mon
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"share": 2}, "attention_config['share'] is '2': input should be less than or equal to 1; it sets a share"),
+        (
+            {"share": 2},
+            "attention_config['share'] is '2': input should be less than or equal to 1; it sets share: a share",
+        ),
         ({"share": "some"}, "attention_config['share'] is 'some': input should be a valid number"),
-        ({"mode": "quick"}, "attention_config['mode'] is 'quick': input should be 'fast' or 'exact'; it sets how"),
+        (
+            {"mode": "quick"},
+            "attention_config['mode'] is 'quick': input should be 'fast' or 'exact'; it sets mode: how",
+        ),
         ({"careful": "perhaps"}, "attention_config['careful'] is 'perhaps': input should be a valid boolean"),
         ({"pair": "3"}, "attention_config['pair'] is '3': not enough values"),
         ({"pair": 3}, "attention_config['pair'] is '3': 'int' object is not iterable"),
@@ -97,9 +103,9 @@ def test_refused_before_any_weight_is_loaded(
     tunable: Tunable, wan_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fastvideo_core.app.generator.load_pipeline", lambda *args, **more: pytest.fail("loaded"))
-    with pytest.raises(InputError, match=r"for an attention backend, and none was asked for"):
+    with pytest.raises(InputError, match=r"gives '0.1', but no attention backend was asked for"):
         VideoGenerator.from_pretrained(wan_folder, attention_config={"share": 0.1})
-    with pytest.raises(InputError, match=r"'torch_sdpa\.json' was given"):
+    with pytest.raises(InputError, match=r"gives 'torch_sdpa\.json', but TORCH_SDPA has no main"):
         VideoGenerator.from_pretrained(wan_folder, attention_backend="TORCH_SDPA", attention_config="torch_sdpa.json")
     monkeypatch.setenv("FASTVIDEO_TUNABLE_SHARE", "-1")
     with pytest.raises(InputError, match="FASTVIDEO_TUNABLE_SHARE is '-1': input should be greater than or equal to 0"):

@@ -58,9 +58,9 @@ def test_a_plugin_is_found_with_its_version(site: Site) -> None:
         ("import no_such_module_at_all", "No module named 'no_such_module_at_all'"),
         ("raise SystemExit(3)", "it ended in SystemExit: 3"),
         ("def broken(:", "invalid syntax"),
-        (GOOD.replace("api_version = 1", ""), "states api_version None"),
-        (GOOD.replace("api_version = 1", "api_version = 2"), "states api_version 2"),
-        ("api_version = 1", "implements no hook"),
+        (GOOD.replace("api_version = 2", ""), "states api_version None"),
+        (GOOD.replace("api_version = 2", "api_version = 1"), "states api_version 1, this fastvideo-core"),
+        ("api_version = 2", "implements no hook"),
         (GOOD.replace("def fastvideo_attention_backends", "def fastvideo_attention_backend"), "unknown hook"),
         (GOOD.replace("backends():", "backends(torch):"), "torch"),
         (GOOD.replace("return [Double()]", "return Double()"), "must return a list of AttentionBackend instances"),
@@ -103,7 +103,7 @@ def test_a_plugin_adds_a_command_and_one_that_fails_does_not_stop_the_others(
     command = """
 import click
 from fastvideo_core import hookimpl
-api_version = 1
+api_version = 2
 
 @hookimpl
 def fastvideo_register_commands(cli):
@@ -183,7 +183,7 @@ from dataclasses import replace
 from fastvideo_core import hookimpl
 from fastvideo_core.builtin.models.mochi import MOCHI
 
-api_version = 1
+api_version = 2
 
 
 @hookimpl

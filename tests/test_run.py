@@ -215,7 +215,7 @@ def test_a_receipt_is_never_that_of_the_run_before(wan_pipeline: Any, monkeypatc
 class Watching:
     """A plugin that keeps what it is told."""
 
-    api_version = 1
+    api_version = 2
     __name__ = "watching"
 
     def __init__(self) -> None:

@@ -140,7 +140,7 @@ PLUGIN = """
 {top}
 from fastvideo_core import AttentionBackend, Capabilities, Probe, Role, hookimpl
 
-api_version = 1
+api_version = 2
 
 
 class Acme(AttentionBackend):

@@ -88,12 +88,12 @@ def test_two_of_one_name_are_an_error_that_names_both(double: Environment) -> No
 
 
 def test_another_api_version_is_broken(environment: Environment, tmp_path: Path) -> None:
-    environment.install("acme-old", DOUBLE.replace("api_version = 1", "api_version = 7"), plugin="old")
+    environment.install("acme-old", DOUBLE.replace("api_version = 2", "api_version = 7"), plugin="old")
     try:
         listed = json.loads(environment.fv("plugins", "--json", cwd=tmp_path).stdout)
         (plugin,) = (plugin for plugin in listed if plugin["distribution"] == "acme-old")
         assert plugin["status"] == "broken"
         assert "states api_version 7" in plugin["error"]
-        assert "has 1" in plugin["error"]
+        assert "has 2" in plugin["error"]
     finally:
         environment.uninstall("acme-old")

@@ -9,7 +9,8 @@ from typing import Any, Self
 from fastvideo_core.app.known_fields import check_flags
 from fastvideo_core.app.sampling import SamplingParam
 from fastvideo_core.contract.caching import CachedModel, CachePolicy
-from fastvideo_core.engine.caching.choice import split
+from fastvideo_core.contract.settings import Config
+from fastvideo_core.engine.asked import CACHE, parse_asked
 from fastvideo_core.errors import InputError
 
 TEACACHE = "TEACACHE"
@@ -33,11 +34,11 @@ class CacheRequest:
     """
 
     cache: str | CachePolicy | None
-    config: Mapping[str, Any] | None
+    config: Config
     as_fastvideo: bool
 
     @classmethod
-    def of(cls, enable_teacache: bool, cache: str | CachePolicy | None, config: Mapping[str, Any] | None) -> Self:
+    def of(cls, enable_teacache: bool, cache: str | CachePolicy | None, config: Config) -> Self:
         """What the arguments ask for together.
 
         Raises:
@@ -46,7 +47,8 @@ class CacheRequest:
         check_flags(enable_teacache=enable_teacache)
         if not enable_teacache:
             return cls(cache, config, False)
-        name = split(cache, "cache=")[0] if isinstance(cache, str) else getattr(cache, "name", TEACACHE)
+        asked = cache if isinstance(cache, str) else getattr(cache, "name", TEACACHE)
+        name = parse_asked(asked or TEACACHE, CACHE)[0]
         if name != TEACACHE:
             raise InputError(
                 f"enable_teacache=True asks for {TEACACHE}, cache={cache!r} for something else; give one of them"

@@ -32,6 +32,7 @@ from fastvideo_core.app.one_at_a_time import OneAtATime
 from fastvideo_core.app.prompts import check_prompts, check_settings_are_text
 from fastvideo_core.app.result import VideoResult
 from fastvideo_core.app.sampling import SamplingParam
+from fastvideo_core.contract.attention import AttentionBackend
 from fastvideo_core.contract.caching import CachePolicy
 from fastvideo_core.contract.settings import Config
 from fastvideo_core.discovery.plugins import load_plugins
@@ -45,7 +46,12 @@ class VideoGenerator:
     """A loaded model with an attention backend on it. Use as a context manager, or call `close()`."""
 
     def __init__(
-        self, pipe: Any, info: ModelInfo, attention_backend: str | None, attention_config: Config, load_seconds: float
+        self,
+        pipe: Any,
+        info: ModelInfo,
+        attention_backend: str | AttentionBackend | None,
+        attention_config: Config,
+        load_seconds: float,
     ) -> None:
         self.info = info
         self.progress = True
@@ -61,7 +67,7 @@ class VideoGenerator:
         cls,
         model_path: str | Path,
         *,
-        attention_backend: str | None = None,
+        attention_backend: str | AttentionBackend | None = None,
         attention_config: Config = None,
         device: str | torch.device | None = None,
         dtype: torch.dtype | str | None = None,
@@ -77,7 +83,8 @@ class VideoGenerator:
 
         Args:
             model_path: a preset's name, a local folder in diffusers format, or a hub id. Only safetensors are loaded.
-            attention_backend: a name; default: FASTVIDEO_ATTENTION_BACKEND, else the fastest lossless one that fits.
+            attention_backend: NAME, NAME@VALUE, NAME@VALUE:SETTING=VALUE, or an object; default:
+                FASTVIDEO_ATTENTION_BACKEND, else the fastest lossless one that fits.
             attention_config: settings of that backend by name, or a file for its main one; default: its own variables
                 of the environment and FASTVIDEO_ATTENTION_CONFIG, else its defaults.
             device: default "cuda" where there is one, else "cpu".
@@ -134,7 +141,7 @@ class VideoGenerator:
         *,
         enable_teacache: bool = False,
         cache: str | CachePolicy | None = None,
-        cache_config: Mapping[str, Any] | None = None,
+        cache_config: Config = None,
         **overrides: Any,
     ) -> VideoResult: ...
 
@@ -146,7 +153,7 @@ class VideoGenerator:
         *,
         enable_teacache: bool = False,
         cache: str | CachePolicy | None = None,
-        cache_config: Mapping[str, Any] | None = None,
+        cache_config: Config = None,
         **overrides: Any,
     ) -> list[VideoResult]: ...
 
@@ -157,7 +164,7 @@ class VideoGenerator:
         *,
         enable_teacache: bool = False,
         cache: str | CachePolicy | None = None,
-        cache_config: Mapping[str, Any] | None = None,
+        cache_config: Config = None,
         **overrides: Any,
     ) -> VideoResult | list[VideoResult]:
         """Generate a video, or one after the other for a list of prompts, each as if it was asked for alone.
@@ -204,7 +211,7 @@ class VideoGenerator:
         *,
         enable_teacache: bool = False,
         cache: str | CachePolicy | None = None,
-        cache_config: Mapping[str, Any] | None = None,
+        cache_config: Config = None,
         **overrides: Any,
     ) -> Iterator[VideoResult]:
         """Generate a video for each prompt, one whenever the next is asked for; none is kept here.

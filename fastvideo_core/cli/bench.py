@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from fastvideo_core.cli.options import only_given, sampling_options
+from fastvideo_core.cli.options import only_given, sampling_options, settings_option, split_settings
 from fastvideo_core.cli.output import say
 from fastvideo_core.errors import InputError
 
@@ -20,6 +20,7 @@ MOST_SEEDS = 10_000
 @click.option("--prompts", "prompt_file", required=True, type=click.Path(path_type=Path), help="One prompt a line.")
 @click.option("--attention", default="TORCH_SDPA", show_default=True, help="Backends, separated by commas.")
 @click.option("--cache", default="none", show_default=True, help="Policies, such as none,TEACACHE@0.05,TEACACHE@0.1.")
+@settings_option
 @click.option("--output", type=click.Path(path_type=Path), default=Path("bench"), show_default=True, help="A folder.")
 @click.option("--seeds", default=1, show_default=True, help="Videos for each prompt.")
 @click.option("--seed", default=1024, show_default=True, help="The first seed.")
@@ -35,6 +36,7 @@ def bench_command(
     prompt_file: Path,
     attention: str,
     cache: str,
+    settings: tuple[str, ...],
     output: Path,
     seeds: int,
     seed: int,
@@ -59,16 +61,20 @@ def bench_command(
     from fastvideo_core.app.bench.measure import run
     from fastvideo_core.app.bench.page import write_page
     from fastvideo_core.app.bench.report import draw, table, unscored, write_json
-    from fastvideo_core.app.bench.setup import prepare
+    from fastvideo_core.app.bench.setup import prepare, split_list
     from fastvideo_core.app.bench.store import Store
     from fastvideo_core.app.bench.summary import summarise
     from fastvideo_core.app.files import read_prompts
+    from fastvideo_core.engine.asked import parse_asked
 
     given = only_given(sampling)
     loading = {name: value for name, value in (("device", device), ("dtype", dtype), ("compile", compile)) if value}
     prompts = list(dict.fromkeys(read_prompts(prompt_file)))
     numbers = range(seed, seed + seeds)
-    setup = prepare(model, prompts, numbers, attention, cache, given, loading)
+    asked = [*split_list(attention, "--attention"), *split_list(cache, "--cache")]
+    names = list(dict.fromkeys(parse_asked(one, "--attention or --cache")[0] for one in asked))
+    named = {name: own for name, own in zip(names, split_settings(settings, *names), strict=True) if own}
+    setup = prepare(model, prompts, numbers, attention, cache, given, loading, named)
     store = Store(output, setup)
     run(setup, store, _progress)
     rows = summarise(setup, store)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -12,16 +12,16 @@ from typing import TypeAlias
 
 import click
 
+from fastvideo_core.cli.doctor_settings import Question, settings_of, unread_variables
+from fastvideo_core.cli.options import settings_option, split_settings
 from fastvideo_core.cli.output import discovered, own_output, say
 from fastvideo_core.contract.attention import AttentionBackend, Probe
 from fastvideo_core.contract.caching import CachePolicy
-from fastvideo_core.contract.settings import as_text
 from fastvideo_core.discovery.environment import VARIABLES, normalize_plugin_name, read_settings
 from fastvideo_core.discovery.plugins import Plugin, Plugins, own_version
 from fastvideo_core.discovery.printable import explain
+from fastvideo_core.engine.asked import Asked
 from fastvideo_core.engine.attention.answers import ask, capabilities_of, probe_of
-from fastvideo_core.engine.attention.choice import file_of_environment, requested_backend
-from fastvideo_core.engine.caching.choice import defaults_of
 from fastvideo_core.errors import FastVideoError, InputError, PluginError
 
 _LIBRARIES = ("torch", "diffusers", "transformers", "accelerate", "safetensors", "pluggy", "av")
@@ -30,17 +30,23 @@ _Probed: TypeAlias = tuple[AttentionBackend, Plugin, Probe]
 
 
 @click.command("doctor")
-def doctor_command() -> None:
+@click.option("--attention-backend", metavar="NAME", help="As for `fv generate`. Default: the environment's.")
+@click.option("--cache", metavar="POLICY", help="As for `fv generate`. Default: the environment's.")
+@settings_option
+def doctor_command(attention_backend: str | None, cache: str | None, settings: tuple[str, ...]) -> None:
     """Show versions, devices, settings and what each backend says of its kernel; with status 1 if something is broken.
 
     A backend whose kernel is merely not there is no fault.
     """
+    plain = Question(attention_backend, cache)
+    for_backend, for_policy = split_settings(settings, *(_name(asked) for asked in (plain.backend, plain.policy)))
+    asked = Question(attention_backend, cache, for_backend, for_policy)
     found = discovered()
     say(f"fastvideo-core {own_version()}, Python {sys.version.split()[0]}")
     with own_output():
-        probes = [(backend, plugin, _probed(backend)) for plugin in found.loaded for backend in plugin.backends]
-        lines = [*_versions(), *_devices(), *_settings(found), *_backends(found, probes), *_policies(found)]
-        problems = list(_problems(found, probes))
+        probes = [(backend, plugin, _probed(backend, asked)) for plugin in found.loaded for backend in plugin.backends]
+        lines = [*_versions(), *_devices(), *_settings(found), *_backends(found, probes), *_policies(found, asked)]
+        problems = list(_problems(found, probes, asked))
     for line in lines:
         say(line)
     say("\nproblems" if problems else "\nno problems")
@@ -49,12 +55,19 @@ def doctor_command() -> None:
     sys.exit(1 if problems else 0)
 
 
-def _probed(backend: AttentionBackend) -> Probe:
-    """What a backend says of its kernel, with the settings that the environment gives it."""
-    file = file_of_environment() if backend.name == requested_backend(None)[0] else None
+def _name(asked: Callable[[], Asked]) -> str | None:
+    """The name that was asked for; what is wrong with it is shown as a problem."""
     try:
-        ask("take_settings", lambda: backend.take_settings(None, file), type(None))
-        ask("list of settings", lambda: list(_settings_of(backend)), list)
+        return asked().name
+    except InputError:
+        return None
+
+
+def _probed(backend: AttentionBackend, asked: Question) -> Probe:
+    """What a backend says of its kernel, with the settings that it is given."""
+    try:
+        ask("take_settings", lambda: asked.prepare(backend), type(None))
+        ask("list of settings", lambda: list(settings_of(backend)), list)
         capabilities_of(backend)
     except InputError as error:
         return Probe(False, reason=str(error), remedy="Correct it, or unset it", broken=True)
@@ -87,18 +100,10 @@ def _devices() -> Iterator[str]:
 
 
 def _settings(found: Plugins) -> Iterator[str]:
-    import os
-
     yield "\nenvironment"
     for name in VARIABLES:
         yield f"  {name}={os.environ[name]}" if name in os.environ else f"  {name} is not set"
-    variables = {
-        *VARIABLES,
-        *(variable for plugin in found.loaded for backend in plugin.backends for variable in _variables(backend)),
-    }
-    for name in sorted(name for name in os.environ if name.startswith("FASTVIDEO_") and name not in variables):
-        close = difflib.get_close_matches(name, variables, n=1)
-        yield f"  {name} is read by nothing that is installed" + (f"; did you mean {close[0]}?" if close else "")
+    yield from (f"  {line}" for line in unread_variables(found))
     known = {normalize_plugin_name(name) for plugin in found.all for name in (plugin.name, plugin.distribution)} | {"*"}
     for name in sorted(read_settings().disabled_plugins - known):
         yield f"  FASTVIDEO_DISABLE_PLUGINS names {name}, which is not installed"
@@ -112,56 +117,33 @@ def _backends(found: Plugins, probes: list[_Probed]) -> Iterator[str]:
             yield f"  {backend.name} ({plugin.label}): {probe.kernel} {probe.version}, {kind}"
         else:
             yield f"  {backend.name} ({plugin.label}) cannot run here: {probe.reason}. {probe.remedy}"
-        with suppress(PluginError):  # reported as a problem
-            yield from ask("list of settings", lambda: list(_settings_of(backend)), list)  # noqa: B023  # asked at once
+        with suppress(PluginError, InputError):  # reported as a problem
+            yield from ask("list of settings", lambda: list(settings_of(backend)), list)  # noqa: B023  # asked at once
     for plugin in found.all:
         if plugin.status == "disabled":
             yield f"  {plugin.label} is switched off by FASTVIDEO_DISABLE_PLUGINS"
 
 
-def _variables(backend: AttentionBackend) -> list[str]:
-    try:
-        return ask("list of settings", lambda: [one.variable for one in backend.declared_settings()], list)
-    except PluginError:  # reported as a problem
-        return []
-
-
-def _settings_of(backend: AttentionBackend) -> Iterator[str]:
-    """Each setting with its value here, where that comes from, and what it does."""
-    try:
-        values = backend.settings_used()
-    except InputError:  # reported as a problem
-        return
-    for one in backend.declared_settings():
-        origin = backend.origin_of(one.name) if backend.was_given(one.name) else f"default; {one.variable}"
-        yield f"      {one.name} = {as_text(values[one.name])} ({origin}): {one.help}"
-
-
-def _policies(found: Plugins) -> Iterator[str]:
+def _policies(found: Plugins, asked: Question) -> Iterator[str]:
     yield "\ncaching policies"
     for plugin in found.loaded:
         for policy in plugin.policies:
             yield f"  {policy.name} ({plugin.label})"
             try:
-                yield from _settings_of_policy(policy)
-            except PluginError as error:
-                yield f"      is broken: {error}"
+                yield from _settings_of_policy(policy, asked)
+            except (InputError, PluginError) as error:
+                yield f"      {error}"
     if not found.policy_names():
         yield "  none is installed"
 
 
-def _settings_of_policy(policy: type[CachePolicy]) -> list[str]:
-    def lines() -> Iterator[str]:
-        for name, default in defaults_of(policy).items():
-            main = f"; {policy.name}@VALUE" if name == policy.main_setting else ""
-            yield f"      {name} = {as_text(default)} (default{main})"
-
-    return ask("list of settings", lambda: list(lines()), list)
+def _settings_of_policy(policy: type[CachePolicy], asked: Question) -> list[str]:
+    return ask("list of settings", lambda: list(settings_of(asked.make(policy))), list)
 
 
-def _problems(found: Plugins, probes: list[_Probed]) -> Iterator[str]:
+def _problems(found: Plugins, probes: list[_Probed], asked: Question) -> Iterator[str]:
     from fastvideo_core.engine.attention.resolve import find_backend
-    from fastvideo_core.engine.caching.choice import choose_policy
+    from fastvideo_core.engine.caching.choice import find_policy
 
     for plugin in found.broken:
         yield f"{plugin.label} is broken: {plugin.cause}; upgrade it, uninstall it, or set FASTVIDEO_DISABLE_PLUGINS"
@@ -170,19 +152,24 @@ def _problems(found: Plugins, probes: list[_Probed]) -> Iterator[str]:
             yield f"{backend.name} ({plugin.label}): {probe.reason}. {probe.remedy}"
     for plugin in found.loaded:
         for policy in plugin.policies:
-            if problem := _problem(partial(_settings_of_policy, policy)):
-                yield f"{policy.name} ({plugin.label}): {problem}. Report it to the plugin's author"
-    requested, origin = requested_backend(None)
+            if problem := _problem(partial(_settings_of_policy, policy, asked)):
+                yield f"{policy.name} ({plugin.label}): {problem}"
     questions: list[Callable[[], object]] = [_check_diffusers]
     questions += [partial(found.backend, name) for name in found.backend_names()]
     questions += [partial(found.policy, name) for name in found.policy_names()]
     questions += [partial(found.preset, name) for name in found.preset_names()]
-    questions.append(partial(choose_policy, found, None))
     if fallback := read_settings().attention_fallback:
         questions.append(partial(find_backend, found, fallback, "FASTVIDEO_ATTENTION_FALLBACK"))
-    if requested:
-        questions.append(partial(find_backend, found, requested, origin))
+    questions.append(partial(_found, found, find_backend, asked.backend))
+    questions.append(partial(_found, found, find_policy, asked.policy))
     yield from filter(None, map(_problem, questions))
+
+
+def _found(plugins: Plugins, find: Callable[[Plugins, str, str], object], question: Callable[[], Asked]) -> None:
+    """Look for what was asked for, if anything was."""
+    asked = question()
+    if asked.name:
+        find(plugins, asked.name, asked.origin)
 
 
 def _check_diffusers() -> None:

@@ -24,7 +24,7 @@ DEFAULT_MODEL = "shapes"
 @click.argument("prompt", required=False)
 @click.option("--prompts", "prompt_file", metavar="FILE", type=click.Path(path_type=Path), help="One prompt a line.")
 @click.option("--model", default=DEFAULT_MODEL, show_default=True, help="Preset, local folder or hub id.")
-@click.option("--attention-backend", metavar="NAME", help="Default: FASTVIDEO_ATTENTION_BACKEND, else automatic.")
+@click.option("--attention-backend", metavar="NAME", help="NAME or NAME@VALUE. Default: automatic.")
 @click.option("--attention-config", metavar="FILE", help="For the backend. Default: FASTVIDEO_ATTENTION_CONFIG.")
 @click.option("--cache", metavar="POLICY", help="Such as TEACACHE@0.08. Default: FASTVIDEO_CACHE_POLICY, else none.")
 @settings_option
@@ -62,9 +62,10 @@ def generate_command(
     from fastvideo_core.app.memory import check_memory
     from fastvideo_core.app.model_info import read_model
     from fastvideo_core.app.sampling import SamplingParam
-    from fastvideo_core.contract.settings import MAIN_SETTING, GivenValue
-    from fastvideo_core.engine.attention.choice import requested_backend
-    from fastvideo_core.engine.caching.choice import check_policy, read_value, requested_policy
+    from fastvideo_core.contract.reading import GivenValue
+    from fastvideo_core.contract.settings import MAIN_SETTING
+    from fastvideo_core.engine.asked import asked_backend, asked_policy
+    from fastvideo_core.engine.caching.choice import check_policy
 
     prompts = _prompts(prompt, prompt_file)
     plugins = discovered()
@@ -72,10 +73,11 @@ def generate_command(
     given = only_given(overrides)
     params = SamplingParam.from_preset(info.preset).with_overrides(**given)
     params.check(info)
-    for_backend, for_policy = split_settings(settings, requested_backend(attention_backend)[0], requested_policy(cache))
+    for_backend, cache_config = split_settings(
+        settings, asked_backend(attention_backend).name, asked_policy(cache).name
+    )
     if attention_config:
         for_backend[MAIN_SETTING] = GivenValue(attention_config, "--attention-config")
-    cache_config = {key: read_value(one.value) for key, one in for_policy.items()}
     check_policy(plugins, cache, info.cached_model, cache_config)
     chosen_device = check_device(device)
     check_memory(params, info, chosen_device, check_dtype(dtype, chosen_device))

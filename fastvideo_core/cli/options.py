@@ -8,8 +8,9 @@ from typing import Any
 import click
 
 from fastvideo_core.cli.output import say
-from fastvideo_core.contract.settings import GivenValue
+from fastvideo_core.contract.reading import GivenValue
 from fastvideo_core.discovery.environment import normalize_backend_name
+from fastvideo_core.engine.asked import asked_backend
 from fastvideo_core.errors import InputError
 
 _SAMPLING = (
@@ -39,8 +40,17 @@ def settings_option(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
+def settings_for_backend(given: Sequence[str], attention_backend: str | None) -> dict[str, Any]:
+    """The settings given with --set for the attention backend that is asked for, by an option or the environment.
+
+    Raises:
+        InputError: as `split_settings`.
+    """
+    return split_settings(given, asked_backend(attention_backend).name)[0]
+
+
 def split_settings(given: Sequence[str], *asked: str | None) -> list[dict[str, Any]]:
-    """The settings given with --set, for each of the names that were asked for.
+    """The settings given with --set, for each of the names that were asked for, as `attention_config=` takes them.
 
     Raises:
         InputError: one is not NAME.KEY=VALUE, is for something that was not asked for, or is given twice.
@@ -52,7 +62,7 @@ def split_settings(given: Sequence[str], *asked: str | None) -> list[dict[str, A
             raise InputError(f"--set {text!r} is not NAME.KEY=VALUE, such as SLIDING_TILE_ATTN.window=3,3,3")
         name = normalize_backend_name(name) or ""
         if name not in asked:
-            names = " and ".join(one for one in asked if one) or "nothing"
+            names = " and ".join(dict.fromkeys(one for one in asked if one)) or "nothing"
             raise InputError(
                 f"--set {text!r} is for {name}, but {names} was asked for: name it with --attention-backend or "
                 "--cache, or in the environment"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
-from fastvideo_core.contract.settings import HasSettings
+from fastvideo_core.contract.backend_settings import BackendSettings
 
 if TYPE_CHECKING:
     import torch
@@ -122,10 +122,11 @@ class TokenLayout:
 
 @dataclass(frozen=True)
 class Run:
-    """What is about to run, told to each backend before the first step.
+    """What is about to run, told to each backend and to the caching policy before the first step.
 
     Attributes:
         family: the model's family, such as "Wan".
+        role: what the backend is to serve; for a caching policy, the video tokens' own attention.
         num_layers: attention layers of the role; `num_heads` of size `head_dim` in each.
         dtype: the name of a torch dtype, such as "bfloat16".
         device: a torch device with its index, such as "cuda:1"; "cpu".
@@ -206,7 +207,7 @@ AttentionFunction: TypeAlias = "Callable[[torch.Tensor, torch.Tensor, torch.Tens
 """query, key, value and result are (batch, tokens, heads, head_dim); inputs may be views and must not be changed."""
 
 
-class AttentionBackend(HasSettings, ABC):
+class AttentionBackend(BackendSettings, ABC):
     """One attention kernel, or a family of kernels under one name."""
 
     name: ClassVar[str]
@@ -240,14 +241,17 @@ class AttentionBackend(HasSettings, ABC):
         return None
 
     def start_run(self, run: Run) -> None:  # optional
-        """Called before the first step of a run; raise a BackendError or InputError if it cannot be served."""
+        """Called before the first step, once a role; raise a BackendError or InputError if it cannot be served."""
+
+    def end_run(self, error: BaseException | None) -> None:  # optional
+        """Called once when a run is over that `start_run` has let in, the device being done with it.
+
+        What may not be looked at during the run, because reading it would wait for the device, is looked at here.
+
+        Args:
+            error: what ended the run; None if it ended well. Raise a BackendError to fail such a run.
+        """
 
     def run_details(self) -> dict[str, Any]:
-        """What the receipt should tell of the latest run beside the calls, as plain values. Default: nothing."""
+        """What the receipt should tell of the run that has ended, as plain values. Default: nothing."""
         return {}
-
-    def finish_run(self) -> None:  # optional
-        """Called after a run that ended well, when the device is done; raise a BackendError to fail it.
-
-        For what may not be looked at during the run because reading it would wait for the device.
-        """

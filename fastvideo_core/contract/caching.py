@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from fastvideo_core.contract.policy_settings import PolicySettings
+
 if TYPE_CHECKING:
     import torch
+
+    from fastvideo_core.contract.attention import Run
 
 
 class Signal(StrEnum):
@@ -130,8 +134,11 @@ def relative_change(now: torch.Tensor, before: torch.Tensor) -> float:
     return float((difference / before.float().abs().mean()).item())
 
 
-class CachePolicy(ABC):
-    """Decides, per step and guidance branch, whether the block stack is computed. Make it a dataclass of its settings.
+class CachePolicy(PolicySettings, ABC):
+    """Decides, per step and guidance branch, whether the block stack is computed.
+
+    Make it a dataclass whose fields are declared with `setting`; one that has a `__post_init__` calls that of `super()`
+    first, which reads and checks them.
 
     One object serves all branches and runs: it keeps nothing of them itself; that belongs into the state that `start`
     makes, which the core keeps per branch and forgets when a run ends, however it ends.
@@ -139,9 +146,6 @@ class CachePolicy(ABC):
 
     name: ClassVar[str]
     """Upper case, as in FASTVIDEO_CACHE_POLICY."""
-
-    main_setting: ClassVar[str | None] = None
-    """The setting that the value in NAME@VALUE is for."""
 
     history: int = 1
     """How many residuals `forecast` is given at most."""
@@ -201,11 +205,19 @@ class CachePolicy(ABC):
         """
         raise NotImplementedError(f"{self.name} decided to forecast and has no forecast")
 
-    def observe(self, step: Step, state: Any, residual: torch.Tensor) -> None:  # noqa: B027  # optional
+    def observe(self, step: Step, state: Any, residual: torch.Tensor) -> None:  # optional
         """Called after a step that was computed, with its residual."""
 
-    def settings(self) -> dict[str, Any]:
-        """What the receipt tells of it, as plain values. Default: the fields of the dataclass."""
-        if not is_dataclass(self):
-            return {}
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+    def start_run(self, run: Run) -> None:  # optional
+        """Called before the first step of a run; raise a CacheError or InputError if it cannot be served."""
+
+    def end_run(self, error: BaseException | None) -> None:  # optional
+        """Called when a run is over that `start_run` has let in, the device being done with it.
+
+        Args:
+            error: what ended the run; None if it ended well. Raise a CacheError to fail such a run.
+        """
+
+    def run_details(self) -> dict[str, Any]:
+        """What the receipt should tell beside settings and schedule, as plain values. Default: nothing."""
+        return {}

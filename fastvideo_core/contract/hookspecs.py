@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 PROJECT = "fastvideo"
 
-API_VERSION = 1
+API_VERSION = 2
 """The version of this contract; a plugin's module states the one it was written for as `api_version`."""
 
 hookspec = pluggy.HookspecMarker(PROJECT)

@@ -29,6 +29,7 @@ class RoleReceipt:
         calls: how often the model called it.
         kernels: every kernel that served, most calls first, as counted while it ran.
         settings: every setting that it has, with the value that was given or its default.
+        origins: for each setting that was given, by what: such as "FASTVIDEO_SAGE_ATTN_CROSS".
         details: what the backend itself tells of the run, such as its sparsity.
         fallback: what served the calls that it turned out not to take, if FASTVIDEO_ATTENTION_FALLBACK allowed that.
     """
@@ -41,6 +42,7 @@ class RoleReceipt:
     calls: int
     kernels: list[KernelReceipt] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
+    origins: dict[str, str] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
     fallback: RoleReceipt | None = None
 
@@ -53,6 +55,8 @@ class CacheReceipt:
         policy: its name; `distribution` the package that brought it, with its version.
         reason: what asked for it.
         settings: what it ran with.
+        origins: for each setting that was given, by what.
+        details: what the policy itself tells, such as the signal that it looks at.
         schedule: for each guidance branch a letter a step: C computed, R the residual reused, F forecast. A model of
             two experts has entries for each.
     """
@@ -62,6 +66,8 @@ class CacheReceipt:
     reason: str
     settings: dict[str, Any]
     schedule: dict[str, str]
+    origins: dict[str, str] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass

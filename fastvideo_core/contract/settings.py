@@ -1,21 +1,28 @@
-"""Settings of a plugin: fields of a dataclass, given in Python, on the command line, or in the environment."""
+"""Settings of a plugin: fields of a dataclass, given in Python, on the command line, as NAME@VALUE, or by variables."""
 
 from __future__ import annotations
 
 import difflib
 import os
+import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from inspect import get_annotations
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, TypeAlias, get_type_hints
+from types import SimpleNamespace
+from typing import Any, ClassVar, TypeAlias, get_type_hints
 
+from fastvideo_core.contract.reading import GivenValue, Reader
 from fastvideo_core.errors import InputError
 
 MAIN_SETTING = ""
 """Stands for the name of the main setting."""
 
 Config: TypeAlias = str | Path | Mapping[str, Any] | None
-"""What `attention_config=` takes: a file, or settings by name."""
+"""What `attention_config=` and `cache_config=` take: settings by name, or a value for the main one."""
+
+Named: TypeAlias = tuple[tuple[str, GivenValue], ...]
+"""Settings with their names, of which one may come twice."""
 
 
 def setting(
@@ -26,33 +33,58 @@ def setting(
     le: float | None = None,
     parse: Callable[[Any], Any] | None = None,
 ) -> Any:
-    """Declare a setting: the default of a field in a backend's dataclass of settings.
+    """Declare a setting: the default of a field in a backend's dataclass of settings, or in a policy.
 
     The field's type says what it takes: `int`, `float`, `bool`, `str`, `Path`, a `Literal` of choices, and anything
-    else that pydantic reads from text.
+    else that pydantic reads from text. Numbers must be finite; in Python, a bool is no number and a number no bool.
 
     Args:
+        default: None: it can be left to the plugin, and given as `none`.
         help: what it does, in a phrase; `fv doctor` shows it.
         ge, le: the least and the largest value of a number.
-        parse: makes the value from text or from what was given in Python, instead; raises ValueError.
+        parse: makes the value from text or from what was given in Python, instead; raises ValueError. It is also given
+            what it has made.
     """
     limits = {name: limit for name, limit in (("ge", ge), ("le", le)) if limit is not None}
     return field(default=default, metadata={"help": help, "limits": limits, "parse": parse})
 
 
 @dataclass(frozen=True)
-class GivenValue:
-    """The value of a setting as somebody gave it, and by what, for messages."""
+class Requested:
+    """What was given for one backend or policy. Of the three, the first that gives a setting counts.
 
-    value: Any
-    origin: str
+    Attributes:
+        explicit: in Python, on the command line, or in the text that names it there.
+        assumed: by those who ask on somebody's behalf, such as sampling parameters.
+        environment: by variables of the environment that are not its own.
+    """
+
+    explicit: Named = ()
+    assumed: Named = ()
+    environment: Named = ()
+
+    def beside(self, config: Config, parameter: str) -> Requested:
+        """These and what a parameter such as attention_config gives."""
+        if config is None or config == "":
+            return self
+        if not isinstance(config, Mapping):
+            config = {MAIN_SETTING: config}
+        named = tuple((key, _as_given(key, value, parameter)) for key, value in config.items())
+        return replace(self, explicit=(*self.explicit, *named))
+
+
+def _as_given(key: str, value: Any, parameter: str) -> GivenValue:
+    if isinstance(value, GivenValue):
+        return value
+    return GivenValue(value, f"{parameter}=" if key == MAIN_SETTING else f"{parameter}[{key!r}]")
 
 
 @dataclass(frozen=True)
 class DeclaredSetting:
-    """A setting that a backend has, with the environment variable that gives it.
+    """A setting that a backend or a policy has, with the environment variable that gives it.
 
     Attributes:
+        owner: the dataclass that declares it.
         is_parsed: whether its value is made by its own `parse`, so that what was given says more than the value.
     """
 
@@ -61,10 +93,12 @@ class DeclaredSetting:
     help: str
     variable: str
     is_parsed: bool
+    owner: type[Any]
+    reader: Reader
 
 
 class HasSettings:
-    """What a backend inherits: `settings`, an object of its dataclass `settings_type`, checked before anything runs."""
+    """What backends and policies inherit: settings, checked before anything runs, and what gave them."""
 
     name: ClassVar[str]
 
@@ -72,93 +106,90 @@ class HasSettings:
     """A dataclass whose fields are declared with `setting`; None if there is nothing to set."""
 
     main_setting: ClassVar[str | None] = None
-    """The setting that a file given as `attention_config=` or FASTVIDEO_ATTENTION_CONFIG is for."""
+    """The setting that the value in NAME@VALUE is for, and a configuration that is no mapping."""
 
     variable_prefix: ClassVar[str] = ""
     """What the variables of the settings begin with; default FASTVIDEO_NAME, so FASTVIDEO_NAME_SETTING."""
 
-    _settings: Any = None
-    _given: Mapping[str, GivenValue] | None = None
+    given_values: Mapping[str, GivenValue] | None = None
+    """The settings that somebody gave, as they were given and by what; None until they are taken."""
 
-    @property
-    def settings(self) -> Any:
-        """The settings: as given when the backend was attached, else by the environment, else the defaults.
-
-        Raises:
-            InputError: a variable of the environment means nothing.
-        """
-        if self._given is None:
-            self.take_settings(None)
-        return self._settings
-
-    def take_settings(self, config: Config, file: GivenValue | None = None) -> None:
-        """Read and check the settings.
-
-        Args:
-            config: settings by name, or the file for `main_setting`.
-            file: for `main_setting`, if `config` does not give that.
-
-        Raises:
-            InputError: a setting that there is not, or a value that it does not take.
-        """
-        named = dict(config) if isinstance(config, Mapping) else {MAIN_SETTING: config} if config else {}
-        if MAIN_SETTING in named:
-            file = _as_given(named.pop(MAIN_SETTING), "attention_config=")
-        if file is not None and self.main_setting is None:
-            raise InputError(f"{self.name} takes no configuration file; {str(file.value)!r} was given")
-        given = {self.main_setting: file} if file and self.main_setting else {}
-        given |= {key: _as_given(value, f"attention_config[{key!r}]") for key, value in named.items()}
-        known = self.declared_settings()
-        names = [declared.name for declared in known]
-        for key, one in given.items():
-            check_setting(self.name, key, names, one.origin)
-        for declared in known:
-            if declared.name not in given and (text := os.environ.get(declared.variable, "").strip()):
-                given[declared.name] = GivenValue(text, declared.variable)
-        self._settings = _make(self.settings_type, given) if self.settings_type else None
-        self._given = given
+    @classmethod
+    def settings_types(cls) -> tuple[type[Any], ...]:
+        """The dataclasses that declare what can be set."""
+        return () if cls.settings_type is None else (cls.settings_type,)
 
     def origin_of(self, name: str) -> str:
         """What gave a setting, for messages: its variable, if nothing did."""
-        given = (self._given or {}).get(name)
-        return given.origin if given else self._variable(name)
+        given = (self.given_values or {}).get(name)
+        return given.origin if given else _variable(self, name)
 
     def was_given(self, name: str) -> bool:
         """Whether somebody gave a setting, so that it is not its default."""
-        return name in (self._given or {})
+        return name in (self.given_values or {})
 
-    def settings_used(self) -> dict[str, Any]:
-        """Every setting with the value that was given, else its default."""
-        values, given = self.settings, self._given or {}
-        return {
-            one.name: given[one.name].value if one.is_parsed and one.name in given else getattr(values, one.name)
-            for one in self.declared_settings()
-        }
+    def origins(self) -> dict[str, str]:
+        """What gave each setting that is not its default."""
+        return {name: given.origin for name, given in (self.given_values or {}).items()}
 
-    def declared_settings(self) -> list[DeclaredSetting]:
-        """What can be set."""
-        if self.settings_type is None:
-            return []
-        return [
-            DeclaredSetting(
+
+Owner: TypeAlias = HasSettings | type[HasSettings]
+"""A backend, or the class of a policy."""
+
+
+def declared_settings(owner: Owner) -> list[DeclaredSetting]:
+    """What can be set: the fields that are declared with `setting`."""
+    return [
+        DeclaredSetting(
+            one.name,
+            one.default,
+            one.metadata["help"],
+            _variable(owner, one.name),
+            bool(one.metadata["parse"]),
+            kind,
+            Reader(
                 one.name,
+                None if one.metadata["parse"] else _type_of(kind, one.name),
                 one.default,
-                one.metadata.get("help", ""),
-                self._variable(one.name),
-                bool(one.metadata.get("parse")),
-            )
-            for one in fields(self.settings_type)
-        ]
+                one.metadata["help"],
+                one.metadata["limits"],
+                one.metadata["parse"],
+            ),
+        )
+        for kind in owner.settings_types()
+        if is_dataclass(kind)
+        for one in fields(kind)
+        if "help" in one.metadata
+    ]
 
-    def _variable(self, name: str) -> str:
-        return f"{self.variable_prefix or 'FASTVIDEO_' + self.name}_{name.upper()}"
+
+def given_settings(owner: Owner, requested: Requested) -> dict[str, GivenValue]:
+    """What counts of all that was given, the owner's own variables of the environment included.
+
+    Raises:
+        InputError: a setting that there is not, or two values for one.
+    """
+    declared = declared_settings(owner)
+    variables = [
+        (one.name, GivenValue(text, one.variable))
+        for one in declared
+        if (text := os.environ.get(one.variable, "").strip())
+    ]
+    return {
+        **_each_once(owner, [*requested.environment, *variables]),
+        **_each_once(owner, requested.assumed),
+        **_each_once(owner, requested.explicit),
+    }
 
 
-def as_text(value: Any) -> str:
-    """A value as it would be given."""
-    if isinstance(value, list | tuple):
-        return ",".join(map(as_text, value))
-    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+def read_settings(owner: Owner, given: Mapping[str, GivenValue]) -> dict[str, Any]:
+    """The values that were given, read.
+
+    Raises:
+        InputError: a value that its setting does not take.
+    """
+    readers = {one.name: one.reader for one in declared_settings(owner)}
+    return {name: readers[name].read(one) for name, one in given.items()}
 
 
 def check_setting(owner: str, name: str, known: Iterable[str], where: str) -> None:
@@ -174,27 +205,33 @@ def check_setting(owner: str, name: str, known: Iterable[str], where: str) -> No
         raise InputError(f"{where}: {owner} has no setting {name!r}; {hint}")
 
 
-def _as_given(value: Any, origin: str) -> GivenValue:
-    return value if isinstance(value, GivenValue) else GivenValue(value, origin)
+def _each_once(owner: Owner, named: Iterable[tuple[str, GivenValue]]) -> dict[str, GivenValue]:
+    """By name, with the value that has none under the main setting."""
+    known = [one.name for one in declared_settings(owner)]
+    found: dict[str, GivenValue] = {}
+    for key, given in named:
+        if key == MAIN_SETTING and owner.main_setting is None:
+            raise InputError(
+                f"{given.origin} gives {str(given.value)!r}, but {owner.name} has no main setting to give it to"
+            )
+        name = owner.main_setting if key == MAIN_SETTING and owner.main_setting else key
+        check_setting(owner.name, name, known, given.origin)
+        if name in found:
+            first = found[name]
+            raise InputError(
+                f"the setting {name!r} of {owner.name} is given twice: {str(first.value)!r} by {first.origin}, "
+                f"{str(given.value)!r} by {given.origin}; leave one out"
+            )
+        found[name] = given
+    return found
 
 
-def _make(kind: type[Any], given: Mapping[str, GivenValue]) -> Any:
-    """An object of the dataclass with these values, each read as its field declares."""
-    types = get_type_hints(kind)
-    declared = {one.name: one for one in fields(kind)}
-    return kind(**{name: _value(types[name], declared[name].metadata, one) for name, one in given.items()})
+def _variable(owner: Owner, name: str) -> str:
+    return f"{owner.variable_prefix or 'FASTVIDEO_' + owner.name}_{name.upper()}"
 
 
-def _value(kind: Any, metadata: Mapping[str, Any], given: GivenValue) -> Any:
-    from pydantic import Field, TypeAdapter, ValidationError
-
-    try:
-        if metadata.get("parse"):
-            return metadata["parse"](given.value)
-        return TypeAdapter(Annotated[kind, Field(**metadata.get("limits", {}))]).validate_python(given.value)
-    except ValidationError as error:
-        problem = error.errors()[0]["msg"]
-        problem = f"{problem[:1].lower()}{problem[1:]}; it sets {metadata.get('help')}"
-    except (ValueError, TypeError) as error:
-        problem = str(error)
-    raise InputError(f"{given.origin} is {str(given.value)!r}: {problem}")
+def _type_of(kind: type[Any], name: str) -> Any:
+    """The type of a field, from the class that declares it: its other annotations may name what is not imported."""
+    home = next(base for base in kind.__mro__ if name in get_annotations(base))
+    alone = SimpleNamespace(__annotations__={name: get_annotations(home)[name]})
+    return get_type_hints(alone, vars(sys.modules[home.__module__]), dict(vars(home)))[name]

@@ -11,7 +11,7 @@ from pathlib import Path
 from fastvideo_core.errors import InputError
 
 VARIABLES: dict[str, str] = {
-    "FASTVIDEO_ATTENTION_BACKEND": "Attention backend, for example SAGE_ATTN; unset or empty: automatic.",
+    "FASTVIDEO_ATTENTION_BACKEND": "Attention backend, for example SAGE_ATTN or NAME@VALUE; unset or empty: automatic.",
     "FASTVIDEO_ATTENTION_CONFIG": "A file for the chosen backend, such as windows for SLIDING_TILE_ATTN.",
     "FASTVIDEO_ATTENTION_FALLBACK": "Backend to use where the chosen one cannot run; unset or empty: that is an error.",
     "FASTVIDEO_CACHE_POLICY": "Caching policy, for example TEACACHE or TEACACHE@0.08; unset, empty or none: none.",
@@ -45,7 +45,7 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
     config = environment.get("FASTVIDEO_ATTENTION_CONFIG", "").strip()
     disabled = environment.get("FASTVIDEO_DISABLE_PLUGINS", "").split(",")
     return Settings(
-        attention_backend=normalize_backend_name(environment.get("FASTVIDEO_ATTENTION_BACKEND")),
+        attention_backend=normalize_asked(environment.get("FASTVIDEO_ATTENTION_BACKEND", "")),
         attention_config=Path(config).expanduser() if config else None,
         attention_fallback=normalize_backend_name(environment.get("FASTVIDEO_ATTENTION_FALLBACK")),
         cache_policy=environment.get("FASTVIDEO_CACHE_POLICY", "").strip() or None,
@@ -70,6 +70,12 @@ def _seconds(name: str, environment: Mapping[str, str], default: float) -> float
 def normalize_backend_name(name: str | None) -> str | None:
     """Upper-case with underscores; None for nothing but spaces."""
     return (name or "").strip().upper().replace("-", "_") or None
+
+
+def normalize_asked(text: str) -> str | None:
+    """NAME@VALUE with its name normalised; the value is text of its own."""
+    name, at, value = text.strip().partition("@")
+    return f"{normalize_backend_name(name) or ''}{at}{value}" or None
 
 
 def normalize_plugin_name(name: str) -> str:

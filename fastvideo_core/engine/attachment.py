@@ -41,7 +41,7 @@ def attach(
     attention_backend: str | AttentionBackend | None = None,
     attention_config: Config = None,
     cache: str | CachePolicy | None = None,
-    cache_config: Mapping[str, Any] | None = None,
+    cache_config: Config = None,
 ) -> Attachment:
     """Put an attention backend, and a caching policy if one is asked for, on a diffusers pipeline.
 
@@ -52,8 +52,8 @@ def attach(
     Args:
         pipe: a pipeline whose transformer an installed plugin knows, loaded and on the device and in the dtype it will
             run with.
-        attention_backend: a name, or an object; default: FASTVIDEO_ATTENTION_BACKEND, else the fastest lossless one
-            that fits.
+        attention_backend: NAME, NAME@VALUE, NAME@VALUE:SETTING=VALUE, or an object; default:
+            FASTVIDEO_ATTENTION_BACKEND, else the fastest lossless one that fits.
         attention_config: settings of the backend by name, or a file for its main one; default: its own variables of
             the environment and FASTVIDEO_ATTENTION_CONFIG, else its defaults.
         cache: a caching policy: NAME, NAME@VALUE, NAME@VALUE:SETTING=VALUE, "none", or an object; default:
@@ -91,7 +91,7 @@ class Attachment:
         attention_backend: str | AttentionBackend | None,
         attention_config: Config,
         cache: str | CachePolicy | None,
-        cache_config: Mapping[str, Any] | None,
+        cache_config: Config,
         plugins: Plugins | None = None,
     ) -> None:
         self._attached: AttachedModel | None = None
@@ -149,7 +149,7 @@ class Attachment:
     def use_cache(
         self,
         cache: str | CachePolicy | None,
-        cache_config: Mapping[str, Any] | None = None,
+        cache_config: Config = None,
         defaults: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         """Change the caching policy from the next run on.
@@ -314,9 +314,10 @@ class Attachment:
         attempt(partial(run.end_pass, completed=False))
         if not problems:
             attempt(run.check_passes)
-        for backend in run.backends():
-            if not problems:
-                attempt(backend.finish_run)
+        if not problems:
+            attempt(run.check_outputs)
+        for participant in run.participants():
+            attempt(partial(participant.end_run, problems[0] if problems else None))
         receipt = None if problems else attempt(partial(receipt_of, run, self._model, self.requested, ended))
         self._run = self._call = None
         if problems:

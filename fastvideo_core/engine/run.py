@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from fastvideo_core.contract.attention import AttentionBackend, Role, Run, TokenLayout, TokenOrder
+from fastvideo_core.contract.caching import CachePolicy
 from fastvideo_core.engine.attached_model import AttachedModel
 from fastvideo_core.engine.attention.clock import KernelClock
 from fastvideo_core.engine.attention.masks import MaskReader
@@ -64,6 +65,7 @@ class ActiveRun:
         self.routes = {role: Route(one, self._masks, num_steps, clock) for role, one in loaded.items()}
         self._model = model
         self._announced = False
+        self._started: dict[int, AttentionBackend | CachePolicy] = {}
         self._pass: ForwardPass | None = None
         self.started = time.perf_counter()
 
@@ -87,7 +89,8 @@ class ActiveRun:
         """Begin a pass of the transformer of that number.
 
         Raises:
-            BackendError, InputError: a backend refuses what is to run; at the first pass.
+            BackendError, CacheError, InputError: a backend or the policy refuses what is to run; at the first pass.
+            BackendOutputError: in a pass before it, a backend returned NaN or infinity.
             CacheError: the policy cannot tell whose pass it is.
         """
         named = bool(branch)
@@ -151,12 +154,14 @@ class ActiveRun:
             "computes with something else; attach what it uses"
         )
 
-    def backends(self) -> list[AttentionBackend]:
-        """The backends that served calls, each once."""
-        serving = [route.resolution.backend for route in self.routes.values()]
-        fallbacks = [route.fallback for route in self.routes.values() if route.fallback and route.fallback.calls]
-        serving += [fallback.resolution.backend for fallback in fallbacks]
-        return list({id(backend): backend for backend in serving}.values())
+    def check_outputs(self) -> None:
+        """Raise BackendOutputError if a backend returned what is not finite; when the device is done."""
+        for route in self.routes.values():
+            route.finish()
+
+    def participants(self) -> list[AttentionBackend | CachePolicy]:
+        """The backends and the policy that have let this run in, each once; theirs is `end_run`."""
+        return list(self._started.values())
 
     def _wanted_order(self, layout: TokenLayout, device: torch.device) -> TokenOrder | None:
         """The order that the backend of the video tokens' own attention asks for."""
@@ -166,20 +171,30 @@ class ActiveRun:
         return None
 
     def _announce(self, layout: TokenLayout) -> None:
-        """Let each backend refuse what it cannot serve before anything is computed."""
+        """Let each backend, and the policy, refuse what it cannot serve before anything is computed."""
         self._announced = True
         layers = self._model.num_layers()
-        for need in self._model.needs:
-            self.routes[need.role].resolution.backend.start_run(
-                Run(
-                    family=self._model.family.name,
-                    role=need.role,
-                    layout=layout,
-                    num_steps=self.num_steps,
-                    num_layers=layers[need.role],
-                    num_heads=int(self._model.transformers[0].config.num_attention_heads),
-                    head_dim=need.head_dim,
-                    dtype=need.dtype,
-                    device=need.device,
-                )
+        runs = {
+            need.role: Run(
+                family=self._model.family.name,
+                role=need.role,
+                layout=layout,
+                num_steps=self.num_steps,
+                num_layers=layers[need.role],
+                num_heads=int(self._model.transformers[0].config.num_attention_heads),
+                head_dim=need.head_dim,
+                dtype=need.dtype,
+                device=need.device,
             )
+            for need in self._model.needs
+        }
+        for role, run in runs.items():
+            self._start(self.routes[role].resolution.backend, run)
+            if fallback := self.routes[role].fallback:
+                self._start(fallback.resolution.backend, run)
+        if self.caching:
+            self._start(self.caching.gate.policy, runs.get(Role.SELF) or runs[Role.JOINT])
+
+    def _start(self, participant: AttentionBackend | CachePolicy, run: Run) -> None:
+        participant.start_run(run)
+        self._started[id(participant)] = participant

@@ -70,7 +70,7 @@ class LoadedOnce:
         with under_way(attention_pass(kernel, case.role, layout, self._loaded)) as forward, torch.no_grad():
             for _ in range(LAYERS):
                 output = forward.attend(case.role, query, key, value, inputs.mask, case.scale)
-        backend.finish_run()
+        backend.end_run(None)
         return Ran(_back_in_order(output, order, layout), order, backend.run_details())
 
 

@@ -30,7 +30,7 @@ packages = ["{module}"]
 BACKEND = """
 from fastvideo_core import AttentionBackend, Capabilities, Probe, Role, hookimpl
 
-api_version = 1
+api_version = 2
 
 
 class Double(AttentionBackend):

@@ -202,7 +202,7 @@ class TellsTensors(Faulty):
 
 
 class FailsAtTheEnd(Faulty):
-    def finish_run(self) -> None:
+    def end_run(self, error: BaseException | None) -> None:
         raise RuntimeError("nothing was measured")
 
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from fastvideo_core import Action, Branch, CachePolicy, Computed, Signal, Step
+from fastvideo_core import Action, Branch, CachePolicy, Computed, Signal, Step, setting
 from tests.support import models
 
 PIPELINES: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
@@ -35,9 +35,9 @@ class Scripted(CachePolicy):
     name = "SCRIPTED"
     main_setting: ClassVar[str | None] = "script"
     history = 3
-    script: str = "C"
+    script: str = setting("C", "a letter a step")
     signal: Signal = Signal.NONE
-    ahead: bool = False
+    ahead: bool = setting(False, "whether it plans")
     first_blocks: int = 0
     last_blocks: int = 0
     branches_decide_together: bool = False
@@ -65,6 +65,3 @@ class Scripted(CachePolicy):
 
     def observe(self, step: Step, state: Any, residual: torch.Tensor) -> None:
         self.residuals.append(residual)
-
-    def settings(self) -> dict[str, Any]:
-        return {"script": self.script}

@@ -35,7 +35,12 @@ def run(setup: Setup, store: Store, progress: Progress) -> None:
         done += len(combinations) * len(setup.samples) - len(missing)
         if not missing and attention in store.shares:
             continue
-        with VideoGenerator.from_pretrained(setup.info.name, attention_backend=attention, **setup.loading) as generator:
+        with VideoGenerator.from_pretrained(
+            setup.info.name,
+            attention_backend=attention,
+            attention_config=setup.settings_of(attention),
+            **setup.loading,
+        ) as generator:
             _warm_up(generator, setup)
             store.add_share(attention, _attention_share(generator, setup))
             for sample, combination in missing:
@@ -67,6 +72,7 @@ def _measure(
     result = generator.generate_video(
         sample.prompt,
         cache=combination.cache,
+        cache_config=setup.settings_of(combination.cache),
         seed=sample.seed,
         output_path=store.videos / f"{combination.file_name}-{sample.number}-{sample.seed}.mp4",
         **setup.sampling,

@@ -14,8 +14,9 @@ from fastvideo_core.app.memory import check_memory
 from fastvideo_core.app.model_info import ModelInfo, read_model
 from fastvideo_core.app.prompts import check_prompt
 from fastvideo_core.app.sampling import SamplingParam
-from fastvideo_core.discovery.environment import normalize_backend_name
+from fastvideo_core.discovery.environment import normalize_asked
 from fastvideo_core.discovery.plugins import CORE_DISTRIBUTION, load_plugins
+from fastvideo_core.engine.asked import parse_asked
 from fastvideo_core.engine.attention.choice import choose_attention
 from fastvideo_core.engine.attention.resolve import Resolution
 from fastvideo_core.engine.caching.choice import choose_policy, prepare_policy
@@ -61,6 +62,7 @@ class Setup:
         loading: keywords of `VideoGenerator.from_pretrained`.
         machine: the device, its name, the dtype and the versions of what computes.
         details: for each backend and each policy, as they were written, what serves and with which settings.
+        settings: by name of a backend or policy, settings beside those that its text gives.
     """
 
     info: ModelInfo
@@ -70,6 +72,7 @@ class Setup:
     loading: dict[str, Any]
     machine: dict[str, Any]
     details: dict[str, dict[str, Any]]
+    settings: dict[str, dict[str, Any]]
 
     @property
     def plain(self) -> Combination:
@@ -90,6 +93,10 @@ class Setup:
             "machine": self.machine,
         }
 
+    def settings_of(self, asked: str) -> dict[str, Any]:
+        """The settings for a backend or policy, as it was written."""
+        return self.settings.get(parse_asked(asked, "")[0], {})
+
 
 def prepare(
     model: str,
@@ -99,6 +106,7 @@ def prepare(
     cache: str,
     sampling: dict[str, Any],
     loading: dict[str, Any],
+    settings: dict[str, dict[str, Any]],
 ) -> Setup:
     """Check everything that can be checked before a weight is loaded.
 
@@ -118,13 +126,16 @@ def prepare(
     needs = info.family.needs(info.head_dim, dtype, torch.device(device))
     if loading.get("compile"):
         check_compile(info, device, dit_cpu_offload=False)
-    backends = [normalize_backend_name(name) or name for name in _split(attention, "--attention")]
-    details = {name: _details_of_backend(choose_attention(plugins, name, needs, None)[1].values()) for name in backends}
-    policies = _split(cache, "--cache")
+    backends = [normalize_asked(name) or name for name in split_list(attention, "--attention")]
+    details = {}
+    for name in backends:
+        config = settings.get(parse_asked(name, "--attention")[0])
+        details[name] = _details_of_backend(choose_attention(plugins, name, needs, config)[1].values())
+    policies = split_list(cache, "--cache")
     for asked in policies:
-        if chosen := choose_policy(plugins, asked):
-            settings = prepare_policy(chosen.policy, info.cached_model).settings()
-            details[asked] = {"distribution": chosen.distribution, "settings": settings}
+        if chosen := choose_policy(plugins, asked, settings.get(parse_asked(asked, "--cache")[0])):
+            used = prepare_policy(chosen.policy, info.cached_model).settings_used()
+            details[asked] = {"distribution": chosen.distribution, "settings": used}
     check_memory(params, info, device, dtype)
     ordered = dict.fromkeys([NO_CACHE, *(NO_CACHE if one.lower() == NO_CACHE else one for one in policies)])
     samples = [
@@ -137,7 +148,7 @@ def prepare(
         "dtype": str(dtype).removeprefix("torch."),
         "versions": versions_of({CORE_DISTRIBUTION}),
     }
-    return Setup(info, combinations, tuple(samples), sampling, loading, machine, details)
+    return Setup(info, combinations, tuple(samples), sampling, loading, machine, details, settings)
 
 
 def _details_of_backend(chosen: Iterable[Resolution]) -> dict[str, Any]:
@@ -153,9 +164,13 @@ def _details_of_backend(chosen: Iterable[Resolution]) -> dict[str, Any]:
     }
 
 
-def _split(text: str, option: str) -> list[str]:
-    """Parts between commas that are not within brackets."""
-    parts = [part.strip() for part in re.split(r",(?![^\[]*\])", text)]
+def split_list(text: str, option: str) -> list[str]:
+    """Parts between commas that are not within brackets, nor within a value such as 3,3,3: no name begins so.
+
+    Raises:
+        InputError: a part is empty.
+    """
+    parts = [part.strip() for part in re.split(r",(?![^\[]*\])(?!\s*[-+.\d])", text)]
     if not all(parts):
         raise InputError(f"{option} {text!r} has an empty entry; write names separated by commas")
     return parts

@@ -1,13 +1,15 @@
-"""What was asked for, by argument or environment, and what that comes to for a model."""
+"""What attention was asked for, by argument or environment, and what that comes to for a model."""
 
 from __future__ import annotations
 
+from functools import partial
+
 from fastvideo_core.contract.attention import AttentionBackend, Need, Role
-from fastvideo_core.contract.settings import Config, GivenValue
-from fastvideo_core.discovery.environment import normalize_backend_name, read_settings
+from fastvideo_core.contract.settings import Config, Requested
+from fastvideo_core.discovery.environment import read_settings
 from fastvideo_core.discovery.plugins import Plugins
+from fastvideo_core.engine.asked import asked_backend
 from fastvideo_core.engine.attention.resolve import Resolution, resolve
-from fastvideo_core.errors import InputError
 
 
 def choose_attention(
@@ -15,42 +17,22 @@ def choose_attention(
 ) -> tuple[str | None, dict[Role, Resolution]]:
     """The backend that was asked for, by argument or environment, with its settings; and what serves each need.
 
+    Args:
+        argument: NAME, NAME@VALUE, NAME@VALUE:SETTING=VALUE…, NAME@SETTING=VALUE…, or an object.
+
     Raises:
         BackendError, PluginError: as `resolve` does.
-        InputError: settings were given and no backend was asked for, or it does not have or take them.
+        InputError: settings were given and no backend was asked for, or it does not have or take them, or one of them
+            was given twice.
     """
     if isinstance(argument, AttentionBackend):
         plugins, argument = plugins.with_backend(argument, "an object"), argument.name
-    requested, origin = requested_backend(argument)
-    file = file_of_environment()
-    if requested is None and (config or file):
-        given = config or (file and file.value)
-        raise InputError(
-            f"the configuration {str(given)!r} is for an attention backend, and none was asked for: set "
-            "attention_backend= or FASTVIDEO_ATTENTION_BACKEND"
-        )
-    return requested, resolve(
-        plugins,
-        requested,
-        origin,
-        needs,
-        read_settings().attention_fallback,
-        lambda backend: backend.take_settings(config, file),
-    )
+    asked = asked_backend(argument)
+    requested = asked.with_config(config, "attention_config")
+    origin = asked.origin if asked.name else "automatic"
+    prepare = partial(_prepare, requested=requested)
+    return asked.name, resolve(plugins, asked.name, origin, needs, read_settings().attention_fallback, prepare)
 
 
-def file_of_environment() -> GivenValue | None:
-    """The file that FASTVIDEO_ATTENTION_CONFIG names."""
-    path = read_settings().attention_config
-    return GivenValue(path, "FASTVIDEO_ATTENTION_CONFIG") if path else None
-
-
-def requested_backend(argument: str | None) -> tuple[str | None, str]:
-    """The backend that was asked for and by what: the argument, then the environment, then nothing."""
-    if argument is not None and not isinstance(argument, str):
-        raise InputError(f"attention_backend= takes a backend's name or object, not {argument!r}")
-    if name := normalize_backend_name(argument):
-        return name, "attention_backend="
-    if name := read_settings().attention_backend:
-        return name, "FASTVIDEO_ATTENTION_BACKEND"
-    return None, "automatic"
+def _prepare(backend: AttentionBackend, requested: Requested) -> None:
+    backend.take_settings(requested=requested)

@@ -7,11 +7,20 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from fastvideo_core.contract.attention import AttentionCall, AttentionFunction, KernelUsed, MaskKind, Need, TokenLayout
-from fastvideo_core.contract.receipt import KernelReceipt, RoleReceipt
+from fastvideo_core.contract.attention import (
+    AttentionCall,
+    AttentionFunction,
+    KernelUsed,
+    MaskKind,
+    Need,
+    TokenLayout,
+)
+from fastvideo_core.contract.receipt import RoleReceipt
 from fastvideo_core.engine.attention.clock import KernelClock
+from fastvideo_core.engine.attention.guard import guard_of
 from fastvideo_core.engine.attention.masks import MaskReader, ReducedMask
 from fastvideo_core.engine.attention.resolve import Resolution, mismatch
+from fastvideo_core.engine.attention.tally import kernels_served
 from fastvideo_core.errors import (
     BackendMismatchError,
     BackendOutputError,
@@ -68,16 +77,31 @@ class Route:
         self._takes = loaded.resolution.backend.capabilities.masks
         self._grouped_heads = loaded.resolution.backend.capabilities.grouped_heads
         self._masks = masks
+        self._guard = guard_of(loaded.resolution.backend)
         self._kernels: Counter[KernelUsed | None] = Counter()
         self._checked = False
         self._layouts: tuple[TokenLayout, ...] = ()
 
     def start_pass(self, step: int, branch: str, layout: TokenLayout) -> None:
+        """A forward pass is about to begin.
+
+        Raises:
+            BackendOutputError: in one before it, the backend returned NaN or infinity.
+        """
+        if self._guard:
+            self._guard.next_pass()
         state = self.state
         state.step, state.branch, state.layout = step, branch, layout
         self._layouts = ()
         if self.fallback:
             self.fallback.start_pass(step, branch, layout)
+
+    def finish(self) -> None:
+        """The run is over, and the device is done with it; raises as `start_pass`."""
+        if self._guard:
+            self._guard.finish()
+        if self.fallback:
+            self.fallback.finish()
 
     def __call__(
         self,
@@ -118,6 +142,8 @@ class Route:
             self._check_output(result, query, value)
             self._checked = True
         self._kernels[state.served] += 1
+        if self._guard:
+            self._guard.see(result, state)
         return result
 
     def receipt(self, reason: str | None = None) -> RoleReceipt:
@@ -126,7 +152,7 @@ class Route:
         served = None
         if fallback is not None and fallback.calls:
             served = fallback.receipt(fallback.resolution.as_fallback(self.mismatch).reason)
-        kernels = _kernels(self._kernels, KernelUsed(probe.kernel, probe.version))
+        kernels = kernels_served(self._kernels, KernelUsed(probe.kernel, probe.version))
         return RoleReceipt(
             backend=resolution.backend.name,
             kernel=kernels[0].kernel,
@@ -136,6 +162,7 @@ class Route:
             calls=self.calls - (served.calls if served else 0),
             kernels=kernels,
             settings=resolution.backend.settings_used(),
+            origins=resolution.backend.origins(),
             details=resolution.backend.run_details(),
             fallback=served,
         )
@@ -222,15 +249,6 @@ def _by_entry(layout: TokenLayout) -> tuple[TokenLayout, ...]:
     """The layout of each batch entry, for a model that calls attention for one after the other, without padding."""
     lengths = layout.text_lengths or (layout.text_after,)
     return tuple(replace(layout, text_after=tokens, text_lengths=None) for tokens in lengths)
-
-
-def _kernels(calls: Counter[KernelUsed | None], probed: KernelUsed) -> list[KernelReceipt]:
-    """The kernels that served, most calls first; the one that the probe named, if there were no calls."""
-    tallies: Counter[KernelUsed] = Counter()
-    for used, number in calls.items():
-        tallies[used or probed] += number
-    tallies = tallies or Counter({probed: 0})
-    return [KernelReceipt(used.kernel, used.version, number) for used, number in tallies.most_common()]
 
 
 def _describe(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,10 +9,11 @@ from typing import Any, TypeVar
 
 from fastvideo_core.contract.caching import CachedModel, CachePolicy
 from fastvideo_core.contract.model import ModelFamily
-from fastvideo_core.contract.settings import check_setting
-from fastvideo_core.discovery.environment import normalize_backend_name, read_settings
+from fastvideo_core.contract.reading import GivenValue
+from fastvideo_core.contract.settings import Config
 from fastvideo_core.discovery.plugins import Plugin, Plugins
 from fastvideo_core.discovery.unknown_name import unknown_name
+from fastvideo_core.engine.asked import CACHE, asked_policy
 from fastvideo_core.engine.caching.gated_pass import always_run
 from fastvideo_core.errors import InputError, PolicyMismatchError, UnknownPolicyError
 
@@ -22,8 +21,6 @@ Policy = TypeVar("Policy", bound=CachePolicy)
 
 FIRST_PARTY = {"TEACACHE": "fv-teacache"}
 """Policies of this project and the package that brings each."""
-
-NONE = "NONE"
 
 
 @dataclass(frozen=True)
@@ -38,14 +35,14 @@ class ChosenPolicy:
 def choose_policy(
     plugins: Plugins,
     argument: str | CachePolicy | None,
-    config: Mapping[str, Any] | None = None,
+    config: Config = None,
     defaults: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> ChosenPolicy | None:
     """The policy that was asked for: by the argument, then the environment, else none.
 
     Args:
         argument: NAME, NAME@VALUE, NAME@VALUE:SETTING=VALUE…, NAME@SETTING=VALUE…, "none", or a policy object.
-        config: settings by name, beside those in the text.
+        config: settings by name, or a value for the main one, beside those in the text.
         defaults: per policy name, settings that count where neither gives them.
 
     Raises:
@@ -54,83 +51,21 @@ def choose_policy(
             without a policy that they are for.
         DuplicateProviderError: two plugins provide it.
     """
-    config = config or {}
     if isinstance(argument, CachePolicy):
-        _refuse(config, f"cache= is an object, which has its settings already: {argument!r}")
-        return ChosenPolicy(argument, "an object", "cache=")
-    if argument is not None and not isinstance(argument, str):
-        raise InputError(f"cache= takes a policy's name or object, not {argument!r}")
-    asked, origin = (argument, "cache=") if argument else (read_settings().cache_policy, "FASTVIDEO_CACHE_POLICY")
-    name, values = split(asked or NONE, origin)
-    if name == NONE:
-        _refuse(config, "no caching policy was asked for: set cache= or FASTVIDEO_CACHE_POLICY")
-        return None
-    kind, plugin = find_policy(plugins, name, origin)
-    values = _named(kind, values, asked or "", origin)
-    for key in values.keys() & config.keys():
-        raise InputError(f"the setting {key!r} of {name} is given twice: in {asked!r} (from {origin}) and by its name")
-    given = {**(defaults or {}).get(name, {}), **values, **config}
-    return ChosenPolicy(make_policy(kind, given, f"{asked!r} (from {origin})"), plugin.label, f"requested by {origin}")
-
-
-def requested_policy(argument: str | None) -> str | None:
-    """The name of the policy that was asked for, by the argument, then the environment; None for none."""
-    name = split(argument or read_settings().cache_policy or NONE, "cache=")[0]
-    return None if name == NONE else name
-
-
-def _refuse(config: Mapping[str, Any], problem: str) -> None:
-    if config:
-        raise InputError(f"cache_config gives {', '.join(config)}, but {problem}")
-
-
-def split(asked: str, origin: str) -> tuple[str, dict[str, Any]]:
-    """NAME@VALUE:SETTING=VALUE as the name and its settings; the value without a name has the key ""."""
-    name, at, rest = asked.strip().partition("@")
-    values: dict[str, Any] = {}
-    for part in rest.split(":") if at else []:
-        key, equals, value = part.partition("=")
-        key, value = (key, value) if equals else ("", part)
-        if not value.strip() or key.strip() in values:
+        if config is not None and config != {}:
             raise InputError(
-                f"{asked!r} (from {origin}) is no caching policy; write NAME, NAME@VALUE or NAME@VALUE:SETTING=VALUE, "
-                "such as TEACACHE@0.08"
+                f"cache_config gives {config!r}, but cache= is an object, which has its settings already: {argument!r}"
             )
-        values[key.strip()] = read_value(value.strip())
-    return normalize_backend_name(name) or "", values
-
-
-def read_value(text: str) -> Any:
-    """Numbers, true, false and lists as JSON has them; anything else is text."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return text
-
-
-def _named(kind: type[CachePolicy], values: dict[str, Any], asked: str, origin: str) -> dict[str, Any]:
-    """The settings, with the value that has no name under the policy's main one."""
-    if "" not in values:
-        return values
-    if kind.main_setting is None:
-        raise InputError(f"{asked!r} (from {origin}) gives a value, but {kind.name} has no main setting to give it to")
-    return {kind.main_setting: values[""], **{key: value for key, value in values.items() if key}}
-
-
-def make_policy(kind: type[CachePolicy], settings: dict[str, Any], what: str) -> CachePolicy:
-    """A policy with these settings.
-
-    Raises:
-        InputError: it has no such setting, or does not take the value.
-    """
-    for name in settings:
-        check_setting(kind.name, name, defaults_of(kind), what)
-    return kind(**settings)
-
-
-def defaults_of(kind: type[CachePolicy]) -> dict[str, Any]:
-    """What can be set on a policy, and what it is if it is not."""
-    return {name: one.default for name, one in inspect.signature(kind).parameters.items() if name != "self"}
+        return ChosenPolicy(argument, "an object", CACHE)
+    asked = asked_policy(argument)
+    requested = asked.with_config(config, "cache_config")
+    if asked.name is None:
+        return None
+    kind, plugin = find_policy(plugins, asked.name, asked.origin)
+    assumed = (defaults or {}).get(asked.name, {})
+    named = tuple((key, GivenValue(value, f"teacache_params.{key}")) for key, value in assumed.items())
+    policy = kind.from_settings(requested=replace(requested, assumed=named))
+    return ChosenPolicy(policy, plugin.label, f"requested by {asked.origin}")
 
 
 def find_policy(plugins: Plugins, name: str, origin: str) -> tuple[type[CachePolicy], Plugin]:
@@ -159,7 +94,7 @@ def check_policy(
     plugins: Plugins,
     argument: str | CachePolicy | None,
     model: CachedModel,
-    config: Mapping[str, Any] | None = None,
+    config: Config = None,
 ) -> None:
     """Refuse a policy, asked for by argument or environment, that is unknown or cannot serve a model."""
     if chosen := choose_policy(plugins, argument, config):
@@ -174,6 +109,8 @@ def prepare_policy(policy: Policy, model: CachedModel) -> Policy:
             policy refuses it.
     """
     prepared = policy.for_model(model)
+    if policy.given_values is not None:
+        prepared.remember(policy.given_values)
     first, last = always_run(prepared)
     if model.num_blocks is not None and first + last >= model.num_blocks:
         raise PolicyMismatchError(

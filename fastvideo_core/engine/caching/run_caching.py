@@ -62,7 +62,9 @@ class RunCaching:
             policy=self.gate.policy.name,
             distribution=self._chosen.distribution,
             reason=self._chosen.origin,
-            settings=self.gate.policy.settings(),
+            settings=self.gate.policy.settings_used(),
+            origins=self.gate.policy.origins(),
+            details=self.gate.policy.run_details(),
             schedule=dict(self.gate.schedules()),
         )
 

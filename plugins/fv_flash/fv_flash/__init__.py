@@ -21,7 +21,7 @@ from fastvideo_core.kernels import Kernel, first_that_runs, gpu_generation, with
 if TYPE_CHECKING:
     import torch
 
-api_version = 1
+api_version = 2
 
 KERNELS = {
     "2": Kernel(
@@ -82,6 +82,7 @@ class FlashAttention(AttentionBackend):
 
     name = "FLASH_ATTN"
     settings_type = FlashSettings
+    overflows_in = frozenset({"float16"})
 
     def __init__(self) -> None:
         self._found: dict[tuple[str, str | None], tuple[Kernel, Probe]] = {}

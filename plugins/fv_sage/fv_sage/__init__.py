@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from typing import TYPE_CHECKING
 
 from fastvideo_core import (
@@ -14,17 +14,15 @@ from fastvideo_core import (
     Capabilities,
     Probe,
     Role,
-    Run,
     hookimpl,
     setting,
 )
 from fastvideo_core.kernels import Kernel, first_that_runs, gpu_generation, with_plain_strides
-from fv_sage.guard import FiniteGuard
 
 if TYPE_CHECKING:
     import torch
 
-api_version = 1
+api_version = 2
 
 SOURCE = "python setup.py install, in a clone of https://github.com/thu-ml/SageAttention"
 
@@ -74,7 +72,6 @@ class SageSettings:
     """What can be set on SAGE_ATTN."""
 
     cross: bool = setting(False, "whether to serve cross attention too, where it gains little")
-    guard: bool = setting(True, "whether NaN or infinity in the output ends the run with an error")
 
 
 class SageAttention(AttentionBackend):
@@ -83,6 +80,7 @@ class SageAttention(AttentionBackend):
     name = "SAGE_ATTN"
     settings_type = SageSettings
     variable_prefix = "FASTVIDEO_SAGE"
+    overflows_in = frozenset({"float16", "bfloat16"})
 
     def __init__(self) -> None:
         self._found: dict[str, tuple[Kernel, Probe]] = {}
@@ -106,21 +104,7 @@ class SageAttention(AttentionBackend):
 
     def load(self) -> AttentionFunction:
         kernel = self._chosen[0]
-        function = kernel.load()
-        attend = _CALLS[kernel](function)
-        return self._guard.watch(attend) if self._guard else attend
-
-    def start_run(self, run: Run) -> None:
-        if self._guard:
-            self._guard.start()
-
-    def finish_run(self) -> None:
-        if self._guard:
-            self._guard.finish()
-
-    @cached_property
-    def _guard(self) -> FiniteGuard | None:
-        return FiniteGuard(self.name) if self.settings.guard else None
+        return _CALLS[kernel](kernel.load())
 
     @property
     def _chosen(self) -> tuple[Kernel, Probe]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from fastvideo_core import ModelPreset, hookimpl
 
-api_version = 1
+api_version = 2
 
 MODEL_FOLDER = Path(__file__).parent / "model"
 

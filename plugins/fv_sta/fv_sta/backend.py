@@ -44,6 +44,7 @@ class SlidingTileAttention(AttentionBackend):
     settings_type = StaSettings
     main_setting = "file"
     variable_prefix = "FASTVIDEO_STA"
+    overflows_in = frozenset({"float16", "bfloat16"})
     capabilities = Capabilities(
         roles=frozenset({Role.SELF, Role.JOINT}),
         lossless=False,

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fastvideo_core import check_output_file, only_given, prompt_progress, read_prompts, sampling_options
+from fastvideo_core import (
+    check_output_file,
+    only_given,
+    prompt_progress,
+    read_prompts,
+    sampling_options,
+    settings_option,
+    split_settings,
+)
 from fastvideo_core.errors import InputError
 
 if TYPE_CHECKING:
@@ -127,6 +135,7 @@ def inspect_command(file: Path, grid: str | None, tile: str | None, png: Path | 
 @click.option("--density", type=float, help="The share of full attention's work to come down to, instead.")
 @click.option("--windows", "window_text", help="Candidates, such as '1,1,1 3,3,3'. Default: every odd one.")
 @click.option("--tile", help="Default: FASTVIDEO_STA_TILE, else 6,8,8.")
+@settings_option
 @click.option("--ranges", default=3, show_default=True, help="Parts of the run that get windows of their own.")
 @click.option("--dense", default=0.25, show_default=True, help="Share of first steps with full attention.")
 @sampling_options
@@ -141,6 +150,7 @@ def search_command(
     density: float | None,
     window_text: str | None,
     tile: str | None,
+    settings: tuple[str, ...],
     ranges: int,
     dense: float,
     device: str | None,
@@ -169,7 +179,7 @@ def search_command(
     check_output_file(output, overwrite)
     notes = output.with_name(output.name + ".measured.npz")
     check_output_file(notes, overwrite=True)
-    load, windows, sampling = _prepare(model, device, {"tile": tile} if tile else {}, sampling, window_text)
+    load, windows, sampling = _prepare(model, device, _given(settings, tile), sampling, window_text)
     with load() as generator:
         measured = measure(generator, prompts, sampling, windows, notes, prompt_progress(len(prompts)))
     dense_steps = math.ceil(dense * measured.errors.shape[0])
@@ -184,6 +194,14 @@ def search_command(
     click.echo(f"relative error expected {choice.error:.4f}, bound {choice.max_error:.4f}, over {len(prompts)} prompts")
     for number, (share, error) in enumerate(zip(choice.density_of_range, choice.error_of_range, strict=True), start=1):
         click.echo(f"  range {number}: work {share:.3f}, error {error:.4f}")
+
+
+def _given(settings: tuple[str, ...], tile: str | None) -> dict[str, Any]:
+    """What --set and --tile give for SLIDING_TILE_ATTN."""
+    given = split_settings(settings, "SLIDING_TILE_ATTN")[0]
+    if tile and "tile" in given:
+        raise InputError(f"--tile {tile} and --set SLIDING_TILE_ATTN.tile both give the tile; leave one out")
+    return {**given, "tile": tile} if tile else given
 
 
 def _prepare(

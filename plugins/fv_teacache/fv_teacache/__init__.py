@@ -9,7 +9,7 @@ from fastvideo_core import CachePolicy, hookimpl
 if TYPE_CHECKING:
     import click
 
-api_version = 1
+api_version = 2
 
 
 @hookimpl

@@ -57,7 +57,7 @@ class Collector(CachePolicy):
             self.pairs.append((state.change, relative_change(residual, state.residual)))
         state.residual = residual
 
-    def settings(self) -> dict[str, Any]:
+    def run_details(self) -> dict[str, Any]:
         return {"signal": self.signal.value}
 
 

@@ -52,26 +52,18 @@ class Calibration:
         """
         try:
             content = json.loads(path.expanduser().read_text("utf-8"))
-            content["coefficients"] = check_coefficients(content["coefficients"], str(path))
+            content["coefficients"] = as_numbers(content["coefficients"])
             content["signal"] = Signal(content["signal"])
             return cls(**content)
-        except InputError:
-            raise
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(
                 f"TEACACHE: {str(path)!r} is no file of `fv teacache calibrate`: {type(error).__name__}: {error}"
             ) from error
 
 
-def check_coefficients(values: Sequence[Any], origin: str) -> tuple[float, ...]:
-    """The values as numbers.
-
-    Raises:
-        InputError: they are not numbers, not finite, or none.
-    """
-    numbers = [value for value in values if isinstance(value, int | float) and math.isfinite(value)]
-    if not numbers or len(numbers) != len(values):
-        raise InputError(
-            f"TEACACHE: the coefficients {values!r} ({origin}) are not finite numbers, highest power first"
-        )
-    return tuple(float(number) for number in numbers)
+def as_numbers(values: Sequence[Any]) -> tuple[float, ...]:
+    """Coefficients as numbers; raises ValueError if they are not finite numbers, or none."""
+    numbers = [float(value) for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+    if not numbers or len(numbers) != len(values) or not all(map(math.isfinite, numbers)):
+        raise ValueError("they must be finite numbers, highest power first")
+    return tuple(numbers)

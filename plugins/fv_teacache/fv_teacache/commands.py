@@ -14,6 +14,9 @@ from fastvideo_core import (
     prompt_progress,
     read_prompts,
     sampling_options,
+    settings_for_backend,
+    settings_option,
+    split_settings,
     written_whole,
 )
 from fastvideo_core.errors import InputError, PolicyMismatchError
@@ -31,10 +34,11 @@ def teacache() -> None:
 @click.option("--model", required=True, help="Preset, local folder or hub id.")
 @click.option("--steps", "num_steps", type=int, help="Denoising steps. Default: the model's preset.")
 @click.option("--threshold", type=float, help="The higher, the more is skipped. Default: the model's lowest.")
-@click.option("--use-ret-steps", is_flag=True, help="The other published variant for Wan 2.1.")
+@click.option("--use-ret-steps", is_flag=True, default=None, help="The other published variant for Wan 2.1.")
 @click.option("--coefficients", help="A file that `calibrate` wrote, or the name of a checkpoint.")
-@click.option("--max-skips", type=int, default=10, show_default=True, help="Steps in a row that may be skipped.")
-def plan_command(model: str, num_steps: int | None, threshold: float | None, **settings: Any) -> None:
+@click.option("--max-skips", type=int, help="Steps in a row that may be skipped. Default: 10.")
+@settings_option
+def plan_command(model: str, num_steps: int | None, settings: tuple[str, ...], **options: Any) -> None:
     """Show which steps would be computed, and what that saves, without generating anything.
 
     Of the checkpoint only the weights that embed the timestep are read.
@@ -42,7 +46,10 @@ def plan_command(model: str, num_steps: int | None, threshold: float | None, **s
     from fastvideo_core import preview_plan
     from fv_teacache.policy import TeaCache
 
-    policy = TeaCache(threshold=threshold, **settings)
+    given, named = only_given(options), split_settings(settings, TeaCache.name)[0]
+    if twice := given.keys() & named.keys():
+        raise InputError(f"{min(twice)} of TEACACHE is given twice: by an option and by --set; leave one out")
+    policy = TeaCache.from_settings({**given, **named})
     plans = preview_plan(model, policy, num_steps)
     for branch, plan in plans:
         name = f"expert {branch.expert + 1}: " if len(plans) > 1 else ""
@@ -70,6 +77,7 @@ def _letters(plan: list[Action]) -> str:
 @sampling_options
 @click.option("--seed", type=int, default=1024, show_default=True)
 @click.option("--attention-backend", metavar="NAME")
+@settings_option
 @click.option("--device", help="Default: cuda where there is one, else cpu.")
 @click.option("--overwrite", is_flag=True, help="Replace files that are there already.")
 def calibrate_command(
@@ -79,6 +87,7 @@ def calibrate_command(
     signal: str | None,
     threshold: float | None,
     attention_backend: str | None,
+    settings: tuple[str, ...],
     device: str | None,
     overwrite: bool,
     **sampling: Any,
@@ -90,6 +99,7 @@ def calibrate_command(
     from fastvideo_core import VideoGenerator, check_sampling
     from fv_teacache.calibrate import check_amount, collect, draw, fit
 
+    config = settings_for_backend(settings, attention_backend)
     prompts = read_prompts(prompt_file)
     if threshold is not None and not 0 <= threshold <= 100:
         raise InputError(f"--threshold is {threshold}, it must be 0 to 100")
@@ -103,7 +113,9 @@ def calibrate_command(
     params, info = check_sampling(model, given)
     looked_at = _signal(signal, info.family)
     check_amount(len(set(prompts)), params.num_inference_steps)
-    with VideoGenerator.from_pretrained(model, attention_backend=attention_backend, device=device) as generator:
+    with VideoGenerator.from_pretrained(
+        model, attention_backend=attention_backend, attention_config=config, device=device
+    ) as generator:
         pairs = collect(generator, looked_at, prompts, given, notes, prompt_progress(len(prompts)))
     steps = params.num_inference_steps
     calibration = replace(fit(pairs, looked_at, model, len(set(prompts)), steps), threshold=threshold)

@@ -7,6 +7,7 @@ blocks' output; predictions are added up, and while the sum is below the thresho
 
 from __future__ import annotations
 
+import json
 import math
 import warnings
 from collections.abc import Sequence
@@ -14,16 +15,31 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from fastvideo_core import Action, Branch, CachedModel, CachePolicy, Signal, Step, relative_change
+from fastvideo_core import Action, Branch, CachedModel, CachePolicy, Signal, Step, relative_change, setting
 from fastvideo_core.errors import InputError, PolicyMismatchError
 from fv_teacache.checkpoints import find, known_names
-from fv_teacache.coefficients import FILE, Calibration, check_coefficients
+from fv_teacache.coefficients import FILE, Calibration, as_numbers
 
 if TYPE_CHECKING:
     import torch
 
 FIRST_STEPS_OF_RET = 5
 """How many first steps the variant `use_ret_steps` always computes."""
+
+
+def _coefficients(value: Any) -> tuple[float, ...] | str | Path:
+    """Numbers, as a sequence or as text with commas; else the name of a file or of a checkpoint."""
+    if isinstance(value, Path):
+        return value
+    if not isinstance(value, str):
+        return as_numbers(value)
+    if value.startswith("["):
+        return as_numbers(json.loads(value))
+    try:
+        numbers = [float(part) for part in value.split(",")]
+    except ValueError:
+        return value
+    return as_numbers(numbers)
 
 
 @dataclass
@@ -37,34 +53,28 @@ class _State:
 class TeaCache(CachePolicy):
     """For models with coefficients: those that were published, and those that were calibrated.
 
-    Attributes:
-        threshold: the predicted change, added up, below which steps are skipped: the higher, the more steps are
-            skipped, the faster, and the further from the original. Default: the lowest that was published for the
-            model, or that of the file of coefficients.
-        use_ret_steps: for Wan 2.1, the other published variant: it looks at the time embedding's projection, computes
-            the first 5 steps and may skip the last one.
-        coefficients: of the polynomial, highest power first; or a file that `fv teacache calibrate` wrote; or the name
-            of a checkpoint whose published ones to use. Default: teacache.json in the model's folder, else what was
-            published for the model's name.
-        max_skips: how many steps in a row may be skipped.
+    The higher the threshold, the more steps are skipped, the faster, and the further from the original. The variant
+    `use_ret_steps` looks at the time embedding's projection, computes the first 5 steps and may skip the last one.
     """
 
     name = "TEACACHE"
     main_setting = "threshold"
-    threshold: float | None = None
-    use_ret_steps: bool = False
-    coefficients: Sequence[float] | str | Path | None = None
-    max_skips: int = 10
-
-    def __post_init__(self) -> None:
-        if self.threshold is not None and not (_is_number(self.threshold) and 0 <= self.threshold <= 100):
-            raise InputError(f"TEACACHE: threshold is {self.threshold!r}, it must be a number from 0 to 100")
-        if not isinstance(self.use_ret_steps, bool):
-            raise InputError(f"TEACACHE: use_ret_steps is {self.use_ret_steps!r}, it must be true or false")
-        if not isinstance(self.max_skips, int) or isinstance(self.max_skips, bool) or self.max_skips < 1:
-            raise InputError(f"TEACACHE: max_skips is {self.max_skips!r}, it must be a whole number of 1 or more")
-        if self.coefficients is not None and not isinstance(self.coefficients, str | Path):
-            self.coefficients = check_coefficients(self.coefficients, "coefficients=")
+    threshold: float | None = setting(
+        None,
+        "the predicted change, added up, below which steps are skipped; by default the lowest that was published for "
+        "the model, or that of the file of coefficients",
+        ge=0,
+        le=100,
+    )
+    use_ret_steps: bool = setting(False, "whether to use the other variant that was published for Wan 2.1")
+    coefficients: Sequence[float] | str | Path | None = setting(
+        None,
+        "of the polynomial, highest power first; or a file that `fv teacache calibrate` wrote; or the name of a "
+        f"checkpoint whose published ones to use; by default {FILE} in the model's folder, else what was published "
+        "for the model's name",
+        parse=_coefficients,
+    )
+    max_skips: int = setting(10, "how many steps in a row may be skipped", ge=1)
 
     def for_model(self, model: CachedModel) -> Self:
         """With coefficients, signal and threshold for the model.
@@ -163,8 +173,8 @@ class TeaCache(CachePolicy):
             value = value * change + coefficient
         return math.inf if math.isnan(value) else max(0.0, value)
 
-    def settings(self) -> dict[str, Any]:
-        return {**super().settings(), "signal": self.signal.value}
+    def run_details(self) -> dict[str, Any]:
+        return {"signal": self.signal.value}
 
 
 def usual_signal(family: str, use_ret_steps: bool) -> Signal:
@@ -172,7 +182,3 @@ def usual_signal(family: str, use_ret_steps: bool) -> Signal:
     if use_ret_steps:
         return Signal.TIME_PROJECTION
     return Signal.TIME_EMBEDDING if family in ("Wan", "CogVideoX") else Signal.MODULATED_INPUT
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fastvideo_core import Generation, Receipt, hookimpl
 
-api_version = 1
+api_version = 2
 
 COLUMNS = ("time", "model", "prompt", "seed", "steps", "skipped", "seconds", "video", "error")
 

@@ -9,13 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fastvideo_core import Action, Branch, CachePolicy, Signal, Step, hookimpl, relative_change
-from fastvideo_core.errors import InputError
+from fastvideo_core import Action, Branch, CachePolicy, Signal, Step, hookimpl, relative_change, setting
 
 if TYPE_CHECKING:
     import torch
 
-api_version = 1
+api_version = 2
 
 
 @dataclass
@@ -28,34 +27,22 @@ class _State:
 class DBCache(CachePolicy):
     """Works for any family. Reading the change waits for the device once a step.
 
-    Attributes:
-        threshold: the relative L1 change of what the first blocks add up to which the middle is reused; the higher, the
-            more steps are skipped.
-        first_blocks: how many first blocks are always computed, at least 1; F in cache-dit.
-        last_blocks: how many last blocks are always computed; B in cache-dit.
-        warm_up: how many first steps are computed whole.
-        max_skips: how many steps in a row may be skipped; 0 for any number.
-        branches_decide_together: whether the first guidance branch of a step decides for the others too, rather than
-            each for itself.
+    F and B, as cache-dit counts them, are `first_blocks` and `last_blocks`.
     """
 
     name = "DBCACHE"
     main_setting = "threshold"
     signal = Signal.FIRST_BLOCK_OUTPUT
-    threshold: float = 0.08
-    first_blocks: int = 1
-    last_blocks: int = 1
-    warm_up: int = 0
-    max_skips: int = 0
-    branches_decide_together: bool = True
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.threshold, int | float) or not 0 <= self.threshold < 1:
-            raise InputError(f"DBCACHE: threshold is {self.threshold!r}, it must be a number from 0 to below 1")
-        for name, low in (("first_blocks", 1), ("last_blocks", 0), ("warm_up", 0), ("max_skips", 0)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < low:
-                raise InputError(f"DBCACHE: {name} is {value!r}, it must be a whole number of {low} or more")
+    threshold: float = setting(
+        0.08, "the relative L1 change of what the first blocks add up to which the middle is reused", ge=0, le=1
+    )
+    first_blocks: int = setting(1, "how many first blocks are always computed", ge=1)
+    last_blocks: int = setting(1, "how many last blocks are always computed", ge=0)
+    warm_up: int = setting(0, "how many first steps are computed whole", ge=0)
+    max_skips: int = setting(0, "how many steps in a row may be skipped; 0 for any number", ge=0)
+    branches_decide_together: bool = setting(
+        True, "whether the first guidance branch of a step decides for the others too, rather than each for itself"
+    )
 
     def start(self, branch: Branch) -> _State:
         return _State()

@@ -73,9 +73,9 @@ def test_in_a_token_order_it_is_the_same(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"threshold": 1}, "threshold is 1, it must be a number from 0 to below 1"),
-        ({"first_blocks": 0}, "first_blocks is 0, it must be a whole number of 1 or more"),
-        ({"last_blocks": True}, "last_blocks is True, it must be a whole number of 0 or more"),
+        ({"threshold": 2}, "threshold is '2': input should be less than or equal to 1"),
+        ({"first_blocks": 0}, "first_blocks is '0': input should be greater than or equal to 1"),
+        ({"last_blocks": True}, "last_blocks is 'True': input should be a valid integer"),
     ],
 )
 def test_settings_that_do_not_fit(settings: dict[str, Any], message: str) -> None:

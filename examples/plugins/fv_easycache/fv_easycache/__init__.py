@@ -10,13 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fastvideo_core import Action, Branch, CachePolicy, Signal, Step, hookimpl
-from fastvideo_core.errors import InputError
+from fastvideo_core import Action, Branch, CachePolicy, Signal, Step, hookimpl, setting
 
 if TYPE_CHECKING:
     import torch
 
-api_version = 1
+api_version = 2
 
 
 @dataclass
@@ -41,25 +40,19 @@ class _State:
 class EasyCache(CachePolicy):
     """Works for any family. Reading the prediction waits for the device once a step.
 
-    Attributes:
-        threshold: the predicted relative change, added up, below which steps are skipped; the higher, the more.
-        warm_up: how many first steps are computed; the last one always is. Published: 10 of 50.
-        branches_decide_together: whether the first guidance branch of a step decides for the others too, as published,
-            rather than each for itself.
+    Published: 10 of 50 steps as the warm-up, and the branches decide together.
     """
 
     name = "EASYCACHE"
     main_setting = "threshold"
     signal = Signal.HIDDEN
-    threshold: float = 0.05
-    warm_up: int = 5
-    branches_decide_together: bool = True
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.threshold, int | float) or not 0 <= self.threshold <= 10:
-            raise InputError(f"EASYCACHE: threshold is {self.threshold!r}, it must be a number from 0 to 10")
-        if not isinstance(self.warm_up, int) or isinstance(self.warm_up, bool) or self.warm_up < 1:
-            raise InputError(f"EASYCACHE: warm_up is {self.warm_up!r}, it must be a whole number of 1 or more")
+    threshold: float = setting(
+        0.05, "the predicted relative change, added up, below which steps are skipped", ge=0, le=10
+    )
+    warm_up: int = setting(5, "how many first steps are computed; the last one always is", ge=1)
+    branches_decide_together: bool = setting(
+        True, "whether the first guidance branch of a step decides for the others too, rather than each for itself"
+    )
 
     def start(self, branch: Branch) -> _State:
         return _State()

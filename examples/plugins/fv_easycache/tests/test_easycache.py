@@ -88,8 +88,8 @@ def test_it_skips_where_the_published_rule_does_and_adds_the_latest_residual(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"threshold": -1}, "threshold is -1, it must be a number from 0 to 10"),
-        ({"warm_up": 0}, "warm_up is 0, it must be a whole number of 1 or more"),
+        ({"threshold": -1}, "threshold is '-1': input should be greater than or equal to 0"),
+        ({"warm_up": 0}, "warm_up is '0': input should be greater than or equal to 1"),
     ],
 )
 def test_settings_that_do_not_fit(settings: dict[str, Any], message: str) -> None:

@@ -9,13 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fastvideo_core import Action, Branch, CachePolicy, Signal, Step, hookimpl, relative_change
-from fastvideo_core.errors import InputError
+from fastvideo_core import Action, Branch, CachePolicy, Signal, Step, hookimpl, relative_change, setting
 
 if TYPE_CHECKING:
     import torch
 
-api_version = 1
+api_version = 2
 
 
 @dataclass
@@ -25,28 +24,17 @@ class _State:
 
 @dataclass
 class FirstBlockCache(CachePolicy):
-    """Works for any family. Reading the change waits for the device once a step.
-
-    Attributes:
-        threshold: the relative L1 change of the first block's residual up to which the rest is reused; the higher, the
-            more steps are skipped.
-        branches_decide_together: whether the first guidance branch of a step decides for the others too, rather than
-            each for itself.
-    """
+    """Works for any family. Reading the change waits for the device once a step."""
 
     name = "FIRSTBLOCK"
     main_setting = "threshold"
     signal = Signal.FIRST_BLOCK_OUTPUT
-    threshold: float = 0.08
-    branches_decide_together: bool = True
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.threshold, int | float) or not 0 <= self.threshold <= 10:
-            raise InputError(f"FIRSTBLOCK: threshold is {self.threshold!r}, it must be a number from 0 to 10")
-        if not isinstance(self.branches_decide_together, bool):
-            raise InputError(
-                f"FIRSTBLOCK: branches_decide_together is {self.branches_decide_together!r}, it must be true or false"
-            )
+    threshold: float = setting(
+        0.08, "the relative L1 change of the first block's residual up to which the rest is reused", ge=0, le=10
+    )
+    branches_decide_together: bool = setting(
+        True, "whether the first guidance branch of a step decides for the others too, rather than each for itself"
+    )
 
     def start(self, branch: Branch) -> _State:
         return _State()

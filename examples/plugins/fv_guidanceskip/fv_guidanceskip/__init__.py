@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fastvideo_core import Action, Branch, CachePolicy, Computed, Step, hookimpl
-from fastvideo_core.errors import InputError, PolicyMismatchError
+from fastvideo_core import Action, Branch, CachePolicy, Computed, Step, hookimpl, setting
+from fastvideo_core.errors import PolicyMismatchError
 
 if TYPE_CHECKING:
     import torch
 
-api_version = 1
+api_version = 2
 
 
 @dataclass
@@ -28,24 +28,13 @@ class _State:
 
 @dataclass
 class GuidanceSkip(CachePolicy):
-    """For pipelines that run the branches of guidance one after the other; knows its schedule before the first step.
-
-    Attributes:
-        interval: every how many steps the branch without the prompt is computed; 1 computes all.
-        after: the share of first steps in which both are computed.
-    """
+    """For pipelines that run the branches of guidance one after the other; knows its schedule before the first step."""
 
     name = "GUIDANCESKIP"
     main_setting = "interval"
     sees_others = True
-    interval: int = 2
-    after: float = 0.2
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.interval, int) or isinstance(self.interval, bool) or self.interval < 1:
-            raise InputError(f"GUIDANCESKIP: interval is {self.interval!r}, it must be a whole number of 1 or more")
-        if not isinstance(self.after, int | float) or not 0 <= self.after <= 1:
-            raise InputError(f"GUIDANCESKIP: after is {self.after!r}, it must be a number from 0 to 1")
+    interval: int = setting(2, "every how many steps the branch without the prompt is computed; 1 computes all", ge=1)
+    after: float = setting(0.2, "the share of first steps in which both are computed", ge=0, le=1)
 
     def plan(self, branch: Branch) -> list[Action]:
         state = self.start(branch)

@@ -87,8 +87,8 @@ def test_branches_that_come_otherwise_are_refused(branch: str, message: str) -> 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"interval": 0}, "interval is 0, it must be a whole number of 1 or more"),
-        ({"after": 2}, "after is 2, it must be a number from 0 to 1"),
+        ({"interval": 0}, "interval is '0': input should be greater than or equal to 1"),
+        ({"after": 2}, "after is '2': input should be less than or equal to 1"),
     ],
 )
 def test_settings_that_do_not_fit(settings: dict[str, Any], message: str) -> None:

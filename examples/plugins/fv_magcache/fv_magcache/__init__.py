@@ -9,21 +9,41 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-from fastvideo_core import Action, Branch, CachedModel, CachePolicy, Step, hookimpl
+from fastvideo_core import Action, Branch, CachedModel, CachePolicy, Step, hookimpl, setting
 from fastvideo_core.errors import InputError, PolicyMismatchError
 
-api_version = 1
+api_version = 2
 
 FILE = "magcache.json"
 
 
+def _ratios(value: Any) -> tuple[tuple[float, ...], ...]:
+    """For each expert, from a file, from text as JSON has it, or from a sequence of numbers or of an expert's each."""
+    if isinstance(value, str) and value.startswith("["):
+        value = json.loads(value)
+    if isinstance(value, str | Path):
+        return _read(Path(value))
+    several = value if len(value) and isinstance(value[0], Sequence) else [value]
+    for ratios in several:
+        if not len(ratios) or not all(type(ratio) in (int, float) for ratio in ratios):
+            raise ValueError("they must be numbers, one a step")
+    return tuple(tuple(map(float, ratios)) for ratios in several)
+
+
+def _read(path: Path) -> tuple[tuple[float, ...], ...]:
+    try:
+        return _ratios(json.loads(path.expanduser().read_text("utf-8"))["ratios"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(f"MAGCACHE: {str(path)!r} has no ratios that can be read: {error!r}") from error
+
+
 @dataclass
 class _State:
-    ratios: list[float]
+    ratios: Sequence[float]
     ratio: float = 1.0
     error: float = 0.0
     skips: int = 0
@@ -33,52 +53,45 @@ class _State:
 class MagCache(CachePolicy):
     """Works for any family, with ratios that were measured for the model.
 
-    Attributes:
-        threshold: the accumulated error up to which steps are skipped; the higher, the more.
-        max_skips: how many steps in a row may be skipped.
-        retention: the share of first steps that are always computed.
-        ratios: per step, the residual's magnitude over that of the step before, for Wan 2.2 a list for each expert; or
-            the file that has them; default: magcache.json in the model's folder. For another number of steps the
-            nearest one counts.
+    For another number of steps than they were measured with, the ratio of the nearest one counts.
     """
 
     name = "MAGCACHE"
     main_setting = "threshold"
-    threshold: float = 0.12
-    max_skips: int = 4
-    retention: float = 0.2
-    ratios: Sequence[float] | Sequence[Sequence[float]] | str | Path | None = field(default=None)
-
-    def __post_init__(self) -> None:
-        for name, high in (("threshold", 10), ("max_skips", 1000), ("retention", 1)):
-            value = getattr(self, name)
-            if not isinstance(value, int | float) or not 0 <= value <= high:
-                raise InputError(f"MAGCACHE: {name} is {value!r}, it must be a number from 0 to {high}")
+    threshold: float = setting(0.12, "the accumulated error up to which steps are skipped", ge=0, le=10)
+    max_skips: int = setting(4, "how many steps in a row may be skipped", ge=0, le=1000)
+    retention: float = setting(0.2, "the share of first steps that are always computed", ge=0, le=1)
+    ratios: Sequence[float] | Sequence[Sequence[float]] | str | Path | None = setting(
+        None,
+        "per step, the residual's magnitude over that of the step before, for several experts a list each; or a file "
+        f"that has them; by default {FILE} in the model's folder",
+        parse=_ratios,
+    )
 
     def for_model(self, model: CachedModel) -> Self:
-        source = self.ratios if self.ratios is not None else model.folder and model.folder / FILE
-        if isinstance(source, str | Path):
-            source = _read(Path(source)) if self.ratios is not None or Path(source).is_file() else None
-        if not source:
+        source, own = self.ratios, model.folder and model.folder / FILE
+        if source is None and own and own.is_file():
+            source = own
+        if source is None:
             raise PolicyMismatchError(
                 f"MAGCACHE has no ratios for {model.name}; measure them: python -m fv_magcache --model {model.name} "
                 f"--output {FILE}, and give the file as MAGCACHE@{self.threshold}:ratios={FILE}"
             )
-        each = _of_experts(source)
-        if model.num_experts is not None and len(each) != model.num_experts:
+        ratios = _ratios(source)
+        if model.num_experts is not None and len(ratios) != model.num_experts:
             raise PolicyMismatchError(
-                f"MAGCACHE: {model.name} has {model.num_experts} experts, and there are ratios for {len(each)}; "
+                f"MAGCACHE: {model.name} has {model.num_experts} experts, and there are ratios for {len(ratios)}; "
                 f"measure them on this model: python -m fv_magcache --model {model.name} --output {FILE}"
             )
-        return replace(self, ratios=each)
+        return replace(self, ratios=ratios)
 
     def plan(self, branch: Branch) -> list[Action]:
         state = self.start(branch)
         return [self._next(index, branch.num_steps, state) for index in range(branch.num_steps)]
 
     def start(self, branch: Branch) -> _State:
-        assert self.ratios is not None
-        return _State(_of_experts(self.ratios)[branch.expert])
+        assert isinstance(self.ratios, tuple)
+        return _State(self.ratios[branch.expert])
 
     def decide(self, step: Step, state: _State) -> Action:
         return self._next(step.index, step.num_steps, state)
@@ -92,19 +105,6 @@ class MagCache(CachePolicy):
                 return Action.REUSE
         state.ratio, state.error, state.skips = 1.0, 0.0, 0
         return Action.COMPUTE
-
-
-def _of_experts(ratios: Any) -> list[list[float]]:
-    """A list for each expert, of one list for the only one or of several."""
-    several = ratios if ratios and isinstance(ratios[0], Sequence) else [ratios]
-    return [[float(ratio) for ratio in one] for one in several]
-
-
-def _read(path: Path) -> list[list[float]]:
-    try:
-        return _of_experts(json.loads(path.expanduser().read_text("utf-8"))["ratios"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"MAGCACHE: {str(path)!r} has no ratios that can be read: {error!r}") from error
 
 
 @hookimpl

@@ -40,9 +40,6 @@ class _Magnitudes(CachePolicy):
         if step.index:
             self.seen[state.expert, step.index].append(state.latest / before)
 
-    def settings(self) -> dict[str, Any]:
-        return {}
-
     def ratios(self) -> list[float] | list[list[float]]:
         """The means over prompts and branches; where there are several experts, a list for each."""
         each: dict[int, list[float]] = {}

@@ -27,7 +27,7 @@ from fastvideo_core.errors import BackendMismatchError
 if TYPE_CHECKING:
     import torch
 
-api_version = 1
+api_version = 2
 
 
 @dataclass(frozen=True)

@@ -13,36 +13,26 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from fastvideo_core import Action, Branch, CachePolicy, Computed, Step, hookimpl
-from fastvideo_core.errors import InputError
+from fastvideo_core import Action, Branch, CachePolicy, Computed, Step, hookimpl, setting
 
 if TYPE_CHECKING:
     import torch
 
-api_version = 1
+api_version = 2
 
 
 @dataclass
 class TaylorSeer(CachePolicy):
-    """Works for any family, and knows its schedule before the first step.
-
-    Attributes:
-        interval: every how many steps one is computed; 1 computes all.
-        order: of the highest derivative; 0 reuses the latest residual as it is.
-        warm_up: how many first steps are computed.
-    """
+    """Works for any family, and knows its schedule before the first step."""
 
     name = "TAYLORSEER"
     main_setting = "interval"
-    interval: int = 3
-    order: int = 1
-    warm_up: int = 3
+    interval: int = setting(3, "every how many steps one is computed; 1 computes all", ge=1, le=100)
+    order: int = setting(1, "of the highest derivative; 0 reuses the latest residual as it is", ge=0, le=4)
+    warm_up: int = setting(3, "how many first steps are computed", ge=1, le=1000)
 
     def __post_init__(self) -> None:
-        for name, low, high in (("interval", 1, 100), ("order", 0, 4), ("warm_up", 1, 1000)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-                raise InputError(f"TAYLORSEER: {name} is {value!r}, it must be a whole number from {low} to {high}")
+        super().__post_init__()
         self.history = self.order + 1
 
     def plan(self, branch: Branch) -> list[Action]:

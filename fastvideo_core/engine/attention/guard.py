@@ -1,17 +1,15 @@
-"""Watch a kernel's output for NaN and infinity without waiting for the device."""
+"""Watch what a backend returns for NaN and infinity, without waiting for the device."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import isfinite
-from typing import TYPE_CHECKING
 
+import torch
+
+from fastvideo_core.contract.attention import AttentionBackend, AttentionCall
 from fastvideo_core.errors import BackendOutputError
-
-if TYPE_CHECKING:
-    import torch
-
-    from fastvideo_core import AttentionCall, AttentionFunction
 
 _Place = tuple[int, str, str, int]
 """Step, branch, role and layer of a call."""
@@ -30,56 +28,48 @@ class _Copy:
 
 
 class FiniteGuard:
-    """Takes the largest magnitude of each output on the device; it is looked at a forward pass or more later.
+    """Takes the largest magnitude of each output of a run on the device; it is looked at a forward pass or more later.
 
     That is finite where all numbers are. A sum would not do: those of bfloat16 may overflow where no summand does.
+
+    Args:
+        backend: its name, and `origin` what switches its guard.
+        dtypes: names of those in which outputs are watched.
     """
 
-    def __init__(self, backend: str) -> None:
-        self._backend = backend
-        self.start()
-
-    def start(self) -> None:
-        """Forget what is left of a run that was broken off."""
+    def __init__(self, backend: str, dtypes: Iterable[str], origin: str) -> None:
+        self._backend, self._origin = backend, origin
+        self._dtypes = frozenset(getattr(torch, name) for name in dtypes)
         self._largest: list[tuple[_Place, torch.Tensor]] = []
         self._copies: list[_Copy] = []
-        self._forward: tuple[int, str] | None = None
 
-    def watch(self, attend: AttentionFunction) -> AttentionFunction:
-        """The same function, watched."""
-        import torch
-
-        def watched(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, call: AttentionCall) -> torch.Tensor:
-            if (call.step, call.branch) != self._forward:
-                self._next_forward(call)
-            result = attend(query, key, value, call)
+    def see(self, result: torch.Tensor, call: AttentionCall) -> None:
+        """Note the output of a call."""
+        if result.dtype in self._dtypes:
             place = (call.step, call.branch, call.role.value, call.layer)
-            largest = torch.linalg.vector_norm(result, ord=torch.inf, dtype=torch.float32)
-            self._largest.append((place, largest))
-            return result
+            self._largest.append((place, torch.linalg.vector_norm(result, ord=torch.inf, dtype=torch.float32)))
 
-        return watched
+    def next_pass(self) -> None:
+        """A forward pass is over; look at what has come of those before.
+
+        Raises:
+            BackendOutputError: an output was not finite.
+        """
+        self._send()
+        while self._copies and self._copies[0].is_here():
+            self._check(self._copies.pop(0))
 
     def finish(self) -> None:
-        """Look at all that is left, waiting for the device. Raises BackendOutputError."""
+        """Look at all that is left, waiting for the device; raises as `next_pass`."""
         self._send()
-        copies = self._copies
-        self.start()
+        copies, self._copies = self._copies, []
         for copy in copies:
             if copy.landed is not None:
                 copy.landed.synchronize()
             self._check(copy)
 
-    def _next_forward(self, call: AttentionCall) -> None:
-        self._forward = (call.step, call.branch)
-        self._send()
-        while self._copies and self._copies[0].is_here():
-            self._check(self._copies.pop(0))
-
     def _send(self) -> None:
         """Start to copy what the forward pass that is over has left."""
-        import torch
-
         if not self._largest:
             return
         places = [place for place, _ in self._largest]
@@ -100,6 +90,12 @@ class FiniteGuard:
             raise BackendOutputError(
                 f"{self._backend} returned NaN or infinity first in {where} ({len(wrong)} of {len(copy.places)} calls "
                 "of that forward pass): the video would be black or noise. Try dtype bfloat16 instead of float16 or "
-                "the other way round, or the backend FLASH_ATTN or TORCH_SDPA; FASTVIDEO_SAGE_GUARD=0 switches this "
-                "check off"
+                f"the other way round, or another backend, such as TORCH_SDPA; {self._origin}=0 switches this check off"
             )
+
+
+def guard_of(backend: AttentionBackend) -> FiniteGuard | None:
+    """What watches the output of a backend that may overflow, unless that is switched off."""
+    if not backend.is_guarded:
+        return None
+    return FiniteGuard(backend.name, backend.overflows_in, backend.origin_of("guard"))
