@@ -91,7 +91,10 @@ def test_what_is_done_stays_when_a_later_prompt_fails(
         (("cat", "--model", "shapes", "--attention-backend", "SAGE_ATTN"), "takes bfloat16, float16|needs an NVIDIA"),
         (("cat", "--model", "shapes", "--output", "x.avi"), "videos are written as .mp4"),
         (("cat", "--model", "shapes", "--cache", "TEACASH@0.1"), "did you mean TEACACHE?"),
-        (("cat", "--model", "shapes", "--cache", "TEACACHE@-1"), "threshold is -1, it must be a number from 0 to 100"),
+        (
+            ("cat", "--model", "shapes", "--cache", "TEACACHE@-1"),
+            "cache='TEACACHE@-1' is '-1': input should be greater",
+        ),
     ],
 )
 def test_mistakes_are_one_line_before_anything_is_loaded(
@@ -159,4 +162,4 @@ def test_the_doctor_knows_caching_policies(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("FASTVIDEO_CACHE_POLICY", "TEACACHE@much")
     done = invoke("doctor")
     assert done.exit_code == 1
-    assert "threshold is 'much'" in done.output
+    assert "FASTVIDEO_CACHE_POLICY='TEACACHE@much' is 'much': input should be a valid number" in done.output

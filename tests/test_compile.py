@@ -108,6 +108,7 @@ def test_a_machine_without_a_compiler_is_told_so(wan_folder: Path, monkeypatch: 
 
 def test_compile_and_offloading_exclude_each_other(wan_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     with pytest.raises(InputError, match="compile and dit_cpu_offload exclude each other"):
         VideoGenerator.from_pretrained(wan_folder, compile=True, dit_cpu_offload=True)
 

@@ -247,7 +247,10 @@ def test_the_receipt_tells_what_was_left_out(monkeypatch: pytest.MonkeyPatch) ->
         ({"TILE": "6,8"}, "FASTVIDEO_STA_TILE is '6,8': it must be three whole numbers"),
         ({"WINDOW": "nan,1,1"}, "FASTVIDEO_STA_WINDOW is 'nan,1,1'"),
         ({"WINDOW": "-1,1,1"}, "FASTVIDEO_STA_WINDOW is '-1,1,1'"),
-        ({"DENSE": "2"}, "FASTVIDEO_STA_DENSE is '2': input should be less than or equal to 1; it sets the share of"),
+        (
+            {"DENSE": "2"},
+            "FASTVIDEO_STA_DENSE is '2': input should be less than or equal to 1; it sets dense: the share of",
+        ),
         ({"DENSE": "nan"}, "FASTVIDEO_STA_DENSE is 'nan'"),
         ({"ORDER": "never"}, "FASTVIDEO_STA_ORDER is 'never': input should be 'forward' or 'layer'"),
         ({"KERNEL": "flax"}, "FASTVIDEO_STA_KERNEL is 'flax': input should be 'fa4', 'flex' or 'st_attn'"),

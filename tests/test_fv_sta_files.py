@@ -170,9 +170,11 @@ def test_a_file_is_used_and_named_in_the_receipt(tmp_path: Path, monkeypatch: py
 
 def test_a_file_for_a_backend_that_takes_none(tmp_path: Path, wan_pipeline: Any) -> None:
     path = write(tmp_path / "w.json", OWN)
-    with pytest.raises(InputError, match="TORCH_SDPA takes no configuration file"):
+    with pytest.raises(InputError, match="TORCH_SDPA has no main setting to give it to"):
         attach(wan_pipeline, attention_backend="TORCH_SDPA", attention_config=path)
-    with pytest.raises(InputError, match="is for an attention backend, and none was asked for"):
+    with pytest.raises(
+        InputError, match="but no attention backend was asked for that it could be for: set attention_backend="
+    ):
         attach(wan_pipeline, attention_config=path)
 
 

@@ -117,7 +117,11 @@ class HasSettings:
     @classmethod
     def settings_types(cls) -> tuple[type[Any], ...]:
         """The dataclasses that declare what can be set."""
-        return () if cls.settings_type is None else (cls.settings_type,)
+        if cls.settings_type is None:
+            return ()
+        if not is_dataclass(cls.settings_type) and cls.settings_type is not cls:
+            raise TypeError(f"settings_type must be a dataclass, not {cls.settings_type!r}")
+        return (cls.settings_type,)
 
     def origin_of(self, name: str) -> str:
         """What gave a setting, for messages: its variable, if nothing did."""

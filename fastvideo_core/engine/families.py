@@ -9,6 +9,8 @@ from fastvideo_core.contract.model import ModelFamily
 from fastvideo_core.discovery.plugins import Plugins
 from fastvideo_core.errors import UnsupportedModelError
 
+COMPILED_HINT = "; compile it in place: pipe.transformer.compile(), or its compile_repeated_blocks()"
+
 
 def family_of(plugins: Plugins, transformer_classes: Sequence[str], what: str) -> ModelFamily:
     """The installed family of a transformer.
@@ -23,9 +25,10 @@ def family_of(plugins: Plugins, transformer_classes: Sequence[str], what: str) -
     """
     if (family := _known(plugins, transformer_classes)) is not None:
         return family
+    hint = COMPILED_HINT if "OptimizedModule" in transformer_classes else ""
     raise UnsupportedModelError(
-        f"{what} has {_described(transformer_classes)}; installed plugins know {_transformers(plugins)}; a plugin can "
-        "bring another family: fv plugins new NAME --family"
+        f"{what} has {_described(transformer_classes)}{hint}; installed plugins know {_transformers(plugins)}; a "
+        "plugin can bring another family: fv plugins new NAME --family"
     )
 
 
@@ -45,9 +48,6 @@ def family_of_pipeline(plugins: Plugins, pipe: Any) -> ModelFamily:
     )
 
 
-_COMPILED_HINT = "; compile it in place: pipe.transformer.compile(), or its compile_repeated_blocks()"
-
-
 def transformers_of(pipe: Any, family: ModelFamily) -> Iterator[tuple[str, Any]]:
     """The pipeline's transformers with their names in it: two in Wan 2.2, one elsewhere.
 
@@ -62,7 +62,7 @@ def transformers_of(pipe: Any, family: ModelFamily) -> Iterator[tuple[str, Any]]
         elif name.startswith("transformer"):
             raise UnsupportedModelError(
                 f"the component {name} is a {type(component).__name__}, {family.name} pipelines have a "
-                f"{family.transformer} there{_COMPILED_HINT if hasattr(component, '_orig_mod') else ''}"
+                f"{family.transformer} there{COMPILED_HINT if hasattr(component, '_orig_mod') else ''}"
             )
     if not found:
         raise UnsupportedModelError(f"this {type(pipe).__name__} has no {family.transformer}")
