@@ -242,7 +242,7 @@ def test_the_model_s_error_is_what_is_seen_when_the_clean_up_fails_too(
     policy = Scripted("CR")
     with attach(wan_pipeline, cache=policy) as fv:
         with monkeypatch.context() as patched:
-            patched.setattr("fastvideo_core.engine.attachment.synchronize", raiser(RuntimeError("CUDA again")))
+            patched.setattr("fastvideo_core.engine.ending.synchronize", raiser(RuntimeError("CUDA again")))
             with pytest.raises(ZeroDivisionError, match="in the model") as raised:
                 run(wan_pipeline, **at_step(1, raiser(ZeroDivisionError("in the model"))))
         assert raised.value.__notes__ == ["then, while the run was cleaned up: RuntimeError: CUDA again"]
@@ -250,7 +250,7 @@ def test_the_model_s_error_is_what_is_seen_when_the_clean_up_fails_too(
         with pytest.raises(AttachError):
             _ = fv.receipt
         with monkeypatch.context() as patched:
-            patched.setattr("fastvideo_core.engine.attachment.synchronize", raiser(RuntimeError("CUDA")))
+            patched.setattr("fastvideo_core.engine.ending.synchronize", raiser(RuntimeError("CUDA")))
             with pytest.raises(RuntimeError, match="CUDA"):
                 run(wan_pipeline)
         run(wan_pipeline)

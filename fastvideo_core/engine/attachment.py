@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -25,11 +24,10 @@ from fastvideo_core.engine.attention.clock import KernelClock
 from fastvideo_core.engine.attention.route import LoadedBackend
 from fastvideo_core.engine.caching.choice import choose_policy, prepared_policy
 from fastvideo_core.engine.call_site import CallSite
+from fastvideo_core.engine.ending import Ending
 from fastvideo_core.engine.forward_pass import BarePass, begin, current_pass, end
-from fastvideo_core.engine.machine import synchronize
 from fastvideo_core.engine.observers import Observers
 from fastvideo_core.engine.ownership import claim
-from fastvideo_core.engine.receipts import receipt_of
 from fastvideo_core.engine.run import ActiveRun
 from fastvideo_core.engine.watch import watch_pipeline, watch_transformer
 from fastvideo_core.errors import AttachError
@@ -297,38 +295,17 @@ class Attachment:
             self._run.step_done(done)
 
     def _run_ended(self, error: BaseException | None) -> None:
-        """Clean up whatever happens, then tell of the first error: what follows from it would only hide it."""
         run = self._run
         if run is None:
             return
-        problems = [error] if error is not None else []
-
-        def attempt(action: Callable[[], Any]) -> Any:
-            try:
-                return action()
-            except BaseException as problem:
-                problems.append(problem)
-
-        attempt(partial(synchronize, torch.device(self.device)))
-        ended = time.perf_counter()
-        attempt(partial(run.end_pass, completed=False))
-        if not problems:
-            attempt(run.check_passes)
-        if not problems:
-            attempt(run.check_outputs)
-        for participant in run.participants():
-            attempt(partial(participant.end_run, problems[0] if problems else None))
-        receipt = None if problems else attempt(partial(receipt_of, run, self._model, self.requested, ended))
+        ending = Ending(run, self._model, self.requested, error)
         self._run = self._call = None
-        if problems:
-            first, *later = problems
-            for problem in later:
-                first.add_note(f"then, while the run was cleaned up: {type(problem).__name__}: {problem}")
+        if (first := ending.first_problem()) is not None:
             run.observers.failed(first)
             if first is not error:
                 raise first
             return
-        self._receipt, self.run_started, self.run_ended = receipt, run.started, ended
+        self._receipt, self.run_started, self.run_ended = ending.receipt, run.started, ending.ended
         if self._followed is None:
             run.observers.finished(self.receipt)
 
