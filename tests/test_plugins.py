@@ -171,6 +171,35 @@ def test_loading_in_threads_redirects_nothing(site: Site) -> None:
     assert seen == {id(output)}
 
 
+SLOW = """
+import time
+from fastvideo_core import hookimpl
+
+api_version = 2
+inside = most = 0
+
+
+@hookimpl
+def fastvideo_attention_backends():
+    global inside, most
+    inside += 1
+    most = max(most, inside)
+    time.sleep(0.05)
+    inside -= 1
+    return []
+"""
+
+
+def test_one_thread_loads_at_a_time(site: Site) -> None:
+    site.add("acme-slow", SLOW)
+    threads = [threading.Thread(target=load_plugins) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sys.modules["acme_slow_module"].most == 1
+
+
 def test_a_thousand_backends_are_listed(site: Site) -> None:
     many = "return [type('B', (Double,), {'name': f'B{n}'})() for n in range(1000)]"
     site.add("acme-many", GOOD.replace("return [Double()]", many))
