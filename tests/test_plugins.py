@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -228,8 +229,15 @@ def test_families_are_found_by_their_transformer_and_two_for_one_are_an_error(si
     assert (family.name, plugin.label) == ("Acme", "acme-models 1.0")
     assert plugin.provides == ["Another Mochi", "Acme"]
     with pytest.raises(
-        DuplicateProviderError, match=r"MochiTransformer3DModel is provided by fastvideo-core .* and acme-m"
+        DuplicateProviderError,
+        match=r"MochiTransformer3DModel is provided by fastvideo-core .* and acme-models 1.0; uninstall one of them, "
+        r"or set FASTVIDEO_DISABLE_PLUGINS=acme-models$",
     ):
         plugins.family("MochiTransformer3DModel")
+    own = plugins.with_family(replace(family, name="Own", transformer="MochiTransformer3DModel"), "mine")
+    assert (own.family("MochiTransformer3DModel")[0].name, own.family("AcmeTransformer3DModel")[0]) == ("Own", family)
+    known = [one.transformer for one in plugins.families()]
+    assert known[0] == "AcmeTransformer3DModel"
+    assert known == sorted(known)
     with pytest.raises(KeyError):
         plugins.family("NoTransformer")
