@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from fastvideo_core.app.bench import page, report
+from fastvideo_core import VideoGenerator
+from fastvideo_core.app.bench import measure, page, report
 from fastvideo_core.app.bench.setup import Setup, prepare, split_list
 from fastvideo_core.app.bench.store import Measurement, Store
 from fastvideo_core.app.bench.summary import Spread, summarise
@@ -140,6 +141,38 @@ def test_a_bench_may_grow_and_keeps_what_it_was_made_with(wan_folder: Path, tmp_
     changed = replace(first, details={**first.details, "TAYLORSEER@2": {"settings": {"order": 9}}})
     with pytest.raises(InputError, match=r"TAYLORSEER@2 was .*, now .*\"order\": 9"):
         Store(tmp_path / "bench", changed)
+
+
+@pytest.mark.slow
+def test_what_is_generated_is_what_was_asked_for(
+    wan_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FASTVIDEO_CACHE_POLICY", "TAYLORSEER@1")
+    asked: list[str] = []
+    told: list[tuple[int, int]] = []
+    generate = VideoGenerator.generate_video
+
+    def noted(self: Any, prompt: str, **options: Any) -> Any:
+        asked.append(options["cache"])
+        return generate(self, prompt, **options)
+
+    def measured(cache: str) -> Store:
+        given = {"TAYLORSEER": {"interval": 2, "warm_up": 1}}
+        setup = prepare(str(wan_folder), ["cat"], [1], "TORCH_SDPA", cache, SIZE, {"device": "cpu"}, given)
+        store = Store(tmp_path / "bench", setup)
+        measure.run(setup, store, lambda number, total, combination, sample: told.append((number, total)))
+        return store
+
+    monkeypatch.setattr(VideoGenerator, "generate_video", noted)
+    found = measured("TAYLORSEER").known["TORCH_SDPA", "TAYLORSEER", "cat", 1]
+    assert asked == ["none", "none", "none", "TAYLORSEER"], "to warm up, for the share of attention, and two videos"
+    assert found.schedule == {"cond": "CFCC", "uncond": "CFCC"}
+    assert (found.steps_computed, found.steps_skipped) == (6, 2)
+    measured("TAYLORSEER,TAYLORSEER@order=0")
+    assert told == [(1, 2), (2, 2), (3, 3)]
+    (tmp_path / "bench" / "attention_share.json").unlink()
+    assert 0 < measured("TAYLORSEER").shares["TORCH_SDPA"] < 1
+    assert len(told) == 3
 
 
 def test_compiling_is_checked_before_anything_is_loaded(wan_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -271,6 +271,40 @@ def test_infinities_are_refused_where_there_is_no_limit() -> None:
             Free(width=value)  # type: ignore[arg-type]  # what is tried
 
 
+def test_settings_of_nothing_are_refused(wan_pipeline: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    nothing = "but no caching policy was asked for that it could be for: set cache= or FASTVIDEO_CACHE_POLICY"
+    with pytest.raises(InputError, match=re.escape(f"cache='none@0.5' gives '0.5', {nothing}")):
+        attach(wan_pipeline, cache="none@0.5")
+    monkeypatch.setenv("FASTVIDEO_CACHE_POLICY", "none")
+    with pytest.raises(InputError, match=re.escape(f"cache_config['level'] gives '0.5', {nothing}")):
+        attach(wan_pipeline, cache_config={"level": 0.5})
+    monkeypatch.setenv("FASTVIDEO_CACHE_POLICY", "none@0.5")
+    with pytest.raises(InputError, match=re.escape(f"FASTVIDEO_CACHE_POLICY='none@0.5' gives '0.5', {nothing}")):
+        attach(wan_pipeline)
+    monkeypatch.delenv("FASTVIDEO_CACHE_POLICY")
+    monkeypatch.setenv("FASTVIDEO_ATTENTION_CONFIG", "windows.json")
+    with pytest.raises(InputError, match=r"FASTVIDEO_ATTENTION_CONFIG gives 'windows.json', but no attention backend"):
+        attach(wan_pipeline)
+
+
+def test_a_value_may_have_an_equals_sign(wan_pipeline: Any) -> None:
+    with pytest.raises(InputError, match=r"coefficients 'of=mine.json' are no file"):
+        attach(wan_pipeline, cache="TEACACHE@0.1:coefficients=of=mine.json")
+
+
+def test_an_object_that_is_attached_again_forgets_what_it_was_given(wan_pipeline: Any) -> None:
+    kernel = Kernel()
+    first = receipt_of(KINDS[0], wan_pipeline, attention_backend=kernel, attention_config={"level": 0.25})
+    again = receipt_of(KINDS[0], wan_pipeline, attention_backend=kernel, attention_config={"rounds": 3})
+    assert (first.settings["level"], again.settings["level"], again.settings["rounds"]) == (0.25, 0.5, 3)
+    assert again.origins == {"rounds": "attention_config['rounds']"}
+
+
+def test_a_policy_made_of_settings_says_where_they_stand() -> None:
+    with pytest.raises(InputError, match=re.escape("cache_config['level'] is 'much': input should be a valid number")):
+        Policy.from_settings({"level": "much"})
+
+
 def test_no_number_of_several_may_be_infinite() -> None:
     @dataclass
     class Several(Scripted):
