@@ -128,6 +128,7 @@ PRESET = GOOD + "\n@hookimpl\ndef fastvideo_model_presets():\n    from pathlib i
         ("ModelPreset('m', None)", "the location of the model preset 'm' is None"),
         ("ModelPreset('m', 'x', None)", "the sampling of the model preset 'm' must be a dict"),
         ("ModelPreset('m', 'x', {}, None)", "the description of the model preset 'm' is None"),
+        ("ModelPreset('m', 'x', score=0)", "the score of the model preset 'm' is 0, it must be a function"),
         ("ModelPreset('m', 'x', score=5)", "the score of the model preset 'm' is 5, it must be a function"),
     ],
 )
@@ -192,7 +193,15 @@ def test_the_doctor_goes_on_and_names_what_is_broken(
     assert re.search(rf"problems\n(.*\n)*.*GOOD_ATTN \(acme 1.0\): .*{re.escape(problem)}", output)
 
 
-@pytest.mark.parametrize("command", ["raise SystemExit(7)", "raise KeyboardInterrupt", "cli.add_command('junk', 'j')"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "raise SystemExit(7)",
+        "raise KeyboardInterrupt",
+        "cli.add_command('junk', 'j')",
+        "import click; cli.add_command(click.Command('\\x1b[31mjunk'))",
+    ],
+)
 def test_a_plugin_that_fails_while_it_adds_commands(add: Add, command: str, capsys: pytest.CaptureFixture[str]) -> None:
     add(GOOD + f"\n@hookimpl\ndef fastvideo_register_commands(cli):\n    {command}\n")
     from fastvideo_core.cli import _Fv
@@ -203,6 +212,7 @@ def test_a_plugin_that_fails_while_it_adds_commands(add: Add, command: str, caps
     captured = capsys.readouterr()
     assert "acme 1.0 could not add its commands" in captured.err
     assert "generate" in captured.out
+    assert "junk" not in captured.out
 
 
 def test_no_kernel_is_imported_that_nobody_asked_for(add: Add, tmp_path: Path) -> None:

@@ -255,6 +255,12 @@ def test_enable_teacache_is_as_in_fastvideo_s_preset(
         made = generator.generate_video("cat", SamplingParam(**SHORT), enable_teacache=True).receipt.cache
         assert made is not None
         assert (made.settings["threshold"], made.settings["use_ret_steps"]) == (threshold, use_ret_steps)
+        both = generator.generate_video("cat", SamplingParam(**SHORT), enable_teacache=True, cache="teacache@0.2")
+        assert both.receipt.cache is not None
+        assert (both.receipt.cache.settings["threshold"], both.receipt.cache.settings["use_ret_steps"]) == (
+            0.2,
+            use_ret_steps,
+        )
         params = SamplingParam(**SHORT)
         params.teacache_params.use_ret_steps = not use_ret_steps
         own = generator.generate_video("cat", params, enable_teacache=True, cache="TEACACHE@0.2").receipt.cache

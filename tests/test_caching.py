@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from fastvideo_core import Attachment, Signal, attach, relative_change
+from fastvideo_core import Action, Attachment, Branch, Signal, attach, relative_change
 from fastvideo_core.errors import AttachError, CacheError, PolicyMismatchError
 from tests.support.families import FAMILIES
 from tests.support.models import SIZE, build_wan_pipeline
@@ -211,11 +211,24 @@ def test_a_policy_whose_signal_the_family_lacks(wan_pipeline: Any) -> None:
             _ = fv.receipt
 
 
+class PlansForAnother(Scripted):
+    """Plans so many steps, whatever the branch has."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__("C")
+        self.planned = steps
+
+    def plan(self, branch: Branch) -> list[Action]:
+        return [Action.COMPUTE] * self.planned
+
+
 @pytest.mark.parametrize(
     ("policy", "message"),
     [
         (Scripted("R"), "SCRIPTED decided to REUSE in step 0 of branch 'cond', where nothing has been computed yet"),
         (Scripted("F"), "SCRIPTED decided to FORECAST in step 0"),
+        (PlansForAnother(2), "SCRIPTED planned 2 steps for branch 'cond', it has 3"),
+        (PlansForAnother(4), "SCRIPTED planned 4 steps for branch 'cond', it has 3"),
     ],
 )
 def test_a_decision_that_cannot_be_followed(wan_pipeline: Any, policy: Scripted, message: str) -> None:

@@ -37,12 +37,24 @@ def test_the_first_branch_of_a_step_decides_for_the_other(wan_pipeline: Any, sig
         assert torch.equal(one, other)
 
 
+def test_each_evaluation_of_a_step_is_decided_by_itself(wan_pipeline: Any) -> None:
+    """Heun's scheduler evaluates the model twice a step, but for the last one."""
+    from diffusers import FlowMatchHeunDiscreteScheduler
+
+    wan_pipeline.scheduler = FlowMatchHeunDiscreteScheduler()
+    policy = Scripted("CRCFR", branches_decide_together=True)
+    with attach(wan_pipeline, cache=policy) as fv:
+        run(wan_pipeline, num_inference_steps=3)
+        assert schedules(fv) == {"cond": "CRCFR", "uncond": "CRCFR"}
+    assert [step.index for step in policy.steps] == [0, 1, 2, 3, 4]
+
+
 def test_each_expert_decides_for_its_own_steps() -> None:
     pipe = build_wan_pipeline(experts=2)
     with attach(pipe, cache=Scripted("CR", branches_decide_together=True)) as fv:
         run(pipe, num_inference_steps=6)
         letters = schedules(fv)
-    assert len(letters) == 4
+    assert set(letters) == {f"{branch} of expert {number}" for branch in ("cond", "uncond") for number in (1, 2)}
     for branch, schedule in letters.items():
         assert schedule == "C" + "R" * (len(schedule) - 1), branch
         assert len(schedule) > 1

@@ -121,11 +121,14 @@ def test_steps_that_make_other_calls_are_refused(unnamed: Any, change: str, call
 
     pipe.transformer.register_forward_pre_hook(lambda module, args, kwargs: given.append(kwargs), with_kwargs=True)
     for cache in (None, Scripted("CR")):
-        with attach(pipe, cache=cache):
+        with attach(pipe, cache=cache) as fv:
             del vars(pipe.transformer)["cache_context"]
             expected = pytest.raises(CacheError, match=f"step 2 makes {calls} calls and the first made 2, so SCRIPTED")
             with expected if cache else nullcontext():
                 run_to_latents(pipe, callback_on_step_end=changed, num_inference_steps=4)
+        if cache is None:
+            counted = {"": 4, "call 2": 2} if change == "no guidance" else {"": 4, "call 2": 4, "call 3": 1}
+            assert fv.receipt.steps_computed == counted
 
 
 def test_a_pass_within_a_pass_leaves_nothing_behind(unnamed: Any) -> None:

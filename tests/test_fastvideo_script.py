@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 import torch
 
 from fastvideo_core import SamplingParam, TeaCacheParams, VideoGenerator
+from fastvideo_core.app.known_fields import INSTEAD
 from fastvideo_core.errors import InputError, OutputError
 
 SMALL: dict[str, Any] = {"height": 32, "width": 32, "num_frames": 5, "num_inference_steps": 2}
@@ -94,6 +97,7 @@ def test_frames_need_not_be_returned(generator: VideoGenerator) -> None:
         ({"save_video": "no"}, "save_video is 'no', it must be True or False"),
         ({"return_frames": 1}, "return_frames is 1, it must be True or False"),
         ({"sheet": "yes"}, "sheet is 'yes', it must be True or False"),
+        ({"enable_teacache": 1}, "enable_teacache is 1, it must be True or False"),
         ({"enable_teacache": "yes"}, "enable_teacache is 'yes', it must be True or False"),
         ({"prompt_path": "p.txt"}, r"use instead: generate_video\(read_prompts\(path\)\)"),
         ({"guidance_rescale": 0.5}, "there is no sampling parameter 'guidance_rescale' here; use instead: attach"),
@@ -114,6 +118,20 @@ def test_unknown_attributes_are_refused() -> None:
     with pytest.raises(InputError, match=r"TeaCacheParams 'teacache_tresh'; did you mean teacache_thresh"):
         params.teacache_params.teacache_tresh = 0.9
     assert TeaCacheParams(teacache_thresh=0.1).settings() == {"threshold": 0.1}
+
+
+def test_what_is_to_be_used_instead_is_there() -> None:
+    """Where a piece of advice is the name of a parameter or names several, they are those of the generator."""
+    taken = {
+        *vars(SamplingParam()),
+        *inspect.signature(VideoGenerator.from_pretrained).parameters,
+        *inspect.signature(VideoGenerator.generate_video).parameters,
+    }
+    named = [advice for advice in INSTEAD.values() if re.fullmatch(r"\w+(, \w+)*( and \w+)?", advice)]
+    assert {"guidance_scale", "image_path", "compile", "dtype"} <= set(named)
+    for advice in named:
+        assert set(re.split(", | and ", advice)) <= taken, advice
+    assert not taken & set(INSTEAD) - {"prompt"}
 
 
 def test_a_name_that_is_no_text_does_not_cost_the_video(generator: VideoGenerator) -> None:

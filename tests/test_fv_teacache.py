@@ -137,6 +137,8 @@ def test_a_negative_prediction_counts_as_none_and_skips_in_a_row_are_bounded() -
     assert negative.predicted(0.5) == 0
     plan = negative.plan(Branch(MODEL, "", 0, 26, changes=(0.0,) * 26))
     assert letters(plan) == "C" + "R" * 10 + "C" + "R" * 10 + "C" + "R" * 2 + "C"
+    exact = prepare_policy(TeaCache(0.5, coefficients=(1.0, 0.0)), MODEL)
+    assert letters(exact.plan(Branch(MODEL, "", 0, 6, changes=(0.0, *[0.25] * 5)))) == "CRCRCC", "as large as computes"
     bounded = prepare_policy(TeaCache(0.1, coefficients=(-1.0,), max_skips=2), MODEL)
     assert letters(bounded.plan(Branch(MODEL, "", 0, 8, changes=(0.0,) * 8))) == "CRRCRRCC"
     assert letters(bounded.plan(Branch(MODEL, "", 0, 4, changes=(0.0, float("nan"), 0.0, 0.0)))) == "CCRC"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from fv_teacache import calibrate
 from fv_teacache.calibrate import fit
@@ -193,6 +195,31 @@ def test_a_fit_finds_the_polynomial_that_it_was_given() -> None:
     assert noise.r_squared is not None
     assert noise.r_squared < 0.1
     assert calibrate.LEAST_PAIRS <= 300
+
+
+def test_changes_are_relative_to_what_was_before(wan_folder: Path) -> None:
+    """The same pairs as from what enters and leaves the bare blocks, divided by the step before."""
+    pipe, steps = build_wan_pipeline(), 4
+    seen: dict[str, list[torch.Tensor]] = {"time": [], "entered": [], "left": []}
+    hooks = [
+        pipe.transformer.condition_embedder.time_embedder.register_forward_hook(
+            lambda module, args, output: seen["time"].append(output.clone())
+        ),
+        pipe.transformer.blocks[0].register_forward_pre_hook(lambda module, args: seen["entered"].append(args[0])),
+        pipe.transformer.blocks[-1].register_forward_hook(lambda module, args, output: seen["left"].append(output)),
+    ]
+    run(pipe, num_inference_steps=steps, guidance_scale=1.0)
+    for hook in hooks:
+        hook.remove()
+    collector = calibrate.Collector(Signal.TIME_EMBEDDING)
+    with attach(pipe, attention_backend="TORCH_SDPA", cache=collector):
+        run(pipe, num_inference_steps=steps, guidance_scale=1.0)
+    added = [left - entered for left, entered in zip(seen["left"], seen["entered"], strict=True)]
+    expected = [
+        tuple(float((now - before).abs().mean() / before.abs().mean()) for before, now in pair)
+        for pair in zip(pairwise(seen["time"]), pairwise(added), strict=True)
+    ]
+    assert collector.pairs == [pytest.approx(pair, rel=1e-4) for pair in expected]
 
 
 def test_shapes_has_coefficients_of_its_own() -> None:

@@ -75,7 +75,10 @@ def test_a_run_ends_at_the_first_output_that_is_not_finite(
 def test_the_last_call_of_a_run_is_seen(wan_pipeline: Any) -> None:
     with (
         attach(wan_pipeline, attention_backend=Poisoned(2, 1)),
-        pytest.raises(BackendOutputError, match="layer 1 of SELF attention, step 2"),
+        pytest.raises(
+            BackendOutputError,
+            match=r"layer 1 of SELF attention, step 2, .* \(1 of 2 calls .* FASTVIDEO_POISONED_GUARD=0 switches",
+        ),
     ):
         run(wan_pipeline, guidance_scale=1.0)
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import stat
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from fastvideo_core.app import output
 from fastvideo_core.app.files import written_whole
@@ -44,6 +47,30 @@ def test_nothing_is_overwritten_and_the_files_of_a_video_share_a_stem(tmp_path: 
     }
 
 
+def test_a_contact_sheet_is_as_large_as_its_frames_with_gaps_between() -> None:
+    greys = np.linspace(0, 1, 23, dtype=np.float32)
+    frames = np.broadcast_to(greys[:, None, None, None], (23, 6, 10, 3))
+    sheet = np.asarray(Image.open(io.BytesIO(output.contact_sheet(frames[:5]))))
+    assert sheet.shape == (6 + 4 + 6, 4 * 10 + 3 * 4, 3)
+    assert sheet[15, 9, 0] == round(float(greys[4]) * 255)
+    assert (sheet[10:, 10:] == 255).all()
+    sheet = np.asarray(Image.open(io.BytesIO(output.contact_sheet(frames))))
+    shown = [int(sheet[row * 10, column * 14, 0]) for row in range(3) for column in range(4)]
+    assert shown == [round(float(greys[number]) * 255) for number in range(0, 23, 2)]
+
+
+def test_brightness_is_rounded_to_the_nearest_of_256() -> None:
+    assert output.to_bytes(np.array([-1, 0, 0.498, 0.5019, 0.999, 1, 2], np.float32)).tolist() == [
+        0,
+        0,
+        127,
+        128,
+        255,
+        255,
+        255,
+    ]
+
+
 def test_a_path_may_name_the_file(tmp_path: Path) -> None:
     assert output.prepare_folder(tmp_path / "deep" / "Film.MP4") == (tmp_path / "deep", "Film")
     assert output.prepare_folder(tmp_path / "v1.0") == (tmp_path / "v1.0", None)
@@ -72,7 +99,7 @@ with unfinished(Path(sys.argv[1]), ".mp4") as file:
 
 
 def test_what_another_process_is_writing_stays_until_it_is_killed(tmp_path: Path) -> None:
-    mine = tmp_path / ".partial-999999-mine.txt"
+    mine = tmp_path / ".partial-012345678-mine.txt"
     mine.write_text("no file of this program")
     command = [sys.executable, "-c", HOLD, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
@@ -128,6 +155,23 @@ def test_a_file_that_is_taken_for_a_leftover_before_it_is_locked(
     with unfinished(tmp_path, ".mp4") as file:
         assert file.exists()
         assert taken != [file]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights of their own")
+def test_a_link_with_the_name_of_an_unfinished_file_is_neither_followed_nor_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, victim = tmp_path / "videos", tmp_path / "victim"
+    folder.mkdir()
+    victim.write_text("precious")
+    link = folder / ".partial-0123456789abcdef.mp4"
+    link.symlink_to(victim)
+    output.prepare_folder(folder)
+    assert link.is_symlink()
+    monkeypatch.setattr("secrets.token_hex", lambda size: "0123456789abcdef")
+    with pytest.raises(FileExistsError), unfinished(folder, ".mp4") as file:
+        file.write_text("a video")
+    assert (victim.read_text(), list(folder.iterdir())) == ("precious", [link])
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no permissions of this kind")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -171,6 +172,35 @@ def test_loading_in_threads_redirects_nothing(site: Site) -> None:
     assert seen == {id(output)}
 
 
+SLOW = """
+import time
+from fastvideo_core import hookimpl
+
+api_version = 2
+inside = most = 0
+
+
+@hookimpl
+def fastvideo_attention_backends():
+    global inside, most
+    inside += 1
+    most = max(most, inside)
+    time.sleep(0.05)
+    inside -= 1
+    return []
+"""
+
+
+def test_one_thread_loads_at_a_time(site: Site) -> None:
+    site.add("acme-slow", SLOW)
+    threads = [threading.Thread(target=load_plugins) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sys.modules["acme_slow_module"].most == 1
+
+
 def test_a_thousand_backends_are_listed(site: Site) -> None:
     many = "return [type('B', (Double,), {'name': f'B{n}'})() for n in range(1000)]"
     site.add("acme-many", GOOD.replace("return [Double()]", many))
@@ -199,8 +229,15 @@ def test_families_are_found_by_their_transformer_and_two_for_one_are_an_error(si
     assert (family.name, plugin.label) == ("Acme", "acme-models 1.0")
     assert plugin.provides == ["Another Mochi", "Acme"]
     with pytest.raises(
-        DuplicateProviderError, match=r"MochiTransformer3DModel is provided by fastvideo-core .* and acme-m"
+        DuplicateProviderError,
+        match=r"MochiTransformer3DModel is provided by fastvideo-core .* and acme-models 1.0; uninstall one of them, "
+        r"or set FASTVIDEO_DISABLE_PLUGINS=acme-models$",
     ):
         plugins.family("MochiTransformer3DModel")
+    own = plugins.with_family(replace(family, name="Own", transformer="MochiTransformer3DModel"), "mine")
+    assert (own.family("MochiTransformer3DModel")[0].name, own.family("AcmeTransformer3DModel")[0]) == ("Own", family)
+    known = [one.transformer for one in plugins.families()]
+    assert known[0] == "AcmeTransformer3DModel"
+    assert known == sorted(known)
     with pytest.raises(KeyError):
         plugins.family("NoTransformer")

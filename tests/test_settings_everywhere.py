@@ -116,6 +116,20 @@ def test_python(kind: Kind, wan_pipeline: Any) -> None:
 
 
 @both
+def test_a_value_without_a_name(kind: Kind, wan_pipeline: Any) -> None:
+    told = receipt_of(kind, wan_pipeline, **{kind.argument: kind.name, kind.config: 0.25})
+    assert (told.settings["level"], told.origins) == (0.25, {"level": f"{kind.config}="})
+
+
+@both
+@pytest.mark.parametrize("nothing", ["", None, {}])
+def test_nothing_is_no_value(kind: Kind, wan_pipeline: Any, nothing: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"FASTVIDEO_{kind.name}_LEVEL", " ")
+    told = receipt_of(kind, wan_pipeline, **{kind.argument: kind.name, kind.config: nothing})
+    assert (told.settings["level"], told.origins) == (0.5, {})
+
+
+@both
 def test_the_command_line(kind: Kind, wan_folder: Path) -> None:
     assert f"level = 0.25 (--set {kind.name}.level): how much" in doctor(
         kind.option, kind.name, "--set", f"{kind.name}.level=.25"
@@ -255,6 +269,67 @@ def test_infinities_are_refused_where_there_is_no_limit() -> None:
     for value in (math.inf, "-inf", "Infinity", "nan"):
         with pytest.raises(InputError, match=r"must be finite|valid number"):
             Free(width=value)  # type: ignore[arg-type]  # what is tried
+
+
+def test_settings_of_nothing_are_refused(wan_pipeline: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    nothing = "but no caching policy was asked for that it could be for: set cache= or FASTVIDEO_CACHE_POLICY"
+    with pytest.raises(InputError, match=re.escape(f"cache='none@0.5' gives '0.5', {nothing}")):
+        attach(wan_pipeline, cache="none@0.5")
+    monkeypatch.setenv("FASTVIDEO_CACHE_POLICY", "none")
+    with pytest.raises(InputError, match=re.escape(f"cache_config['level'] gives '0.5', {nothing}")):
+        attach(wan_pipeline, cache_config={"level": 0.5})
+    monkeypatch.setenv("FASTVIDEO_CACHE_POLICY", "none@0.5")
+    with pytest.raises(InputError, match=re.escape(f"FASTVIDEO_CACHE_POLICY='none@0.5' gives '0.5', {nothing}")):
+        attach(wan_pipeline)
+    monkeypatch.delenv("FASTVIDEO_CACHE_POLICY")
+    monkeypatch.setenv("FASTVIDEO_ATTENTION_CONFIG", "windows.json")
+    with pytest.raises(InputError, match=r"FASTVIDEO_ATTENTION_CONFIG gives 'windows.json', but no attention backend"):
+        attach(wan_pipeline)
+
+
+def test_a_value_may_have_an_equals_sign(wan_pipeline: Any) -> None:
+    with pytest.raises(InputError, match=r"coefficients 'of=mine.json' are no file"):
+        attach(wan_pipeline, cache="TEACACHE@0.1:coefficients=of=mine.json")
+
+
+def test_an_object_that_is_attached_again_forgets_what_it_was_given(wan_pipeline: Any) -> None:
+    kernel = Kernel()
+    first = receipt_of(KINDS[0], wan_pipeline, attention_backend=kernel, attention_config={"level": 0.25})
+    again = receipt_of(KINDS[0], wan_pipeline, attention_backend=kernel, attention_config={"rounds": 3})
+    assert (first.settings["level"], again.settings["level"], again.settings["rounds"]) == (0.25, 0.5, 3)
+    assert again.origins == {"rounds": "attention_config['rounds']"}
+
+
+def test_a_policy_made_of_settings_says_where_they_stand() -> None:
+    with pytest.raises(InputError, match=re.escape("cache_config['level'] is 'much': input should be a valid number")):
+        Policy.from_settings({"level": "much"})
+
+
+def test_no_number_of_several_may_be_infinite() -> None:
+    @dataclass
+    class Several(Scripted):
+        name = "SEVERAL"
+        widths: tuple[float, ...] = setting((1.0,), "how wide each is")
+
+    assert Several(widths=[1.0, 2.0]).widths == (1.0, 2.0)  # type: ignore[arg-type]  # what is tried
+    with pytest.raises(InputError, match="must be finite"):
+        Several(widths=[1.0, math.inf])  # type: ignore[arg-type]  # what is tried
+
+
+@pytest.mark.parametrize("none", ["none", "None", " NONE ", None])
+def test_what_can_be_left_to_the_plugin_can_be_given_as_none(none: Any) -> None:
+    assert TeaCache.from_settings({"threshold": none}).threshold is None
+
+
+def test_the_type_of_a_setting_is_the_one_of_the_class_that_declares_it_last() -> None:
+    @dataclass
+    class Rougher(Policy):
+        name = "ROUGHER"
+        level: int = setting(1, "how much")
+
+    assert Rougher.from_settings({"level": "3"}).settings_used()["level"] == 3
+    with pytest.raises(InputError, match="valid integer"):
+        Rougher.from_settings({"level": "0.5"})
 
 
 @pytest.mark.parametrize(

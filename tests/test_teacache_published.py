@@ -37,6 +37,50 @@ LITERAL: dict[tuple[str, bool], list[float]] = {
 """Per checkpoint, and whether for use_ret_steps, as the files of https://github.com/ali-vilab/TeaCache have them."""
 
 
+THRESHOLDS: dict[tuple[str, bool], tuple[float, ...]] = {
+    ("Wan2.1-T2V-1.3B", False): (0.05, 0.07, 0.08),
+    ("Wan2.1-T2V-1.3B", True): (0.05, 0.1),
+    ("Wan2.1-T2V-14B", False): (0.14, 0.15, 0.2),
+    ("Wan2.1-T2V-14B", True): (0.1, 0.2),
+    ("Wan2.1-I2V-14B-480P", False): (0.13, 0.19, 0.26),
+    ("Wan2.1-I2V-14B-480P", True): (0.2, 0.3),
+    ("Wan2.1-I2V-14B-720P", False): (0.18, 0.2, 0.3),
+    ("Wan2.1-I2V-14B-720P", True): (0.2, 0.3),
+    ("HunyuanVideo", False): (0.1, 0.15),
+    ("LTX-Video-0.9.1", False): (0.03, 0.05),
+    ("mochi-1-preview", False): (0.06, 0.09),
+    ("CogVideoX-2b", False): (0.1, 0.2),
+    ("CogVideoX-5b", False): (0.1, 0.15, 0.2),
+    ("CogVideoX1.5-5B", False): (0.1, 0.2, 0.3),
+    ("CogVideoX1.5-5B-I2V", False): (0.1, 0.2, 0.3),
+}
+"""Those that the READMEs of the same repository have times for."""
+
+SAME = {
+    "CogVideoX-5b-I2V": "CogVideoX-5b",
+    "LTX-Video": "LTX-Video-0.9.1",
+    "Wan2.1-T2V-14B-Diffusers": "Wan2.1-T2V-14B",
+}
+"""Checkpoints with the coefficients of another; LTX-Video and diffusers' Wan by their contents."""
+
+
+@pytest.mark.parametrize(("name", "ret_steps"), [*LITERAL, *((name, False) for name in SAME)], ids=str)
+def test_a_threshold_that_was_published_is_taken_and_one_beyond_is_warned_of(name: str, ret_steps: bool) -> None:
+    family = {"C": "CogVideoX", "H": "HunyuanVideo", "L": "LTX-Video", "m": "Mochi", "W": "Wan"}[name[0]]
+    model = CachedModel(f"somebody/{name}", family, "", None, FAMILIES[family].all_signals, frozenset())
+    known = THRESHOLDS[SAME.get(name, name), ret_steps]
+    prepared = prepare_policy(TeaCache(use_ret_steps=ret_steps), model)
+    assert prepared.threshold == known[0]
+    assert prepared.coefficients == tuple(LITERAL[SAME.get(name, name), ret_steps])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for threshold in known:
+            assert prepare_policy(TeaCache(threshold, ret_steps), model).threshold == threshold
+    for threshold in (known[0] - 0.001, known[-1] + 0.001):
+        with pytest.warns(UserWarning, match=f"outside what was published for .*, {known[0]} to {known[-1]}"):
+            prepare_policy(TeaCache(threshold, ret_steps), model)
+
+
 def published_schedule(changes: list[float], coefficients: list[float], threshold: float, ret_steps: bool) -> str:
     """The published rule for one branch, with predictions that are not below zero."""
     rescale, total, letters = np.poly1d(coefficients), 0.0, ""

@@ -59,7 +59,7 @@ def asked_backend(argument: str | None) -> Asked:
 def asked_policy(argument: str | None) -> Asked:
     """The caching policy that was asked for, as `asked_backend`; "none" asks for none, whatever the variable says."""
     asked = _asked(argument, read_settings().cache_policy, CACHE, "FASTVIDEO_CACHE_POLICY")
-    return replace(asked, name=None) if asked.name == _NONE else asked
+    return replace(asked, name=None, origin=CACHE) if asked.name == _NONE else asked
 
 
 def _asked(argument: str | None, variable: str | None, parameter: str, variable_name: str) -> Asked:

@@ -119,7 +119,7 @@ def prepare(
     plugins = load_plugins()
     info = read_model(plugins, model)
     params = SamplingParam.from_preset(info.preset).with_overrides(**sampling)
-    for seed in (seeds[0], seeds[-1] + len(prompts)):
+    for seed in (seeds[0], seeds[-1] + len(prompts) - 1):
         replace(params, seed=seed).check(info)
     device = check_device(loading.get("device"))
     dtype = check_dtype(loading.get("dtype"), device)

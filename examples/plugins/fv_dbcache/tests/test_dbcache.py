@@ -4,7 +4,7 @@ import pytest
 import torch
 from fv_dbcache import DBCache
 
-from fastvideo_core import attach
+from fastvideo_core import Action, Branch, CachedModel, Step, attach
 from fastvideo_core.errors import FastVideoError, PolicyMismatchError
 from fastvideo_core.testing import CachePolicySuite, latents, small_pipeline
 
@@ -81,6 +81,21 @@ def test_in_a_token_order_it_is_the_same(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_settings_that_do_not_fit(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(FastVideoError, match=message):
         DBCache(**settings)
+
+
+@pytest.mark.parametrize(("threshold", "action"), [(0.5, Action.COMPUTE), (0.501, Action.REUSE)])
+def test_a_change_as_large_as_the_threshold_computes(threshold: float, action: Action) -> None:
+    """cache-dit's `can_cache` returns `diff < threshold`."""
+    policy, hidden = DBCache(threshold), torch.zeros(1, 6, 8)
+    state = policy.start(Branch(CachedModel("m", "Wan", "", None, frozenset(), frozenset()), "cond", 0, 2))
+    assert policy.decide(Step(0, 2, hidden, torch.full_like(hidden, 1.0)), state) is Action.COMPUTE
+    assert policy.decide(Step(1, 2, hidden, torch.full_like(hidden, 1.5)), state) is action
+
+
+def test_what_it_does_unless_told_otherwise() -> None:
+    """F1B1, no warm-up, no limit, and branches together, as the README and the help of the settings say."""
+    usual = {"threshold": 0.08, "first_blocks": 1, "last_blocks": 1, "warm_up": 0, "max_skips": 0}
+    assert DBCache().settings_used() == {**usual, "branches_decide_together": True}
 
 
 def test_more_blocks_than_there_are() -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from fv_easycache import EasyCache
 
-from fastvideo_core import attach
+from fastvideo_core import Action, Branch, CachedModel, Step, attach
 from fastvideo_core.errors import InputError
 from fastvideo_core.testing import CachePolicySuite, latents, small_pipeline
 
@@ -83,6 +83,24 @@ def test_it_skips_where_the_published_rule_does_and_adds_the_latest_residual(
                 residual[number] = left - came
             else:
                 assert torch.equal(left, came + residual[number])
+
+
+@pytest.mark.parametrize(("threshold", "action"), [(0.5, Action.COMPUTE), (0.501, Action.REUSE)])
+def test_a_prediction_as_large_as_the_threshold_computes(threshold: float, action: Action) -> None:
+    """As published: `if self.accumulated_error < self.thresh: should_calc = False`."""
+    policy = EasyCache(threshold, warm_up=1)
+    state = policy.start(Branch(CachedModel("m", "Wan", "", None, frozenset(), frozenset()), "cond", 0, 9))
+    ones = torch.ones(1, 6, 8)
+    for index, (entered, left) in enumerate([(1, 2), (2, 4)]):  # the output changes twice as much as the input
+        step = Step(index, 9, entered * ones, entered * ones)
+        assert policy.decide(step, state) is Action.COMPUTE
+        policy.observe(step, state, (left - entered) * ones)
+    assert policy.decide(Step(2, 9, 3 * ones, 3 * ones), state) is action
+
+
+def test_what_it_does_unless_told_otherwise() -> None:
+    """`ret_steps = 5`, as published for HunyuanVideo, and branches together, as the README says."""
+    assert EasyCache().settings_used() == {"threshold": 0.05, "warm_up": 5, "branches_decide_together": True}
 
 
 @pytest.mark.parametrize(

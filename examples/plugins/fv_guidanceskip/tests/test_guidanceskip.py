@@ -16,7 +16,14 @@ class TestGuidanceSkip(CachePolicySuite):
 
 @pytest.mark.parametrize(
     ("interval", "after", "schedule"),
-    [(2, 0.2, "CCFCFCFCFC"), (3, 0.2, "CCFFCFFCFF"), (4, 0.5, "CCCCCFFFCF"), (2, 0, "CFCFCFCFCF"), (1, 0, "C" * 10)],
+    [
+        (2, 0.2, "CCFCFCFCFC"),
+        (3, 0.2, "CCFFCFFCFF"),
+        (4, 0.5, "CCCCCFFFCF"),
+        (2, 0, "CFCFCFCFCF"),
+        (1, 0, "C" * 10),
+        (2, 0.28, "CCCFCFCFCF"),
+    ],
 )
 def test_one_branch_is_the_other_and_the_difference_that_was_kept(interval: int, after: float, schedule: str) -> None:
     pipe = small_pipeline()
@@ -54,6 +61,14 @@ def test_it_is_nearer_than_reusing_what_the_branch_itself_added() -> None:
     with attach(pipe, cache=TaylorSeer(2, order=0, warm_up=2)):
         reuses = latents(pipe, num_steps=20)
     assert (follows - plain).norm() < (reuses - plain).norm()
+
+
+def test_every_second_step_is_skipped_unless_told_otherwise() -> None:
+    pipe = small_pipeline()
+    with attach(pipe, cache="GUIDANCESKIP") as fv:
+        latents(pipe, num_steps=10)
+    assert fv.receipt.cache is not None
+    assert fv.receipt.cache.schedule["uncond"] == "CCFCFCFCFC"
 
 
 def test_without_guidance_nothing_is_skipped() -> None:

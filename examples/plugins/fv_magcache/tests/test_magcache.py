@@ -7,7 +7,7 @@ from diffusers.hooks import MagCacheConfig
 from fv_magcache import MagCache
 from fv_magcache.__main__ import _Magnitudes
 
-from fastvideo_core import attach
+from fastvideo_core import Branch, CachedModel, attach
 from fastvideo_core.errors import InputError, PolicyMismatchError
 from fastvideo_core.testing import CachePolicySuite, latents, small_pipeline
 
@@ -46,6 +46,7 @@ FINER = [ratio - 0.01 * (number % 3) for number, ratio in enumerate(RATIOS * 2)]
         (0.12, 3, 0.2, RATIOS),
         (0.5, 2, 0.11, FINER),
         (0.5, 2, 0.13, FINER),
+        (0.5, 2, 0.125, FINER),
         (0.12, 3, 0.175, RATIOS),
     ],
 )
@@ -63,6 +64,24 @@ def test_it_is_diffusers_own_magcache(threshold: float, most: int, retention: fl
     )
     pipe.transformer.enable_cache(config)
     assert torch.equal(ours, latents(pipe, num_steps=20))
+
+
+MODEL = CachedModel("m", "Wan", "", None, frozenset(), frozenset())
+
+
+@pytest.mark.parametrize(("threshold", "letters"), [(0.25, "CCCC"), (0.251, "CRCR")])
+def test_an_error_as_large_as_the_threshold_computes(threshold: float, letters: str) -> None:
+    """As published: `self.accumulated_err[self.cnt%2]<self.magcache_thresh`; diffusers has `<=` there."""
+    policy = MagCache(threshold, retention=0, ratios=[1.0, 0.75, 0.75, 0.75]).for_model(MODEL)
+    assert "".join(action.value[0] for action in policy.plan(Branch(MODEL, "", 0, 4))) == letters
+
+
+def test_what_it_does_unless_told_otherwise() -> None:
+    """Every step may be skipped here: so 4 in a row are, behind the first fifth."""
+    policy = MagCache(ratios=[1.0] * 15).for_model(MODEL)
+    letters = "".join(action.value[0] for action in policy.plan(Branch(MODEL, "", 0, 15)))
+    assert letters == "CCC" + "RRRRC" * 2 + "RR"
+    assert policy.threshold == 0.12
 
 
 def test_what_is_measured_is_the_residual_over_that_of_the_step_before() -> None:
