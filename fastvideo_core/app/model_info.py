@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 from fastvideo_core.contract.caching import CachedModel
 from fastvideo_core.contract.model import Geometry, ModelFamily
 from fastvideo_core.contract.preset import ModelPreset
-from fastvideo_core.discovery.plugins import Plugins
+from fastvideo_core.discovery.plugins import Plugins, load_plugins
 from fastvideo_core.engine.caching.choice import model_of
 from fastvideo_core.engine.families import family_of
 from fastvideo_core.errors import ModelNotFoundError, UnsupportedModelError
@@ -124,6 +124,11 @@ def _arguments_of(pipeline: str) -> set[str]:
     return set(inspect.signature(kind.__call__).parameters) if isinstance(kind, type) else set()
 
 
+def family_names() -> list[str]:
+    """The names of the model families that installed plugins know."""
+    return sorted({family.name for family in load_plugins().families()})
+
+
 def open_model_file(location: str, file: str) -> BinaryIO:
     """Open a file of a model for reading; of a hub's, only the parts that are read are fetched.
 
@@ -146,9 +151,13 @@ def _reader(plugins: Plugins, location: str) -> Callable[[str], dict[str, Any]]:
     if "\0" in location or not location.strip():
         raise ModelNotFoundError(f"{location!r} is no model; presets: {', '.join(plugins.preset_names())}")
     folder = Path(location).expanduser()
-    if folder.is_dir():
+    try:
+        is_folder, is_there = folder.is_dir(), folder.exists()
+    except OSError:  # such as for a name of 5,000 letters
+        is_folder = is_there = False
+    if is_folder:
         return lambda file: _parse(folder / file, location)
-    if folder.exists() or location.startswith((".", "/", "~")) or location.count("/") != 1:
+    if is_there or location.startswith((".", "/", "~")) or location.count("/") != 1:
         raise ModelNotFoundError(_not_found(plugins, location))
     return lambda file: _parse(_download(plugins, location, file), location)
 
