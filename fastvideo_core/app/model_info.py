@@ -195,7 +195,10 @@ def _not_found(plugins: Plugins, name: str) -> str:
     close = difflib.get_close_matches(name, presets, n=1)
     hint = f"; did you mean {close[0]}?" if close else ""
     if name == "shapes" and name not in presets:
+        switched_off = any((one.distribution, one.status) == ("fv-shapes", "disabled") for one in plugins.all)
         hint = "; to get the embedded model: pip install fv-shapes"
+        if switched_off:
+            hint = "; fv-shapes, which has it, is installed but switched off by FASTVIDEO_DISABLE_PLUGINS"
     return (
         f"there is no model {name!r}: it is no preset ({', '.join(presets)}), no local folder, and no hub id that can "
         f"be reached{hint}"
