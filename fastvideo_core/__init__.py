@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fastvideo_core.app.files import JsonLines, check_output_file, read_prompts, written_whole
     from fastvideo_core.app.generator import VideoGenerator
+    from fastvideo_core.app.model_info import family_names
     from fastvideo_core.app.preview import preview_plan
     from fastvideo_core.app.result import VideoResult
     from fastvideo_core.app.sampling import SamplingParam, TeaCacheParams, check_sampling
@@ -94,6 +95,7 @@ _HOMES = {
     "attach": "engine.attachment",
     "check_output_file": "app.files",
     "check_sampling": "app.sampling",
+    "family_names": "app.model_info",
     "hookimpl": "contract.hookspecs",
     "only_given": "cli.options",
     "preview_plan": "app.preview",
@@ -148,6 +150,7 @@ __all__ = [
     "attach",
     "check_output_file",
     "check_sampling",
+    "family_names",
     "hookimpl",
     "only_given",
     "preview_plan",

@@ -229,13 +229,17 @@ def test_the_name_of_a_backend_is_read_without_running_its_code(add: Add) -> Non
     assert "name must be text that stands in the class" in str(found().cause)
 
 
-def test_observers_that_end_the_program_do_not(add: Add, wan_pipeline: Any) -> None:
+@pytest.mark.parametrize(
+    ("raised", "told"), [("SystemExit(9)", "SystemExit: 9"), ("Silent()", "Silent .its message cannot be printed")]
+)
+def test_observers_that_end_the_program_do_not(add: Add, wan_pipeline: Any, raised: str, told: str) -> None:
     from fastvideo_core import attach
 
     add(
+        "class Silent(Exception):\n    def __str__(self):\n        raise ValueError\n"
         f"from fastvideo_core import hookimpl\napi_version = {API_VERSION}\n@hookimpl\n"
-        "def fastvideo_step_done(generation):\n    raise SystemExit(9)\n"
+        f"def fastvideo_step_done(generation):\n    raise {raised}\n"
     )
-    with attach(wan_pipeline) as attached, pytest.warns(UserWarning, match=r"acme 1.0 failed .*SystemExit: 9"):
+    with attach(wan_pipeline) as attached, pytest.warns(UserWarning, match=rf"acme 1.0 failed .*{told}"):
         wan_pipeline("x", height=32, width=32, num_frames=5, num_inference_steps=2, output_type="np")
     assert attached.receipt.attention

@@ -95,7 +95,8 @@ def test_settings_that_would_be_ignored(asked: Any, config: dict[str, Any], mess
             r"scrip in cache='SCRIPTED@C:scrip=R': SCRIPTED has no setting 'scrip'; did you mean",
         ),
         ("SCRIPTED@C:R", InputError, r"cache='SCRIPTED@C:R' is none of NAME, NAME@VALUE and NAME@VALUE:SETTING=VALUE"),
-        ("@0.1", UnknownPolicyError, r"unknown caching policy ''"),
+        ("@0.1", InputError, r"cache='@0.1' is none of NAME, NAME@VALUE and"),
+        ("@@@", InputError, r"cache='@@@' is none of NAME"),
         (0.1, InputError, r"cache= takes a policy's name or object, not 0.1"),
     ],
 )

@@ -141,6 +141,62 @@ def test_doctor_is_ill_when_a_kernel_is_broken_and_well_when_it_is_absent(monkey
         assert "GPU_ATTN (acme 1.0) cannot run here: no luck. Do this" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("variables", "problem"),
+    [
+        (
+            {"ATTENTION_CONFIG": "x.json"},
+            "FASTVIDEO_ATTENTION_CONFIG gives 'x.json', but no attention backend was asked",
+        ),
+        ({"ATTENTION_BACKEND": "GPU_ATTN"}, "GPU_ATTN (from FASTVIDEO_ATTENTION_BACKEND) cannot run here; see above"),
+        (
+            {"ATTENTION_BACKEND": "GPU_ATTN", "ATTENTION_FALLBACK": "GPU_ATTN"},
+            "cannot run here, nor can GPU_ATTN, its fallback",
+        ),
+        ({"ATTENTION_BACKEND": "GPU_ATTN", "ATTENTION_FALLBACK": "TORCH_SDPA"}, None),
+        ({"ATTENTION_FALLBACK": "NOPE"}, "unknown attention backend 'NOPE' (from FASTVIDEO_ATTENTION_FALLBACK)"),
+    ],
+)
+def test_doctor_is_ill_where_generate_would_fail(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], problem: str | None
+) -> None:
+    backend = Recorder("GPU_ATTN", probe=Probe(False, reason="no luck", remedy="Do this"))
+    monkeypatch.setattr("fastvideo_core.cli.doctor.discovered", lambda: plugins_with(backend))
+    for name, value in variables.items():
+        monkeypatch.setenv(f"FASTVIDEO_{name}", value)
+    done = invoke("doctor")
+    assert done.exit_code == (problem is not None), done.output
+    assert (problem or "no problems") in done.stdout
+
+
+def test_generate_shows_what_a_backend_tells_of_the_run(wan_folder: Path, tmp_path: Path) -> None:
+    options = ("--model", str(wan_folder), *SHORT, "--output", str(tmp_path), "--attention-backend", "NEIGHBORHOOD")
+    done = invoke("generate", "cat", *options)
+    assert done.exit_code == 0, done.output
+    told = json.loads(next(tmp_path.glob("*.json")).read_text())["attention"]["SELF"]["details"]
+    assert told
+    lines = done.stdout.splitlines()
+    line = lines[1 + next(number for number, one in enumerate(lines) if one.startswith("self "))]
+    assert all(name in line for name in told)
+
+
+def test_a_model_that_is_switched_off_is_not_to_be_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FASTVIDEO_DISABLE_PLUGINS", "fv-shapes")
+    done = invoke("generate", "cat")
+    assert done.exit_code == 1
+    assert "fv-shapes, which has it, is installed but switched off by FASTVIDEO_DISABLE_PLUGINS" in done.output
+
+
+def test_a_file_whose_name_is_no_text_is_refused_before_loading(
+    wan_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fastvideo_core.app.generator.load_pipeline", lambda *args, **more: pytest.fail("loaded"))
+    given = ("--attention-backend", "TORCH_SDPA", "--attention-config", "w\udcff.json")
+    done = invoke("generate", "cat", "--model", str(wan_folder), *SHORT, *given)
+    assert (done.exit_code, type(done.exception)) == (1, SystemExit)
+    assert "--attention-config is no text: " in done.output
+
+
 def test_the_module_runs_too() -> None:
     command = [sys.executable, "-m", "fastvideo_core", "generate", "cat", "--model", "shapes", "--steps", "0"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)

@@ -8,16 +8,17 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from copy import deepcopy
-from importlib.metadata import entry_points
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
 from fastvideo_core import SamplingParam, errors
 from fastvideo_core.app.loading import load_pipeline
 from fastvideo_core.app.model_info import ModelInfo
+from fastvideo_core.cli import fv
 from fastvideo_core.contract import hookspecs
 from fastvideo_core.contract.settings import Owner, declared_settings
 from fastvideo_core.discovery.environment import VARIABLES
@@ -131,7 +132,24 @@ def test_the_plugins_that_they_show_pass_the_suite(page: str, tmp_path: Path) ->
     assert failures(tmp_path, "\n\n".join(module)) == {}
 
 
-def test_every_plugin_of_this_project_is_spoken_of() -> None:
+def test_every_plugin_and_command_of_this_project_is_spoken_of() -> None:
     text = "".join(path.read_text("utf-8") for path in DOCS.glob("*.md"))
-    ours = {ep.dist.name for ep in entry_points(group="fastvideo") if ep.dist} | {"fastvideo-core"}
-    assert [name for name in sorted(ours) if name.startswith("fv-") and name not in text] == []
+    folders = [
+        path.parent for kind in ("plugins", "examples/plugins") for path in (ROOT / kind).glob("*/pyproject.toml")
+    ]
+    assert len(folders) == 13
+    assert [one.name for one in folders if one.name.replace("_", "-") not in text] == []
+    assert [one.name for one in folders if not (one / "README.md").is_file()] == []
+    commands = list(commands_of(fv, "fv"))
+    assert len(commands) == 9
+    assert [name for name in commands if not re.search(rf"{name}\b", text)] == []
+
+
+def commands_of(group: click.Group, name: str) -> Iterator[str]:
+    context = click.Context(group)
+    for one in group.list_commands(context):
+        command = group.get_command(context, one)
+        if isinstance(command, click.Group):
+            yield from commands_of(command, f"{name} {one}")
+        else:
+            yield f"{name} {one}"

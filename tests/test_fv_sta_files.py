@@ -193,6 +193,28 @@ def test_inspect(tmp_path: Path) -> None:
     assert "(acts as" not in invoke("inspect", flat, "--grid", "6x10x10").output
 
 
+def test_a_converted_file_is_no_larger_also_where_windows_change_at_each_step(tmp_path: Path) -> None:
+    """A candidate of eleven for each step, layer and head, at random: no ranges to speak of."""
+    rng = np.random.default_rng(0)
+    candidates = rng.integers(1, 4, (11, 3)).tolist()
+    keys = [f"{step}_{layer}_{head}" for step in range(50) for layer in range(4) for head in range(24)]
+    source, target = (tmp_path / name for name in ("flat.json", "own.json"))
+    write(source, {key: candidates[rng.integers(11)] for key in keys})
+    done = invoke("convert", source, target, "--grid", "18x24x24", "--family", "Wan")
+    assert done.exit_code == 0, done.output
+    assert np.array_equal(read_strategy(target).table, read_strategy(source).table)
+    assert target.stat().st_size < source.stat().st_size
+    assert max(map(len, target.read_text().splitlines())) < 200, "a rule a line"
+
+
+def test_convert_takes_families_that_there_are(tmp_path: Path) -> None:
+    source = write(tmp_path / "flat.json", published(2, 1, 1, 1, [2, 2, 2]))
+    done = invoke("convert", source, tmp_path / "own.json", "--grid", "12x16x16", "--family", "Hunyuan")
+    assert done.exit_code == 1
+    assert "--family is 'Hunyuan'; installed plugins know CogVideoX, HunyuanVideo, LTX-Video, Mochi, Wan" in done.output
+    assert not (tmp_path / "own.json").exists()
+
+
 def test_convert_refuses_windows_that_are_larger_than_the_canvas(tmp_path: Path) -> None:
     flat = write(tmp_path / "flat.json", published(4, 1, 2, 1, [5, 6, 10]))
     done = invoke("convert", flat, tmp_path / "own.json", "--grid", "12x16x16", "--family", "Wan")

@@ -204,6 +204,8 @@ def test_a_model_without_coefficients_is_an_error_that_says_what_to_do(wan_pipel
             "TEACACHE@0.1:coefficients=[1, null]",
             r"\[1, null\]': they must be finite numbers",
         ),
+        ("TEACACHE@0.1:coefficients=[true, 2]", r"\[true, 2\]': they must be finite numbers"),
+        ("TEACACHE@coefficients=" + "x" * 5000, "are no file, and none were published by that name"),
         ("TEACACHE@0.1:coefficients=[]", r"is '\[\]': they must be finite numbers"),
         ("TEACACHE:coefficients=[1]", r"unknown caching policy 'TEACACHE:COEFFICIENTS=\[1\]'"),
         ("TEACACHE@coefficients=[1]", r"no default threshold for .*: give one, such as TEACACHE@0.1"),

@@ -252,7 +252,7 @@ def test_models_that_are_none_are_refused_before_loading(unloadable: None, tmp_p
 
 
 @pytest.mark.parametrize(
-    "name", ["shape", "/no/such/folder", "./here", "no-such-user/no-such-model", "", "a\0b", "a/b/c"]
+    "name", ["shape", "/no/such/folder", "./here", "no-such-user/no-such-model", "", "a\0b", "a/b/c", "x" * 5000]
 )
 def test_names_that_lead_nowhere(unloadable: None, name: str) -> None:
     with pytest.raises(ModelNotFoundError, match="shapes"):
@@ -276,7 +276,7 @@ def test_backends_that_do_not_fit_are_refused_before_loading(
         ({"num_gpus": 2}, "num_gpus is 2"),
         ({"device": "quantum"}, "device 'quantum' is none that torch knows"),
         ({"dtype": "int8"}, "dtype 'int8' is none of"),
-        ({"attention_config": {"file": "w\udcff.json"}}, "attention_config 'file' is no text: it holds bytes"),
+        ({"attention_config": {"file": "w\udcff.json"}}, "attention_config 'file' is no text: .* holds bytes"),
         ({"device": "meta"}, "device 'meta' was asked for, which torch .* cannot compute on here"),
         ({"device": "mps"}, "device 'mps' was asked for, which torch .* cannot compute on here"),
         ({"device": torch.device("meta")}, "device 'meta' was asked for"),

@@ -131,6 +131,10 @@ def test_everything_has_the_name(tmp_path: Path) -> None:
         ("", "is no name for a plugin"),
         ("torch-sdpa", "TORCH_SDPA is installed already; choose another name than 'torch-sdpa'"),
         ("fv-teacache", "TEACACHE is installed already"),
+        ("none", "NONE cannot be asked for by name; give another with --name"),
+        ("numpy", "Python has something else called numpy; choose another name than 'numpy', such as fv-my-numpy"),
+        ("class", "Python has something else called class"),
+        ("fv-sta", "Python has something else called fv_sta"),
     ],
 )
 def test_a_name_that_will_not_do(name: str, message: str, tmp_path: Path) -> None:
@@ -138,6 +142,17 @@ def test_a_name_that_will_not_do(name: str, message: str, tmp_path: Path) -> Non
     assert refused.exit_code == 1
     assert message in refused.output
     assert not list(tmp_path.iterdir())
+
+
+def test_what_it_provides_may_have_another_name(tmp_path: Path) -> None:
+    assert new("fv-mykernel", "--name", "fast-attn").exit_code == 0
+    project = tmp_path / "fv-mykernel"
+    text = "".join(path.read_text() for path in project.rglob("*") if path.is_file())
+    for expected in ('name = "FAST_ATTN"', "class FastAttn(", "FASTVIDEO_FAST_ATTN_BLOCKS", "BACKEND=FAST_ATTN"):
+        assert expected in text
+    assert "MYKERNEL" not in text
+    assert "NO/NAME cannot be asked for by name" in new("fv-other", "--name", "no/name").output
+    assert not (tmp_path / "fv-other").exists()
 
 
 def test_what_is_there_is_left_alone(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from fastvideo_core.app.make import Maker, Video
 from fastvideo_core.app.memory import check_memory
 from fastvideo_core.app.model_info import ModelInfo, read_model
 from fastvideo_core.app.one_at_a_time import OneAtATime
-from fastvideo_core.app.prompts import check_prompts, check_settings_are_text
+from fastvideo_core.app.prompts import check_lengths, check_prompts, check_settings_are_text
 from fastvideo_core.app.result import VideoResult
 from fastvideo_core.app.sampling import SamplingParam
 from fastvideo_core.contract.attention import AttentionBackend
@@ -274,6 +274,7 @@ class VideoGenerator:
         params = (sampling_param or SamplingParam.from_preset(self.info.preset)).with_overrides(**overrides)
         checked = check_prompts(prompts)
         params.check(self.info)
+        check_lengths(self._pipe, prompt=checked, negative_prompt=[params.negative_prompt])
         check_memory(params, self.info, self._attachment.device, torch.float32)
         maker = Maker(self._attachment, self.info, params, request, self._load_seconds)
         videos = [Video(one, params.seed + number) for one in checked for number in range(params.num_videos_per_prompt)]

@@ -13,6 +13,10 @@ _BY_HAND = "attach() a diffusers pipeline of your own, and give it to that"
 _NOT_HERE = "leave it out: there is one process on one device"
 
 INSTEAD = {
+    "frames": "num_frames",
+    "steps": "num_inference_steps",
+    "output": "output_path",
+    "image": "image_path",
     "prompt": "the first argument of generate_video",
     "prompt_path": "generate_video(read_prompts(path)), or fv generate --prompts FILE",
     "pil_image": "image_path",
@@ -49,7 +53,7 @@ INSTEAD = {
     "STA_mode": "attention_backend='SLIDING_TILE_ATTN', and attention_config=",
     "mask_strategy_file_path": "attention_config= of SLIDING_TILE_ATTN",
 }
-"""What FastVideo 0.1.7 takes and this does not, with what to use."""
+"""What `fv generate` or FastVideo 0.1.7 takes under this name and Python here does not, with what to use."""
 
 
 def unknown_field(what: str, name: str, known: Iterable[str]) -> InputError:

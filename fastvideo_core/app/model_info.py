@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 from fastvideo_core.contract.caching import CachedModel
 from fastvideo_core.contract.model import Geometry, ModelFamily
 from fastvideo_core.contract.preset import ModelPreset
-from fastvideo_core.discovery.plugins import Plugins
+from fastvideo_core.discovery.plugins import Plugins, load_plugins
 from fastvideo_core.engine.caching.choice import model_of
 from fastvideo_core.engine.families import family_of
 from fastvideo_core.errors import ModelNotFoundError, UnsupportedModelError
@@ -124,6 +124,11 @@ def _arguments_of(pipeline: str) -> set[str]:
     return set(inspect.signature(kind.__call__).parameters) if isinstance(kind, type) else set()
 
 
+def family_names() -> list[str]:
+    """The names of the model families that installed plugins know."""
+    return sorted({family.name for family in load_plugins().families()})
+
+
 def open_model_file(location: str, file: str) -> BinaryIO:
     """Open a file of a model for reading; of a hub's, only the parts that are read are fetched.
 
@@ -146,9 +151,13 @@ def _reader(plugins: Plugins, location: str) -> Callable[[str], dict[str, Any]]:
     if "\0" in location or not location.strip():
         raise ModelNotFoundError(f"{location!r} is no model; presets: {', '.join(plugins.preset_names())}")
     folder = Path(location).expanduser()
-    if folder.is_dir():
+    try:
+        is_folder, is_there = folder.is_dir(), folder.exists()
+    except OSError:  # such as for a name of 5,000 letters
+        is_folder = is_there = False
+    if is_folder:
         return lambda file: _parse(folder / file, location)
-    if folder.exists() or location.startswith((".", "/", "~")) or location.count("/") != 1:
+    if is_there or location.startswith((".", "/", "~")) or location.count("/") != 1:
         raise ModelNotFoundError(_not_found(plugins, location))
     return lambda file: _parse(_download(plugins, location, file), location)
 
@@ -186,7 +195,10 @@ def _not_found(plugins: Plugins, name: str) -> str:
     close = difflib.get_close_matches(name, presets, n=1)
     hint = f"; did you mean {close[0]}?" if close else ""
     if name == "shapes" and name not in presets:
+        switched_off = any((one.distribution, one.status) == ("fv-shapes", "disabled") for one in plugins.all)
         hint = "; to get the embedded model: pip install fv-shapes"
+        if switched_off:
+            hint = "; fv-shapes, which has it, is installed but switched off by FASTVIDEO_DISABLE_PLUGINS"
     return (
         f"there is no model {name!r}: it is no preset ({', '.join(presets)}), no local folder, and no hub id that can "
         f"be reached{hint}"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from fastvideo_core.errors import InputError
 
@@ -42,6 +44,34 @@ def check_prompt(prompt: object) -> str:
     return prompt
 
 
+def check_lengths(pipe: Any, **texts: Sequence[str]) -> None:
+    """Refuse texts of which the pipeline would cut off the end, as diffusers' do without an error.
+
+    Args:
+        texts: by what they are, such as prompt=["a cat"].
+
+    Raises:
+        InputError: with the number of tokens, and the end that would not be read.
+    """
+    limit = inspect.signature(type(pipe).__call__).parameters.get("max_sequence_length")
+    tokenizer = getattr(pipe, "tokenizer", None)
+    if limit is None or not isinstance(limit.default, int) or tokenizer is None:
+        return
+    for what, several in texts.items():
+        for text in several:
+            tokens = tokenizer(text, truncation=False, verbose=False).input_ids
+            if len(tokens) > limit.default:
+                unread = tokenizer.decode(tokens[limit.default - 1 :], skip_special_tokens=True)
+                raise InputError(
+                    f"the {what} {_shortened(text)!r} is {len(tokens)} tokens long, {type(pipe).__name__} reads "
+                    f"{limit.default}: it would not see its end, {_shortened(unread)!r}; shorten it"
+                )
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:59]}…"
+
+
 def check_settings_are_text(what: str, settings: object) -> None:
     """Refuse a setting that no receipt could hold, such as a path that is not UTF-8.
 
@@ -51,6 +81,8 @@ def check_settings_are_text(what: str, settings: object) -> None:
     values = settings.items() if isinstance(settings, Mapping) else [("", settings)]
     for name, value in values:
         if not is_writable(str(getattr(value, "value", value))):
+            origin = getattr(value, "origin", None) or f"{what} {name or settings!r}"
             raise InputError(
-                f"{what} {name or settings!r} is no text: it holds bytes that are not UTF-8; rename the file"
+                f"{origin} is no text: {str(getattr(value, 'value', value))!r} holds bytes that are not UTF-8; rename "
+                "the file"
             )

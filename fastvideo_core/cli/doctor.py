@@ -163,13 +163,26 @@ def _problems(found: Plugins, probes: list[_Probed], asked: Question) -> Iterato
     questions.append(partial(_found, found, find_backend, asked.backend))
     questions.append(partial(_found, found, find_policy, asked.policy))
     yield from filter(None, map(_problem, questions))
+    if problem := _problem(partial(_check_runs, probes, asked, fallback)):
+        yield problem
 
 
 def _found(plugins: Plugins, find: Callable[[Plugins, str, str], object], question: Callable[[], Asked]) -> None:
-    """Look for what was asked for, if anything was."""
+    """Look for what was asked for, if anything was; else there must be no settings for it."""
     asked = question()
     if asked.name:
         find(plugins, asked.name, asked.origin)
+    else:
+        asked.with_config(None, "")
+
+
+def _check_runs(probes: list[_Probed], asked: Question, fallback: str | None) -> None:
+    """Refuse a backend that was asked for and cannot run here, if nothing that could stands in for it."""
+    available = {backend.name: probe.available for backend, _, probe in probes if not probe.broken}
+    wanted = asked.backend()
+    if wanted.name and available.get(wanted.name) is False and not (fallback and available.get(fallback)):
+        also = f", nor can {fallback}, its fallback" if fallback else ""
+        raise InputError(f"{wanted.name} (from {wanted.origin}) cannot run here{also}; see above")
 
 
 def _check_diffusers() -> None:

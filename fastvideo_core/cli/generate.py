@@ -131,7 +131,13 @@ def _show(result: VideoResult, as_json: bool, indent: int | None) -> None:
         say(f"sheet    {result.sheet_path}")
     for role, served in receipt.attention.items():
         say(f"{role.lower():8} {served.backend} ({served.version}), {served.calls} calls; {served.reason}")
+        if served.details:
+            say("         " + ", ".join(f"{name} {_short(value)}" for name, value in served.details.items()))
     if used := receipt.cache:
         skipped, computed = (sum(n.values()) for n in (receipt.steps_skipped, receipt.steps_computed))
         say(f"cache    {used.policy} ({used.distribution}), {skipped} of {skipped + computed} steps skipped")
     say("seconds  " + ", ".join(f"{name} {value:.2f}" for name, value in receipt.seconds.items()))
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else json.dumps(value, default=str)

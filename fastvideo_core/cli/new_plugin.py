@@ -6,6 +6,8 @@ import re
 import shutil
 from dataclasses import dataclass
 from importlib.resources import files
+from importlib.util import find_spec
+from keyword import iskeyword
 from pathlib import Path
 from string import Template
 
@@ -13,6 +15,7 @@ import click
 
 from fastvideo_core.cli.output import discovered
 from fastvideo_core.contract.hookspecs import API_VERSION
+from fastvideo_core.discovery.environment import normalize_backend_name
 from fastvideo_core.discovery.plugins import CORE_DISTRIBUTION, Plugins, own_version
 from fastvideo_core.errors import InputError, OutputError
 
@@ -25,9 +28,14 @@ _KINDS = {
 
 @dataclass(frozen=True)
 class Names:
-    """How one thing is called where, from the name of its distribution."""
+    """How one thing is called where, from the name of its distribution.
+
+    Attributes:
+        chosen: the name of what it provides, if that is to be another.
+    """
 
     distribution: str
+    chosen: str | None = None
 
     @property
     def module(self) -> str:
@@ -40,11 +48,11 @@ class Names:
 
     @property
     def provided(self) -> str:
-        return self.plugin.replace("-", "_").upper()
+        return normalize_backend_name(self.chosen) or self.plugin.replace("-", "_").upper()
 
     @property
     def class_name(self) -> str:
-        return "".join(part.capitalize() for part in self.plugin.split("-"))
+        return "".join(part.capitalize() for part in self.provided.split("_"))
 
 
 @click.command("new")
@@ -52,12 +60,13 @@ class Names:
 @click.option("--attention", "kind", flag_value="attention", default=True, help="An attention backend (the default).")
 @click.option("--cache", "kind", flag_value="cache", help="A caching policy.")
 @click.option("--family", "kind", flag_value="family", help="A model family.")
+@click.option("--name", help="Of the backend or policy, such as MYKERNEL. Default: the distribution's.")
 @click.option(
     "--into", type=click.Path(path_type=Path), default=Path(), help="Where to make its folder. Default: here."
 )
-def new_command(distribution: str, kind: str, into: Path) -> None:
+def new_command(distribution: str, kind: str, name: str | None, into: Path) -> None:
     """Make a folder DISTRIBUTION, such as fv-mykernel, with a complete plugin of pure torch and its tests."""
-    names = check_name(distribution, discovered())
+    names = check_name(distribution, discovered(), name)
     folder = into / names.distribution
     write_plugin(names, kind, folder)
     variable = _KINDS[kind][1]
@@ -67,22 +76,28 @@ def new_command(distribution: str, kind: str, into: Path) -> None:
         click.echo(f'    {variable}={names.provided} fv generate "a red circle moving left on a white background"')
 
 
-def check_name(distribution: str, plugins: Plugins) -> Names:
+def check_name(distribution: str, plugins: Plugins, name: str | None = None) -> Names:
     """The names that follow from a distribution's.
 
     Raises:
         InputError: it is no name for a distribution, or what it would provide is installed already.
     """
-    names = Names(re.sub(r"[-_.]+", "-", distribution.strip()).lower())
+    names = Names(re.sub(r"[-_.]+", "-", distribution.strip()).lower(), name)
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", names.distribution) or not names.plugin[:1].isalpha():
         raise InputError(
             f"{distribution!r} is no name for a plugin; take letters, digits and dashes, such as fv-mykernel"
         )
-    if names.module in ("fastvideo_core", "torch") or names.provided in (
-        *plugins.backend_names(),
-        *plugins.policy_names(),
-    ):
-        raise InputError(f"{names.provided} is installed already; choose another name than {distribution!r}")
+    if not re.fullmatch(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)*", names.provided) or names.provided == "NONE":
+        raise InputError(
+            f"{names.provided} cannot be asked for by name; give another with --name, of letters and underscores"
+        )
+    if names.provided in (*plugins.backend_names(), *plugins.policy_names()):
+        raise InputError(f"{names.provided} is installed already; choose another name than {name or distribution!r}")
+    if iskeyword(names.module) or find_spec(names.module) is not None:
+        raise InputError(
+            f"Python has something else called {names.module}; choose another name than {distribution!r}, such as "
+            f"fv-my-{names.plugin}"
+        )
     return names
 
 

@@ -86,12 +86,15 @@ def parse_asked(text: str, origin: str) -> tuple[str, Named]:
     """
     name, at, rest = text.strip().partition("@")
     shown = f"{origin.removesuffix('=')}={text.strip()!r}"
+    wrong = InputError(f"{shown} is none of NAME, NAME@VALUE and NAME@VALUE:SETTING=VALUE, such as TEACACHE@0.08")
     found: list[tuple[str, GivenValue]] = []
+    if not name.strip():
+        raise wrong
     for part in rest.split(":") if at else []:
         key, equals, value = part.partition("=")
         key, value = (key.strip(), value.strip()) if equals else (MAIN_SETTING, part.strip())
         if not value or (not key and found):
-            raise InputError(f"{shown} is none of NAME, NAME@VALUE and NAME@VALUE:SETTING=VALUE, such as TEACACHE@0.08")
+            raise wrong
         found.append((key, GivenValue(value, f"{key} in {shown}" if key else shown)))
     return normalize_backend_name(name) or "", tuple(found)
 

@@ -13,6 +13,7 @@ import click
 
 from fastvideo_core import (
     check_output_file,
+    family_names,
     only_given,
     prompt_progress,
     read_prompts,
@@ -74,6 +75,8 @@ def convert_command(source: Path, target: Path, grid: str, tile: str, family: st
     if target.exists() and source.exists() and target.samefile(source):
         raise InputError(f"SOURCE and TARGET are both {str(source)!r}; give TARGET another name")
     check_output_file(target, overwrite)
+    if family not in (known := family_names()):
+        raise InputError(f"--family is {family!r}; installed plugins know {', '.join(known)}")
     table = read_strategy(source)
     size = source.stat().st_size
     tiling = Tiling(_canvas(grid), check_tile(_triple(tile, "--tile"), "--tile"))

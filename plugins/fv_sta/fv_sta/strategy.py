@@ -216,7 +216,7 @@ def _range(value: object, size: int, name: str) -> list[int]:
 
 
 def write_strategy(table: Table, path: Path, overwrite: bool = False) -> None:
-    """Write a table in our own format, with ranges, so that it stays small; the file appears when it is whole."""
+    """Write a table in our own format, with ranges, a rule a line; the file appears when it is whole."""
     content = {
         "schema": SCHEMA,
         "model": {"family": table.family, "layers": table.layers, "heads": table.heads},
@@ -224,43 +224,38 @@ def write_strategy(table: Table, path: Path, overwrite: bool = False) -> None:
         "steps": table.steps,
         "tile": list(table.tile or ()),
         "dense_steps": table.dense_steps,
-        "windows": _rules(table),
     }
+    lines = [f"{json.dumps(name)}: {json.dumps(value)}" for name, value in content.items()]
+    rules = ",\n  ".join(map(json.dumps, _rules(table)))
     with written_whole(path, overwrite) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        temporary.write_text("{\n " + ",\n ".join([*lines, f'"windows": [\n  {rules}\n ]']) + "\n}\n", encoding="utf-8")
+
+
+_Pattern = tuple[tuple[str, Triple], ...]
+"""The windows of a head over the steps: for each window, at which it is used."""
 
 
 def _rules(table: Table) -> list[dict[str, Any]]:
-    """Runs of steps with one window, heads and then layers with the same runs put together."""
-    heads_of: dict[tuple[int, tuple[tuple[int, int, Triple], ...]], list[int]] = defaultdict(list)
+    """A rule for each window of heads, and then layers, that use the same at the same steps."""
+    heads_of: dict[tuple[int, _Pattern], list[int]] = defaultdict(list)
     for layer in range(table.layers):
         for head in range(table.heads):
-            heads_of[layer, _runs(table, layer, head)].append(head)
-    layers_of: dict[tuple[tuple[tuple[int, int, Triple], ...], tuple[int, ...]], list[int]] = defaultdict(list)
-    for (layer, runs), heads in heads_of.items():
-        layers_of[runs, tuple(heads)].append(layer)
+            heads_of[layer, _pattern(table, layer, head)].append(head)
+    layers_of: dict[tuple[_Pattern, tuple[int, ...]], list[int]] = defaultdict(list)
+    for (layer, pattern), heads in heads_of.items():
+        layers_of[pattern, tuple(heads)].append(layer)
     return [
-        {
-            "steps": f"{first}-{last}",
-            "layers": _as_range(layers),
-            "heads": _as_range(heads),
-            "window": list(window),
-        }
-        for (runs, heads), layers in layers_of.items()
-        for first, last, window in runs
+        {"steps": steps, "layers": _as_range(layers), "heads": _as_range(heads), "window": list(window)}
+        for (pattern, heads), layers in layers_of.items()
+        for steps, window in pattern
     ]
 
 
-def _runs(table: Table, layer: int, head: int) -> tuple[tuple[int, int, Triple], ...]:
-    column = table.table[table.dense_steps :, layer, head].tolist()
-    runs: list[tuple[int, int, Triple]] = []
-    for step, row in enumerate(column, start=table.dense_steps):
-        window = (row[0], row[1], row[2])
-        if runs and runs[-1][2] == window:
-            runs[-1] = (runs[-1][0], step, window)
-        else:
-            runs.append((step, step, window))
-    return tuple(runs)
+def _pattern(table: Table, layer: int, head: int) -> _Pattern:
+    steps_of: dict[Triple, list[int]] = defaultdict(list)
+    for step, row in enumerate(table.table[table.dense_steps :, layer, head].tolist(), start=table.dense_steps):
+        steps_of[row[0], row[1], row[2]].append(step)
+    return tuple((_as_range(steps), window) for window, steps in steps_of.items())
 
 
 def _as_range(numbers: Iterable[int]) -> str:

@@ -112,7 +112,7 @@ class TeaCache(CachePolicy):
             return Calibration(tuple(given), usual_signal(model.family, self.use_ret_steps)), None
         named = str(given) if given is not None else model.checkpoint
         in_folder = model.folder / FILE if model.folder else None
-        if given is not None and Path(given).expanduser().is_file():
+        if given is not None and _is_file(Path(given)):
             return Calibration.read(Path(given)), None
         if given is None and in_folder and in_folder.is_file() and not self.use_ret_steps:
             return Calibration.read(in_folder), None
@@ -175,6 +175,13 @@ class TeaCache(CachePolicy):
 
     def run_details(self) -> dict[str, Any]:
         return {"signal": self.signal.value}
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.expanduser().is_file()
+    except (OSError, RuntimeError):  # such as for a name of 5,000 letters, or the home of nobody
+        return False
 
 
 def usual_signal(family: str, use_ret_steps: bool) -> Signal:

@@ -1,0 +1,59 @@
+"""What SLIDING_TILE_ATTN has worked out once it has at hand, however many windows and patterns of heads there are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from fv_sta import sparse
+from fv_sta.search import candidates
+from fv_sta.sparse import Sparse, cost_of, lists_per_head
+from fv_sta.strategy import Table
+from fv_sta.tiles import Tiling
+from fv_sta.windows import block_lists
+from torch.overrides import TorchFunctionMode
+
+
+def test_a_search_counts_the_work_of_a_window_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of HunyuanVideo's and of Wan 720p's canvas: an entry is asked for again after 70 others."""
+    counted: list[Any] = []
+    monkeypatch.setattr(sparse, "block_lists", lambda *args: counted.append(args) or block_lists(*args))  # type: ignore[func-returns-value]
+    for grid, text in (((5, 6, 10), (256, 17)), ((4, 6, 10), (0, 0))):
+        tiling = Tiling(grid, (1, 1, 1))
+        windows = candidates(tiling.tiles)
+        assert len(windows) > 64
+        sweeps = [[cost_of(tiling, window, *text) for window in windows] for _ in range(2)]
+        assert sweeps[0] == sweeps[1]
+        assert len(counted) == len(windows)
+        counted.clear()
+
+
+class NothingNew(TorchFunctionMode):
+    """No tensor is made of Python's numbers, and none is brought to a device."""
+
+    def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert func not in (torch.tensor, torch.as_tensor, torch.from_numpy, torch.Tensor.to), "made or copied anew"
+        return func(*args, **kwargs or {})
+
+
+def test_patterns_of_heads_are_brought_to_the_device_once() -> None:
+    """As many as the published file has: 35 sparse steps of 60 layers, each with windows of its own for 24 heads."""
+    choices = np.array([(1, 1, 1), (1, 2, 1), (2, 1, 1), (1, 1, 2), (2, 2, 1), (1, 2, 2)], dtype=np.int32)
+    table = Table(choices[np.random.default_rng(0).integers(0, 6, (35, 60, 24))])
+    tiling, device = Tiling((2, 16, 16), (1, 8, 8)), torch.device("cpu")
+
+    def all_of_a_run() -> float:
+        total = 0
+        for step in range(35):
+            for layer in range(60):
+                windows = table.windows(step, layer, 35, 24)
+                assert windows is not None
+                total += int(lists_per_head(Sparse(tiling, windows, 0, 0, None), device)[0].sum())
+        return total
+
+    first = all_of_a_run()
+    with NothingNew():
+        assert all_of_a_run() == first
