@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from pathlib import Path
 
+from fastvideo_core.contract.settings import Config, named_values
 from fastvideo_core.errors import InputError
 
 
@@ -42,15 +43,14 @@ def check_prompt(prompt: object) -> str:
     return prompt
 
 
-def check_settings_are_text(what: str, settings: object) -> None:
+def check_settings_are_text(parameter: str, settings: Config) -> None:
     """Refuse a setting that no receipt could hold, such as a path that is not UTF-8.
 
     Raises:
-        InputError: with its name.
+        InputError: with what gave it.
     """
-    values = settings.items() if isinstance(settings, Mapping) else [("", settings)]
-    for name, value in values:
-        if not is_writable(str(getattr(value, "value", value))):
+    for _, given in named_values(settings, parameter):
+        if isinstance(given.value, str | Path) and not is_writable(str(given.value)):
             raise InputError(
-                f"{what} {name or settings!r} is no text: it holds bytes that are not UTF-8; rename the file"
+                f"{given.origin} is {given.shown}, which is no text: it holds bytes that are not UTF-8; rename the file"
             )
