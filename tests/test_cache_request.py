@@ -95,9 +95,9 @@ def test_settings_that_would_be_ignored(asked: Any, config: dict[str, Any], mess
             r"scrip in cache='SCRIPTED@C:scrip=R': SCRIPTED has no setting 'scrip'; did you mean",
         ),
         ("SCRIPTED@C:R", InputError, r"cache='SCRIPTED@C:R' is none of NAME, NAME@VALUE and NAME@VALUE:SETTING=VALUE"),
-        ("@0.1", InputError, r"cache='@0.1' is none of NAME, NAME@VALUE and"),
-        ("@@@", InputError, r"cache='@@@' is none of NAME"),
-        (0.1, InputError, r"cache= takes a policy's name or object, not 0.1"),
+        ("@@@", InputError, r"cache='@@@' names nothing in front of the @"),
+        ("@0.1", InputError, r"cache='@0.1' names nothing in front of the @; write NAME@VALUE, such as TEACACHE@0.08"),
+        (0.1, InputError, r"cache= takes a policy's name or object, not '0.1', of type float"),
     ],
 )
 def test_what_cannot_be_chosen(asked: Any, error: type[Exception], message: str) -> None:

@@ -88,7 +88,7 @@ def test_a_file_is_for_the_main_setting(tunable: Tunable, wan_pipeline: Any, mon
         ),
         ({"careful": "perhaps"}, "attention_config['careful'] is 'perhaps': input should be a valid boolean"),
         ({"pair": "3"}, "attention_config['pair'] is '3': not enough values"),
-        ({"pair": 3}, "attention_config['pair'] is '3': 'int' object is not iterable"),
+        ({"pair": 3}, "attention_config['pair'] is '3': it cannot be of type int"),
         ({"shar": 1}, "attention_config['shar']: TUNABLE has no setting 'shar'; did you mean share?"),
         ({"x": 1}, "TUNABLE has no setting 'x'; it has share, mode, careful, pair, table"),
     ],

@@ -9,6 +9,7 @@ from typing import Any, Self
 from fastvideo_core.app.known_fields import check_flags
 from fastvideo_core.app.sampling import SamplingParam
 from fastvideo_core.contract.caching import CachedModel, CachePolicy
+from fastvideo_core.contract.reading import shown
 from fastvideo_core.contract.settings import Config
 from fastvideo_core.engine.asked import CACHE, parse_asked
 from fastvideo_core.errors import InputError
@@ -47,13 +48,14 @@ class CacheRequest:
         check_flags(enable_teacache=enable_teacache)
         if not enable_teacache:
             return cls(cache, config, False)
-        asked = cache if isinstance(cache, str) else getattr(cache, "name", TEACACHE)
-        name = parse_asked(asked or TEACACHE, CACHE)[0]
+        if cache is None or (isinstance(cache, str) and not cache.strip()):
+            return cls(TEACACHE, config, True)
+        name = parse_asked(cache, CACHE)[0] if isinstance(cache, str) else getattr(cache, "name", None)
         if name != TEACACHE:
             raise InputError(
-                f"enable_teacache=True asks for {TEACACHE}, cache={cache!r} for something else; give one of them"
+                f"enable_teacache=True asks for {TEACACHE}, cache={shown(cache)} for something else; give one of them"
             )
-        return cls(cache or TEACACHE, config, True)
+        return cls(cache, config, True)
 
     def defaults(self, params: SamplingParam, model: CachedModel) -> dict[str, dict[str, Any]]:
         """Per policy, settings that count where the request does not give them."""

@@ -34,6 +34,7 @@ from fastvideo_core.app.result import VideoResult
 from fastvideo_core.app.sampling import SamplingParam
 from fastvideo_core.contract.attention import AttentionBackend
 from fastvideo_core.contract.caching import CachePolicy
+from fastvideo_core.contract.reading import shown
 from fastvideo_core.contract.settings import Config
 from fastvideo_core.discovery.plugins import load_plugins
 from fastvideo_core.engine.attachment import attach
@@ -271,7 +272,14 @@ class VideoGenerator:
         """Check all that can be before a step is run; the videos to make, and what makes one."""
         self._check_open()
         check_settings_are_text("cache_config", request.config)
-        params = (sampling_param or SamplingParam.from_preset(self.info.preset)).with_overrides(**overrides)
+        if sampling_param is None:
+            sampling_param = SamplingParam.from_preset(self.info.preset)
+        elif not isinstance(sampling_param, SamplingParam):
+            raise InputError(
+                f"sampling_param must be a SamplingParam, not {shown(sampling_param)}; its fields can be given "
+                "by name: generate_video(…, num_frames=9)"
+            )
+        params = sampling_param.with_overrides(**overrides)
         checked = check_prompts(prompts)
         params.check(self.info)
         check_lengths(self._pipe, prompt=checked, negative_prompt=[params.negative_prompt])

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from fastvideo_core.contract.settings import Config, named_values
 from fastvideo_core.errors import InputError
 
 
@@ -72,17 +74,14 @@ def _shortened(text: str) -> str:
     return text if len(text) <= 60 else f"{text[:59]}…"
 
 
-def check_settings_are_text(what: str, settings: object) -> None:
+def check_settings_are_text(parameter: str, settings: Config) -> None:
     """Refuse a setting that no receipt could hold, such as a path that is not UTF-8.
 
     Raises:
-        InputError: with its name.
+        InputError: with what gave it.
     """
-    values = settings.items() if isinstance(settings, Mapping) else [("", settings)]
-    for name, value in values:
-        if not is_writable(str(getattr(value, "value", value))):
-            origin = getattr(value, "origin", None) or f"{what} {name or settings!r}"
+    for _, given in named_values(settings, parameter):
+        if isinstance(given.value, str | Path) and not is_writable(str(given.value)):
             raise InputError(
-                f"{origin} is no text: {str(getattr(value, 'value', value))!r} holds bytes that are not UTF-8; rename "
-                "the file"
+                f"{given.origin} is {given.shown}, which is no text: it holds bytes that are not UTF-8; rename the file"
             )

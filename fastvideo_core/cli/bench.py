@@ -71,8 +71,9 @@ def bench_command(
     loading = {name: value for name, value in (("device", device), ("dtype", dtype), ("compile", compile)) if value}
     prompts = list(dict.fromkeys(read_prompts(prompt_file)))
     numbers = range(seed, seed + seeds)
-    asked = [*split_list(attention, "--attention"), *split_list(cache, "--cache")]
-    names = list(dict.fromkeys(parse_asked(one, "--attention or --cache")[0] for one in asked))
+    options = {"--attention": attention, "--cache": cache}
+    asked = [parse_asked(one, option)[0] for option, text in options.items() for one in split_list(text, option)]
+    names = list(dict.fromkeys(asked))
     named = {name: own for name, own in zip(names, split_settings(settings, *names), strict=True) if own}
     setup = prepare(model, prompts, numbers, attention, cache, given, loading, named)
     store = Store(output, setup)

@@ -57,7 +57,7 @@ def split_settings(given: Sequence[str], *asked: str | None) -> list[dict[str, A
     """
     found: list[dict[str, Any]] = [{} for _ in asked]
     for text in given:
-        name, _, key = text.partition("=")[0].strip().rpartition(".")
+        name, _, key = (part.strip() for part in text.partition("=")[0].rpartition("."))
         if "=" not in text or not name or not key:
             raise InputError(f"--set {text!r} is not NAME.KEY=VALUE, such as SLIDING_TILE_ATTN.window=3,3,3")
         name = normalize_backend_name(name) or ""
@@ -69,7 +69,7 @@ def split_settings(given: Sequence[str], *asked: str | None) -> list[dict[str, A
             )
         settings = found[asked.index(name)]
         if key in settings:
-            raise InputError(f"--set gives {name}.{key} twice: {str(settings[key].value)!r} and {text!r}")
+            raise InputError(f"--set gives {name}.{key} twice: {settings[key].shown} and {text!r}")
         settings[key] = GivenValue(text.partition("=")[2].strip(), f"--set {name}.{key}")
     return found
 

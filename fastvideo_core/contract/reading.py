@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 from fastvideo_core.errors import InputError
 
+_LONGEST = 200
+
 
 @dataclass(frozen=True)
 class GivenValue:
@@ -16,6 +18,11 @@ class GivenValue:
 
     value: Any
     origin: str
+
+    @property
+    def shown(self) -> str:
+        """The value for messages."""
+        return shown(self.value)
 
 
 @dataclass(frozen=True)
@@ -55,9 +62,12 @@ class Reader:
         except ValidationError as error:
             problem = error.errors()[0]["msg"]
             problem = f"{problem[:1].lower()}{problem[1:]}"
-        except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        except (ValueError, OverflowError, RecursionError) as error:
             problem = str(error)
-        raise InputError(f"{given.origin} is {str(given.value)!r}: {problem}; it sets {self.name}: {self.help}")
+        except Exception as error:  # of a parser that expects text, or something else than this
+            of_text = f"it cannot be read ({error!r})"
+            problem = of_text if isinstance(value, str) else f"it cannot be of type {type(value).__name__}"
+        raise InputError(f"{given.origin} is {given.shown}: {problem}; it sets {self.name}: {self.help}")
 
     def _result(self, value: Any) -> Any:
         if self.default is None and (value is None or (isinstance(value, str) and value.lower() == "none")):
@@ -77,6 +87,15 @@ def _is_finite(value: Any) -> bool:
     if isinstance(value, list | tuple):
         return all(map(_is_finite, value))
     return not isinstance(value, float) or math.isfinite(value)
+
+
+def shown(value: Any) -> str:
+    """A value for messages, in quotes and in one line; also one that cannot be printed."""
+    try:
+        text = value if isinstance(value, str) else " ".join(str(value).split())
+    except Exception as error:
+        text = f"a {type(value).__name__} whose text raises {type(error).__name__}"
+    return repr(text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…")
 
 
 def as_text(value: Any) -> str:

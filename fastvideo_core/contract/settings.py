@@ -12,7 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar, TypeAlias, get_type_hints
 
-from fastvideo_core.contract.reading import GivenValue, Reader
+from fastvideo_core.contract.reading import GivenValue, Reader, shown
 from fastvideo_core.errors import InputError
 
 MAIN_SETTING = ""
@@ -65,18 +65,22 @@ class Requested:
 
     def beside(self, config: Config, parameter: str) -> Requested:
         """These and what a parameter such as attention_config gives."""
-        if config is None or config == "":
-            return self
-        if not isinstance(config, Mapping):
-            config = {MAIN_SETTING: config}
-        named = tuple((key, _as_given(key, value, parameter)) for key, value in config.items())
-        return replace(self, explicit=(*self.explicit, *named))
+        return replace(self, explicit=(*self.explicit, *named_values(config, parameter)))
 
 
-def _as_given(key: str, value: Any, parameter: str) -> GivenValue:
+def named_values(config: Config, parameter: str) -> Named:
+    """What a parameter such as attention_config gives, by name; nothing if it is None or blank."""
+    if config is None or (isinstance(config, str) and not config.strip()):
+        return ()
+    settings = config if isinstance(config, Mapping) else {MAIN_SETTING: config}
+    return tuple((key, _as_given(key, value, parameter)) for key, value in settings.items())
+
+
+def _as_given(key: Any, value: Any, parameter: str) -> GivenValue:
     if isinstance(value, GivenValue):
         return value
-    return GivenValue(value, f"{parameter}=" if key == MAIN_SETTING else f"{parameter}[{key!r}]")
+    is_main = isinstance(key, str) and key == MAIN_SETTING
+    return GivenValue(value, f"{parameter}=" if is_main else f"{parameter}[{shown(key)}]")
 
 
 @dataclass(frozen=True)
@@ -196,17 +200,17 @@ def read_settings(owner: Owner, given: Mapping[str, GivenValue]) -> dict[str, An
     return {name: readers[name].read(one) for name, one in given.items()}
 
 
-def check_setting(owner: str, name: str, known: Iterable[str], where: str) -> None:
-    """Refuse the name of a setting that `owner` does not have.
+def check_setting(owner: str, name: object, known: Iterable[str], where: str) -> None:
+    """Refuse what is not the name of a setting of `owner`.
 
     Raises:
         InputError: with the closest name, or all there are.
     """
     known = list(known)
-    if name not in known:
-        close = difflib.get_close_matches(str(name), known, n=1)
+    if not isinstance(name, str) or name not in known:
+        close = difflib.get_close_matches(name.lower(), known, n=1) if isinstance(name, str) else []
         hint = f"did you mean {close[0]}?" if close else f"it has {', '.join(known) or 'none'}"
-        raise InputError(f"{where}: {owner} has no setting {name!r}; {hint}")
+        raise InputError(f"{where}: {owner} has no setting {shown(name)}; {hint}")
 
 
 def _each_once(owner: Owner, named: Iterable[tuple[str, GivenValue]]) -> dict[str, GivenValue]:
@@ -214,17 +218,19 @@ def _each_once(owner: Owner, named: Iterable[tuple[str, GivenValue]]) -> dict[st
     known = [one.name for one in declared_settings(owner)]
     found: dict[str, GivenValue] = {}
     for key, given in named:
-        if key == MAIN_SETTING and owner.main_setting is None:
+        is_main = isinstance(key, str) and key == MAIN_SETTING
+        if is_main and owner.main_setting is None:
+            has = f"give one of {', '.join(known)} by its name" if known else "it has nothing to set"
             raise InputError(
-                f"{given.origin} gives {str(given.value)!r}, but {owner.name} has no main setting to give it to"
+                f"{given.origin} gives {given.shown}, but {owner.name} has no main setting to give it to; {has}"
             )
-        name = owner.main_setting if key == MAIN_SETTING and owner.main_setting else key
+        name = owner.main_setting if is_main and owner.main_setting else key
         check_setting(owner.name, name, known, given.origin)
         if name in found:
             first = found[name]
             raise InputError(
-                f"the setting {name!r} of {owner.name} is given twice: {str(first.value)!r} by {first.origin}, "
-                f"{str(given.value)!r} by {given.origin}; leave one out"
+                f"the setting {name!r} of {owner.name} is given twice: {first.shown} by {first.origin}, "
+                f"{given.shown} by {given.origin}; leave one out"
             )
         found[name] = given
     return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from fastvideo_core.contract.reading import GivenValue
+from fastvideo_core.contract.reading import GivenValue, shown
 from fastvideo_core.contract.settings import MAIN_SETTING, Config, Named, Requested
 from fastvideo_core.discovery.environment import normalize_backend_name, read_settings
 from fastvideo_core.errors import InputError
@@ -37,7 +37,7 @@ class Asked:
         """
         requested = self.settings.beside(config, parameter)
         if self.name is None:
-            _refuse(requested, parameter, self.origin)
+            _refuse(requested, parameter)
         return requested
 
 
@@ -65,7 +65,9 @@ def asked_policy(argument: str | None) -> Asked:
 def _asked(argument: str | None, variable: str | None, parameter: str, variable_name: str) -> Asked:
     if argument is not None and not isinstance(argument, str):
         kind = "a backend's" if parameter == ATTENTION else "a policy's"
-        raise InputError(f"{parameter} takes {kind} name or object, not {argument!r}")
+        raise InputError(
+            f"{parameter} takes {kind} name or object, not {shown(argument)}, of type {type(argument).__name__}"
+        )
     if argument is not None and argument.strip():
         name, values = parse_asked(argument, parameter)
         return Asked(name, parameter, Requested(explicit=values))
@@ -85,26 +87,32 @@ def parse_asked(text: str, origin: str) -> tuple[str, Named]:
         InputError: it is of another form.
     """
     name, at, rest = text.strip().partition("@")
-    shown = f"{origin.removesuffix('=')}={text.strip()!r}"
-    wrong = InputError(f"{shown} is none of NAME, NAME@VALUE and NAME@VALUE:SETTING=VALUE, such as TEACACHE@0.08")
-    found: list[tuple[str, GivenValue]] = []
+    where = f"{origin.removesuffix('=')}={text.strip()!r}"
+    example = "SLIDING_TILE_ATTN@windows.json" if "ATTENTION" in origin.upper() else "TEACACHE@0.08"
     if not name.strip():
-        raise wrong
+        raise InputError(f"{where} names nothing in front of the @; write NAME@VALUE, such as {example}")
+    found: list[tuple[str, GivenValue]] = []
     for part in rest.split(":") if at else []:
         key, equals, value = part.partition("=")
         key, value = (key.strip(), value.strip()) if equals else (MAIN_SETTING, part.strip())
-        if not value or (not key and found):
-            raise wrong
-        found.append((key, GivenValue(value, f"{key} in {shown}" if key else shown)))
+        if not value or (not key and (equals or found)):
+            colon = "; a value that holds a colon is given by --set NAME.SETTING=VALUE or in Python" if found else ""
+            raise InputError(
+                f"{where} is none of NAME, NAME@VALUE and NAME@VALUE:SETTING=VALUE, such as {example}{colon}"
+            )
+        found.append((key, GivenValue(value, f"{key} in {where}" if key else where)))
     return normalize_backend_name(name) or "", tuple(found)
 
 
-def _refuse(requested: Requested, parameter: str, origin: str) -> None:
+def _refuse(requested: Requested, parameter: str) -> None:
     given = [one for _, one in (*requested.explicit, *requested.environment)]
     if given:
-        what = "attention backend" if origin == ATTENTION else "caching policy"
-        variable = "FASTVIDEO_ATTENTION_BACKEND" if origin == ATTENTION else "FASTVIDEO_CACHE_POLICY"
+        what, argument, variable = (
+            ("attention backend", ATTENTION, "FASTVIDEO_ATTENTION_BACKEND")
+            if parameter == "attention_config"
+            else ("caching policy", CACHE, "FASTVIDEO_CACHE_POLICY")
+        )
         raise InputError(
-            f"{given[0].origin} gives {str(given[0].value)!r}, but no {what} was asked for that it could be for: set "
-            f"{origin} or {variable}"
+            f"{given[0].origin} gives {given[0].shown}, but no {what} was asked for that it could be for: set "
+            f"{argument} or {variable}"
         )

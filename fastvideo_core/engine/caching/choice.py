@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 from fastvideo_core.contract.caching import CachedModel, CachePolicy
 from fastvideo_core.contract.model import ModelFamily
-from fastvideo_core.contract.reading import GivenValue
-from fastvideo_core.contract.settings import Config
+from fastvideo_core.contract.reading import GivenValue, shown
+from fastvideo_core.contract.settings import Config, named_values
 from fastvideo_core.discovery.plugins import Plugin, Plugins
 from fastvideo_core.discovery.unknown_name import unknown_name
 from fastvideo_core.engine.asked import CACHE, asked_policy
@@ -52,9 +52,10 @@ def choose_policy(
         DuplicateProviderError: two plugins provide it.
     """
     if isinstance(argument, CachePolicy):
-        if config is not None and config != {}:
+        for _, given in named_values(config, "cache_config"):
             raise InputError(
-                f"cache_config gives {config!r}, but cache= is an object, which has its settings already: {argument!r}"
+                f"{given.origin} gives {given.shown}, but cache= is an object, which has its settings already: "
+                f"{shown(argument)}"
             )
         return ChosenPolicy(argument, "an object", CACHE)
     asked = asked_policy(argument)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -62,7 +62,9 @@ class Calibration:
 
 
 def as_numbers(values: Sequence[Any]) -> tuple[float, ...]:
-    """Coefficients as numbers; raises ValueError if they are not finite numbers, or none."""
+    """Coefficients as numbers; raises ValueError if they are not finite numbers in an order, or none."""
+    if isinstance(values, Mapping | Set | bytes):
+        raise ValueError("they must be a sequence of numbers, highest power first")
     numbers = [float(value) for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
     if not numbers or len(numbers) != len(values) or not all(map(math.isfinite, numbers)):
         raise ValueError("they must be finite numbers, highest power first")
