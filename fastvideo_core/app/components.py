@@ -72,9 +72,9 @@ def _load(name: str, kind: Any, folder: Path, dtype: torch.dtype) -> Any:
             f"the weights of {name} in {str(folder / name)!r} cannot be read: {error}; get the model again"
         ) from error
     except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError) as error:
+        config = str(folder / name / "config.json")
         raise ModelError(
-            f"no {kind.__name__} can be made as {str(folder / name / 'config.json')!r} says ({explain(error)}); get the "
-            "model again, or correct it"
+            f"no {kind.__name__} can be made as {config!r} says ({explain(error)}); get the model again, or correct it"
         ) from error
     missing = _really_missing(model, report["missing_keys"])
     shapes = [
