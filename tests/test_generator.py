@@ -190,6 +190,7 @@ def test_an_interruption_while_writing_leaves_nothing(
         ({"negative_prompt": None}, "negative_prompt must be text, not None"),
         ({"output_path": None}, "output_path must be a path, not None"),
         ({"output_path": "a.gif"}, "ends in .gif; videos are written as .mp4"),
+        ({"output_path": "a.webp"}, "ends in .webp; videos are written as .mp4"),
         ({"hieght": 480}, "unknown sampling parameter 'hieght'; did you mean height?"),
     ],
 )

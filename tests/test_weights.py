@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -59,6 +60,30 @@ def test_tensors_of_another_shape_are_named(altered: Any, component: str, tensor
     message = rf"the weights of {component} in '.*' have 1 tensor \({tensor} is 3x5 instead of {shape}\) of another"
     with pytest.raises(ModelError, match=message):
         VideoGenerator.from_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"attention_head_dim": 15}, r"no WanTransformer3DModel can be made as '.*config.json' says \(AssertionError"),
+        (
+            {"attention_head_dim": float("inf")},
+            "garbles a number: attention_head_dim is inf, it must be a whole number",
+        ),
+        ({"num_attention_heads": 0}, "garbles a number: num_attention_heads is 0"),
+        ({"patch_size": [0, 0, 0]}, r"garbles a number: its sizes: a token of \(0, 0\) pixels"),
+        ({"rope_max_seq_len": "x"}, "garbles a number: '<' not supported"),
+        ({"rope_max_seq_len": 0}, "garbles a number: the longest axis has 0 tokens"),
+    ],
+)
+def test_a_configuration_that_means_nothing(
+    wan_folder: Path, tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    shutil.copytree(wan_folder, tmp_path / "model")
+    file = tmp_path / "model" / "transformer" / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+    with pytest.raises(ModelError, match=message):
+        VideoGenerator.from_pretrained(tmp_path / "model", device="cpu")
 
 
 def test_of_many_some_are_named(altered: Any) -> None:

@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError
 
 from fastvideo_core.app.loading_bar import loading_bar
+from fastvideo_core.discovery.printable import explain
 from fastvideo_core.errors import ModelError
 
 _LIBRARIES = ("diffusers", "transformers")
@@ -69,6 +70,11 @@ def _load(name: str, kind: Any, folder: Path, dtype: torch.dtype) -> Any:
     except SafetensorError as error:
         raise ModelError(
             f"the weights of {name} in {str(folder / name)!r} cannot be read: {error}; get the model again"
+        ) from error
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError) as error:
+        config = str(folder / name / "config.json")
+        raise ModelError(
+            f"no {kind.__name__} can be made as {config!r} says ({explain(error)}); get the model again, or correct it"
         ) from error
     missing = _really_missing(model, report["missing_keys"])
     shapes = [

@@ -78,6 +78,8 @@ def read_model(plugins: Plugins, model_path: str | Path) -> ModelInfo:
         channels = head_dim * _positive(transformer, "num_attention_heads")
         if min(*geometry.pixels_per_token, geometry.frames_per_token) < 1:
             raise ValueError(f"its sizes: a token of {geometry.pixels_per_token} pixels")
+        if geometry.max_tokens is not None and geometry.max_tokens < 1:
+            raise ValueError(f"the longest axis has {geometry.max_tokens} tokens")
     except KeyError as error:
         raise UnsupportedModelError(f"the configuration of {name} lacks {error}") from error
     except (TypeError, ValueError, ArithmeticError) as error:

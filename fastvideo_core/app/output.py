@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from fastvideo_core.app.result import VideoResult
 
-_OTHER_FORMATS = {".avi", ".gif", ".mkv", ".mov", ".webm", ".m4v"}
+_OTHER_FORMATS = {".avi", ".gif", ".m4v", ".mkv", ".mov", ".mpeg", ".mpg", ".webm", ".webp", ".wmv"}
 _NAME_LENGTH = 60
 _MOST_OF_A_NAME = 1_000_000
 
