@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from fastvideo_core import Role
+from fastvideo_core import Capabilities, MaskKind, Role
 from fastvideo_core.testing import AttentionBackendSuite, Case, Inputs
-from fastvideo_core.testing.cases import exact_attention, make_inputs, some_queries
+from fastvideo_core.testing.cases import exact_attention, head_dims, make_inputs, some_queries
 from tests.support import faulty
 from tests.support.faulty import Plain, Sound
 from tests.support.inner_run import failures
@@ -123,6 +123,16 @@ class TestWrong(AttentionBackendSuite):
     assert "over all keys; a sparse backend replaces visible(case, inputs)" in forgotten["test_output_is_attention"]
     wrong = failures(tmp_path, source, "-k", "TestWrong and output_is_attention")
     assert "over the keys that visible(case, inputs) of TestWrong leaves" in wrong["test_output_is_attention"]
+
+
+def test_the_grid_has_the_least_and_the_greatest_head_and_masks_as_long_as_they_say() -> None:
+    declared = Capabilities(roles=frozenset(Role), lossless=True, head_dims=frozenset({16, 64, 72, 256}))
+    assert head_dims(declared) == [16, 64, 256]
+    for role, video in ((Role.JOINT, 105), (Role.CROSS, 0)):
+        case = Case(role, 16, "float32", batch=2, text_lengths=(25, 7), mask=MaskKind.KEY_LENGTH)
+        mask = make_inputs(case, "cpu").mask
+        assert mask is not None
+        assert mask.sum(dim=-1).flatten().tolist() == [video + 25, video + 7]
 
 
 def test_some_queries_see_what_they_see_among_all() -> None:
