@@ -270,3 +270,12 @@ def test_cogvideox_and_mochi_from_a_folder(build: Any, options: dict[str, Any], 
             generator.generate_video("cat", **{**arguments, "height": 40})
     with pytest.raises(InputError, match="diffusers does not say which blocks"):
         VideoGenerator.from_pretrained(tmp_path / "model", compile=True)
+
+
+def test_a_transformer_of_a_class_derived_from_the_family_s_is_known() -> None:
+    pipe = build_cogvideox_pipeline()
+    bare = run(pipe, **COGVIDEOX)
+    pipe.transformer.__class__ = type("Mine", (type(pipe.transformer),), {})
+    with attach(pipe, attention_backend="TORCH_SDPA") as fv:
+        assert np.array_equal(run(pipe, **COGVIDEOX), bare)
+    assert fv.receipt.token_grid == (3, 2, 3)

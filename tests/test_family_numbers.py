@@ -186,6 +186,13 @@ def test_presets_are_those_of_the_model_cards_and_of_diffusers_defaults(name: st
     )
 
 
+@pytest.mark.parametrize("name", [name for family in FAMILIES.values() for name in sorted(family.pipelines)])
+def test_a_family_knows_which_of_its_pipelines_start_from_an_image(name: str) -> None:
+    (family,) = (family for family in FAMILIES.values() if name in family.pipelines)
+    takes = inspect.signature(getattr(diffusers, name).__call__).parameters
+    assert ("image" in takes) == (name in family.image_pipelines)
+
+
 def test_every_preset_of_the_core_is_held() -> None:
     own = [plugin for plugin in load_plugins().loaded if plugin.distribution == "fastvideo-core"]
     assert {preset.name for plugin in own for preset in plugin.presets} == set(PUBLISHED_SIZES)

@@ -187,6 +187,12 @@ def test_a_model_without_coefficients_is_an_error_that_says_what_to_do(wan_pipel
     assert cache is not None
     assert (cache.settings["threshold"], cache.settings["use_ret_steps"]) == (0.06, True)
     assert cache.details["signal"] == "TIME_PROJECTION"
+    text = "cache='TEACACHE@0.06:coefficients=Wan2.1-T2V-1.3B:use_ret_steps=true'"
+    assert cache.origins == {
+        "threshold": text,
+        "coefficients": f"coefficients in {text}",
+        "use_ret_steps": f"use_ret_steps in {text}",
+    }
     assert cache.distribution.startswith("fv-teacache ")
 
 

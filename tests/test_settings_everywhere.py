@@ -368,6 +368,7 @@ def test_what_is_wrong_with_a_policy_s_variable_is_a_problem(monkeypatch: pytest
     monkeypatch.setenv("FASTVIDEO_FIRSTBLOCK_THRESHOLD", "some")
     told = doctor()
     assert "FASTVIDEO_FIRSTBLOCK_THRESHOLD is 'some': input should be a valid number" in told.partition("\nproblems")[2]
+    assert "threshold = none (default; FASTVIDEO_TEACACHE_THRESHOLD, TEACACHE@VALUE): the predicted change" in told
     assert "interval = 3 (default; FASTVIDEO_TAYLORSEER_INTERVAL, TAYLORSEER@VALUE): every how many steps" in told
 
 

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 import torch
 
+from fastvideo_core import Capabilities, MaskKind, Role
 from fastvideo_core.testing import AttentionBackendSuite, Case, Inputs
+from fastvideo_core.testing.cases import exact_attention, head_dims, make_inputs, some_queries
 from tests.support import faulty
 from tests.support.faulty import Plain, Sound
 from tests.support.inner_run import failures
@@ -38,6 +40,10 @@ class TestBackwards(AttentionBackendSuite):
     backend = faulty.Backwards()
 
 
+class TestPadsInFront(AttentionBackendSuite):
+    backend = faulty.PadsInFront()
+
+
 ORDER = "test_a_run_in_its_own_token_order_is_attention"
 SECOND = "test_a_second_run_is_like_the_first"
 DETAILS = "test_the_details_of_a_run_are_plain_values"
@@ -57,6 +63,7 @@ FAULTS = {
     "DropsMask": {"test_output_is_attention"},
     "IgnoresScale": {"test_output_is_attention", CALL},
     "WritesInput": {"test_inputs_are_left_alone", ORDER},
+    "WritesAndRestores": {"test_inputs_are_left_alone"},
     "Transposes": {"test_output_is_attention", *CALLED},
     "LiesAboutHeadSizes": {"test_output_is_attention"},
     "AssumesDense": {"test_output_is_attention"},
@@ -68,6 +75,9 @@ FAULTS = {
     "NoReason": {"test_the_probe_answers"},
     "RemembersTheFirstShape": {SHAPES},
     "WearsOut": {SECOND, SHAPES},
+    "WearsOutLater": {SHAPES},
+    "TiresWithinARun": {ORDER},
+    "RoundsToBfloat16": {"test_output_is_attention", ORDER},
     "CountsOn": {SECOND},
     "TellsTensors": {DETAILS},
     "FailsAtTheEnd": {*RUNS},
@@ -115,6 +125,26 @@ class TestWrong(AttentionBackendSuite):
     assert "over the keys that visible(case, inputs) of TestWrong leaves" in wrong["test_output_is_attention"]
 
 
+def test_the_grid_has_the_least_and_the_greatest_head_and_masks_as_long_as_they_say() -> None:
+    declared = Capabilities(roles=frozenset(Role), lossless=True, head_dims=frozenset({16, 64, 72, 256}))
+    assert head_dims(declared) == [16, 64, 256]
+    for role, video in ((Role.JOINT, 105), (Role.CROSS, 0)):
+        case = Case(role, 16, "float32", batch=2, text_lengths=(25, 7), mask=MaskKind.KEY_LENGTH)
+        mask = make_inputs(case, "cpu").mask
+        assert mask is not None
+        assert mask.sum(dim=-1).flatten().tolist() == [video + 25, video + 7]
+
+
+def test_some_queries_see_what_they_see_among_all() -> None:
+    inputs = make_inputs(Case(Role.SELF, 16, "float32"), "cpu")
+    seen = torch.rand(1, 3, 105, 105, generator=torch.Generator().manual_seed(0)) < 0.5
+    seen[..., 0] = True
+    for visible in (None, seen, seen[:, :, :1]):
+        some, of_some = some_queries(inputs, visible, 10)
+        expected = exact_attention(inputs, None, visible)[:, ::10]
+        torch.testing.assert_close(exact_attention(some, None, of_some), expected)
+
+
 def test_every_fault_is_tried() -> None:
     kinds = {name for name, value in vars(faulty).items() if isinstance(value, type) and issubclass(value, Sound)} - {
         "Sound",
@@ -122,6 +152,7 @@ def test_every_fault_is_tried() -> None:
         "Faulty",
         "Stateful",
         "Backwards",
+        "PadsInFront",
     }
     assert kinds == {*FAULTS, *ON_A_GPU}
 

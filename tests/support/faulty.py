@@ -93,6 +93,15 @@ class WritesInput(Faulty):
         return result
 
 
+class WritesAndRestores(Faulty):
+    """Uses its input for something, and leaves it as it was: nobody may look at it meanwhile."""
+
+    def attend(self, query: Any, key: Any, value: Any, call: AttentionCall) -> torch.Tensor:
+        if query.shape[1] > 1 and not query._is_view() and query.stride(0):
+            query.mul_(2).mul_(0.5)
+        return super().attend(query, key, value, call)
+
+
 class Transposes(Faulty):
     def attend(self, query: Any, key: Any, value: Any, call: AttentionCall) -> torch.Tensor:
         return super().attend(query, key, value, call).transpose(1, 2)
@@ -186,6 +195,47 @@ class WearsOut(Stateful):
         return result * factor
 
 
+class WearsOutLater(WearsOut):
+    """As where a pool is full."""
+
+    def start_run(self, run: Run) -> None:
+        self.runs = getattr(self, "runs", 0) + 1
+        self.kept = 9 if self.runs > 3 else 0
+
+    def load(self) -> AttentionFunction:
+        self.runs = 0
+        return super().load()
+
+
+class TiresWithinARun(Stateful):
+    """Its second layer is worse than the first."""
+
+    def load(self) -> AttentionFunction:
+        self.kept = None
+        return super().load()
+
+    def start_run(self, run: Run) -> None:
+        self.kept = 0
+
+    def attend(self, query: Any, key: Any, value: Any, call: AttentionCall) -> torch.Tensor:
+        result = super().attend(query, key, value, call)
+        if self.kept is None:
+            return result
+        self.kept += 1
+        return result * 1.1 if self.kept > 1 else result
+
+
+class RoundsToBfloat16(Faulty):
+    """Says that it loses nothing of float32."""
+
+    capabilities = Capabilities(
+        roles=frozenset({Role.SELF}), lossless=True, head_dims=frozenset({64}), dtypes=frozenset({"float32"})
+    )
+
+    def attend(self, query: Any, key: Any, value: Any, call: AttentionCall) -> torch.Tensor:
+        return super().attend(query, key, value, call).bfloat16().float()
+
+
 class CountsOn(Stateful):
     """Tells of all runs so far."""
 
@@ -227,6 +277,20 @@ class ForgetsAPlace(Backwards):
         order = super().token_order(layout, device)
         assert order is not None
         return TokenOrder(order.gather.clamp(min=1), order.scatter)
+
+
+class PadsInFront(Faulty):
+    """Asks for a place of padding before its first token, and leaves that out of the keys: nothing is wrong with it."""
+
+    def token_order(self, layout: TokenLayout, device: torch.device) -> TokenOrder | None:
+        time, height, width = layout.grid
+        places = torch.arange(time * height * width, device=device)
+        return TokenOrder(torch.cat([places[:1], places]), places + 1)
+
+    def attend(self, query: Any, key: Any, value: Any, call: AttentionCall) -> torch.Tensor:
+        if call.role is Role.SELF and call.layout is not None and call.layout.ordered:
+            key, value = key[:, 1:], value[:, 1:]
+        return super().attend(query, key, value, call)
 
 
 class SeesItsPadding(Backwards):
