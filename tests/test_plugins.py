@@ -171,6 +171,19 @@ def test_loading_in_threads_redirects_nothing(site: Site) -> None:
     assert seen == {id(output)}
 
 
+def test_a_module_is_imported_once_a_process(site: Site, tmp_path: Path) -> None:
+    log = tmp_path / "imports.txt"
+    site.add("acme-good", f"import time\nopen({str(log)!r}, 'a').write('once ')\ntime.sleep(0.1)\n{GOOD}")
+    found: list[str] = []
+    threads = [threading.Thread(target=lambda: found.extend(load_plugins().backend_names())) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert log.read_text() == "once "
+    assert len({found.count(name) for name in found}) == 1, "all threads have found the same"
+
+
 def test_a_thousand_backends_are_listed(site: Site) -> None:
     many = "return [type('B', (Double,), {'name': f'B{n}'})() for n in range(1000)]"
     site.add("acme-many", GOOD.replace("return [Double()]", many))
