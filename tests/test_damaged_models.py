@@ -30,13 +30,18 @@ def _cut(file: Path) -> None:
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
 
 
+def _folder(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
 DAMAGES: dict[str, Callable[[Path], object]] = {
     "gone": Path.unlink,
     "empty": lambda file: file.write_bytes(b""),
     "cut": _cut,
     "a list": lambda file: file.write_text("[1]"),
     "no text": lambda file: file.write_bytes(b"\xff\xfe\x00\x80" * 50),
-    "a folder": lambda file: (file.unlink(), file.mkdir()),
+    "a folder": _folder,
 }
 
 

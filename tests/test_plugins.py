@@ -173,7 +173,10 @@ def test_loading_in_threads_redirects_nothing(site: Site) -> None:
 
 def test_a_module_is_imported_once_a_process(site: Site, tmp_path: Path) -> None:
     log = tmp_path / "imports.txt"
-    site.add("acme-good", f"import time\nopen({str(log)!r}, 'a').write('once ')\ntime.sleep(0.1)\n{GOOD}")
+    site.add(
+        "acme-good",
+        f"import time\nwith open({str(log)!r}, 'a') as log:\n    log.write('once ')\ntime.sleep(0.1)\n{GOOD}",
+    )
     found: list[str] = []
     threads = [threading.Thread(target=lambda: found.extend(load_plugins().backend_names())) for _ in range(4)]
     for thread in threads:
