@@ -102,6 +102,23 @@ def test_an_interrupted_bench_goes_on(wan_folder: Path, prompts: Path, monkeypat
     assert len(results()["rows"]) == 3
 
 
+def test_a_video_that_is_lost_is_made_again(wan_folder: Path, prompts: Path) -> None:
+    assert bench(wan_folder, prompts).exit_code == 0
+    before = results()["videos"]
+    lost, emptied = (Path("out/videos", one["video"]) for one in before)
+    lost.unlink()
+    emptied.write_bytes(b"")
+    done = bench(wan_folder, prompts)
+    assert done.exit_code == 0, done.output
+    assert done.stderr.count("TORCH_SDPA: ") == 2, "both are measured again"
+    now = [Path("out/videos", one["video"]) for one in results()["videos"]]
+    assert all(video.stat().st_size > 0 for video in now)
+    assert len(set(now)) == 2
+    page = Path("out/page.html").read_text()
+    assert page.count('<video src="data:video/mp4;base64,AAAA') == 2
+    assert bench(wan_folder, prompts).stderr == "", "there is nothing left to do"
+
+
 def test_other_settings_do_not_mix(wan_folder: Path, prompts: Path) -> None:
     assert bench(wan_folder, prompts).exit_code == 0
     done = bench(wan_folder, prompts, size=(*SMALL[:-1], "5"))

@@ -191,14 +191,29 @@ def fastvideo_attention_backends():
 """
 
 
-def test_one_thread_loads_at_a_time(site: Site) -> None:
-    site.add("acme-slow", SLOW)
-    threads = [threading.Thread(target=load_plugins) for _ in range(3)]
+def run_all(threads: list[threading.Thread]) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+
+
+def test_one_thread_loads_at_a_time(site: Site) -> None:
+    site.add("acme-slow", SLOW)
+    run_all([threading.Thread(target=load_plugins) for _ in range(3)])
     assert sys.modules["acme_slow_module"].most == 1
+
+
+def test_a_module_is_imported_once_a_process(site: Site, tmp_path: Path) -> None:
+    log = tmp_path / "imports.txt"
+    site.add(
+        "acme-good",
+        f"import time\nwith open({str(log)!r}, 'a') as log:\n    log.write('once ')\ntime.sleep(0.1)\n{GOOD}",
+    )
+    found: list[str] = []
+    run_all([threading.Thread(target=lambda: found.extend(load_plugins().backend_names())) for _ in range(4)])
+    assert log.read_text() == "once "
+    assert len({found.count(name) for name in found}) == 1, "all threads have found the same"
 
 
 def test_a_thousand_backends_are_listed(site: Site) -> None:

@@ -110,6 +110,28 @@ def test_two_lossless_backends_of_one_name_are_no_automatic_choice() -> None:
         chosen(plugins)
 
 
+class Untouchable(Recorder):
+    """Fails where anything but its class is looked at."""
+
+    def automatic_priority(self, need: Any) -> int:
+        pytest.fail("asked for its rank")
+
+    def probe(self) -> Any:
+        pytest.fail("probed")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "device":
+            pytest.fail("told the device")
+        super().__setattr__(name, value)
+
+
+@pytest.mark.parametrize("capabilities", [{"lossless": False}, {"roles": frozenset({Role.JOINT})}])
+def test_nothing_is_asked_of_a_backend_whose_class_rules_it_out(capabilities: dict[str, Any]) -> None:
+    assert chosen(plugins_with(Untouchable("OTHER_ATTN", **capabilities))) == {
+        need.role.value: "TORCH_SDPA" for need in NEEDS
+    }
+
+
 class Liar(Recorder):
     """Says that its kernel is there, and cannot load it."""
 

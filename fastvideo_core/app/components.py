@@ -69,7 +69,8 @@ def _load(name: str, kind: Any, folder: Path, dtype: torch.dtype) -> Any:
         )
     except SafetensorError as error:
         raise ModelError(
-            f"the weights of {name} in {str(folder / name)!r} cannot be read: {error}; get the model again"
+            f"the weights of {name} in {str(folder / name)!r} ({_weights(folder / name)}) cannot be read: {error}; "
+            "get the model again"
         ) from error
     except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError) as error:
         config = str(folder / name / "config.json")
@@ -87,9 +88,13 @@ def _load(name: str, kind: Any, folder: Path, dtype: torch.dtype) -> Any:
     if problems:
         raise ModelError(
             f"the weights of {name} in {str(folder)!r} {' and '.join(problems)}, as {kind.__name__} needs them; get "
-            "the model again, or correct its configuration"
+            f"the model again, or correct its {name}/config.json"
         )
     return model
+
+
+def _weights(part: Path) -> str:
+    return ", ".join(sorted(file.name for file in part.glob("*.safetensors")))
 
 
 def _really_missing(model: torch.nn.Module, names: Sequence[str]) -> list[str]:

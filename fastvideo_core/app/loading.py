@@ -8,12 +8,13 @@ from typing import Any
 
 import torch
 
+from fastvideo_core.app.component_files import check_files, explain_failure
 from fastvideo_core.app.components import load_components
 from fastvideo_core.app.loading_bar import without_their_bars
 from fastvideo_core.app.model_info import ModelInfo
 from fastvideo_core.engine.diffusers_bridge import blocks_can_be_compiled
 from fastvideo_core.engine.families import transformers_of
-from fastvideo_core.errors import InputError, ModelNotFoundError
+from fastvideo_core.errors import FastVideoError, InputError, ModelNotFoundError
 from fastvideo_core.kernels import cpp_compiler
 
 
@@ -80,22 +81,26 @@ def load_pipeline(info: ModelInfo, dtype: torch.dtype) -> Any:
     """Load a pipeline in that dtype, its autoencoder in float32.
 
     Raises:
-        ModelNotFoundError: a file is not there, or cannot be read.
+        ModelNotFoundError: a file is not there, or cannot be read; with its name.
         ModelError: tensors are missing or have another shape.
     """
     import diffusers
-    from safetensors import SafetensorError
 
     # Its own class, since DiffusionPipeline itself loads optional components a second time.
     kind = getattr(diffusers, info.pipeline, diffusers.DiffusionPipeline)
     folder = _local_folder(info)
     try:
         index = kind.load_config(folder)
+        check_files(folder, index)
         models = load_components(folder, index, {"default": dtype, "vae": torch.float32})
         with without_their_bars():
             pipe = kind.from_pretrained(folder, use_safetensors=True, **models)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise ModelNotFoundError(f"the model {info.name} cannot be loaded: {error}") from error
+    except (FastVideoError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # libraries garble in their own ways what they did not expect in a file
+        raise ModelNotFoundError(
+            f"the model {info.name} cannot be loaded: {explain_failure(folder, error)}; get the model again"
+        ) from error
     pipe.register_to_config(_name_or_path=info.location)  # by which caching policies know the model
     return pipe
 

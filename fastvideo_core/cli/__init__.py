@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -13,6 +14,7 @@ from fastvideo_core.cli.doctor import doctor_command
 from fastvideo_core.cli.generate import generate_command
 from fastvideo_core.cli.output import discovered, own_output, say
 from fastvideo_core.cli.plugins import plugins_command
+from fastvideo_core.cli.streams import checked_output, finish_streams, open_closed_streams, say_at_the_end
 from fastvideo_core.discovery.plugins import own_version
 from fastvideo_core.discovery.printable import explain
 from fastvideo_core.errors import FastVideoError
@@ -64,28 +66,44 @@ fv.add_command(plugins_command)
 
 
 def main() -> None:
-    """Run `fv`; interrupted by Ctrl-C, end with status 130."""
+    """Run `fv`, with status 1 after an error, 2 after one in what was typed, and 130 after Ctrl-C."""
     warnings.showwarning = _show_warning
+    status = _run()
+    problem = finish_streams()
+    if problem and not status:
+        say_at_the_end(f"Error: {problem}")
+    sys.exit(status or int(problem is not None))
+
+
+def _run() -> int:
+    """The status that it ends with, after its error has been printed."""
     try:
-        fv.main(standalone_mode=False)
-        sys.stdout.flush()
-    except click.ClickException as error:
-        if isinstance(error, click.UsageError):
+        open_closed_streams()
+        with checked_output():
+            fv.main(standalone_mode=False)
+    except SystemExit as end:
+        if isinstance(end.code, str):
+            say_at_the_end(end.code)
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except click.UsageError as error:
+        with suppress(OSError):
             error.show()  # of what the user typed, with the usage
-        else:
-            say(f"Error: {error.format_message()}", err=True)
-        sys.exit(error.exit_code)
+        return error.exit_code
+    except click.ClickException as error:
+        say_at_the_end(f"Error: {error.format_message()}")
+        return error.exit_code
     except FastVideoError as error:
-        say(f"Error: {error}", err=True)
-        sys.exit(1)
+        say_at_the_end(f"Error: {error}")
+        return 1
     except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted; no file was left unfinished", err=True)
-        sys.exit(130)
-    except OSError as error:  # such as a full disk under the output
-        say(f"Error: {explain(error)}", err=True)
-        sys.exit(1)
+        say_at_the_end("interrupted; no file was left unfinished")
+        return 130
+    except OSError as error:
+        say_at_the_end(f"Error: {explain(error)}")
+        return 1
+    return 0
 
 
 def _show_warning(message: Warning | str, *place: Any, **more: Any) -> None:
     """In a line, without the place in the source, which tells users nothing."""
-    say(f"Warning: {message}", err=True)
+    say_at_the_end(f"Warning: {message}")

@@ -13,7 +13,7 @@ from string import Template
 
 import click
 
-from fastvideo_core.cli.output import discovered
+from fastvideo_core.cli.output import discovered, say
 from fastvideo_core.contract.hookspecs import API_VERSION
 from fastvideo_core.discovery.environment import normalize_backend_name
 from fastvideo_core.discovery.plugins import CORE_DISTRIBUTION, Plugins, own_version
@@ -70,10 +70,10 @@ def new_command(distribution: str, kind: str, name: str | None, into: Path) -> N
     folder = into / names.distribution
     write_plugin(names, kind, folder)
     variable = _KINDS[kind][1]
-    click.echo(f"{folder}: a plugin that provides {names.provided}. Try it:\n")
-    click.echo(f"    cd {folder}\n    pip install -e '.[test]'\n    pytest")
+    say(f"{folder}: a plugin that provides {names.provided}. Try it:\n")
+    say(f"    cd {folder}\n    pip install -e '.[test]'\n    pytest")
     if variable:
-        click.echo(f'    {variable}={names.provided} fv generate "a red circle moving left on a white background"')
+        say(f'    {variable}={names.provided} fv generate "a red circle moving left on a white background"')
 
 
 def check_name(distribution: str, plugins: Plugins, name: str | None = None) -> Names:

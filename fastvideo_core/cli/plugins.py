@@ -20,7 +20,7 @@ def plugins_command(context: click.Context, as_json: bool) -> None:
         return
     found = discovered().all
     if as_json:
-        click.echo(json.dumps([_as_dict(plugin) for plugin in found], indent=2))
+        say(json.dumps([_as_dict(plugin) for plugin in found], indent=2))
         return
     rows = [("PLUGIN", "DISTRIBUTION", "STATUS", "PROVIDES")]
     rows += [(p.name, p.label, p.status, _what(p)) for p in found]

@@ -66,7 +66,8 @@ class Store:
             for path in (self.videos, self._frames):
                 path.mkdir(parents=True, exist_ok=True)
             self._check_setup(setup)
-            self.known = {one.key: one for one in (Measurement(**line) for line in self._lines.read())}
+            measured = [Measurement(**line) for line in self._lines.read()]
+            self.known = {one.key: one for one in measured if self._has_video(one)}
             self.shares: dict[str, float] = self._read_shares()
         except OSError as error:
             raise OutputError(f"{str(folder)!r} cannot be written to: {error}; choose another --output") from error
@@ -74,6 +75,11 @@ class Store:
             if isinstance(error, InputError):
                 raise
             raise InputError(_damaged(folder, explain(error))) from error
+
+    def _has_video(self, one: Measurement) -> bool:
+        """Whether its video is still there; where it is lost, it is measured again."""
+        video = self.videos / one.video
+        return video.is_file() and video.stat().st_size > 0
 
     def find(self, combination: Combination, sample: Sample) -> Measurement | None:
         """What was measured of it, if it was."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Self
 
-from fastvideo_core.contract.attention import AttentionBackend, Need, Probe, Role
+from fastvideo_core.contract.attention import AttentionBackend, Capabilities, Need, Probe, Role
 from fastvideo_core.discovery.plugins import Plugin, Plugins
 from fastvideo_core.discovery.unknown_name import unknown_name
 from fastvideo_core.engine.attention.answers import capabilities_of, priority_of, probe_of, tell_device
@@ -179,8 +180,12 @@ def _candidates(plugins: Plugins, name: str, need: Need) -> list[tuple[int, Atte
 
 
 def _rank(backend: AttentionBackend, plugin: Plugin, need: Need) -> int:
-    """Its rank if it is lossless, 0 otherwise; nothing is asked of one that leaves the rank as it is inherited."""
-    if type(backend).automatic_priority is AttentionBackend.automatic_priority:
+    """Its rank if it is lossless, 0 otherwise.
+
+    Nothing is asked of one that leaves the rank as it is inherited, nor of one whose class says that it is out of the
+    question: what a lossy backend imports when it is asked is not the business of a user who did not name it.
+    """
+    if type(backend).automatic_priority is AttentionBackend.automatic_priority or _is_out(backend, need):
         return 0
     try:
         tell_device(backend, need.device)
@@ -189,6 +194,15 @@ def _rank(backend: AttentionBackend, plugin: Plugin, need: Need) -> int:
     except PluginError as error:
         _leave_out(backend.name, plugin, str(error))
         return 0
+
+
+def _is_out(backend: AttentionBackend, need: Need) -> bool:
+    """Whether capabilities that stand in the class, or in the object, say that it is lossy or of other roles."""
+    stated = inspect.getattr_static(backend, "capabilities", None)
+    if not isinstance(stated, Capabilities):  # a property, which would run
+        return False
+    lossy, roles = stated.lossless is False, stated.roles
+    return lossy or (isinstance(roles, frozenset) and need.role not in roles)
 
 
 def _leave_out(name: str, plugin: Plugin, problem: str) -> None:
