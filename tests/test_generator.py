@@ -277,7 +277,10 @@ def test_backends_that_do_not_fit_are_refused_before_loading(
         ({"num_gpus": 2}, "num_gpus is 2"),
         ({"device": "quantum"}, "device 'quantum' is none that torch knows"),
         ({"dtype": "int8"}, "dtype 'int8' is none of"),
-        ({"attention_config": {"file": "w\udcff.json"}}, "attention_config 'file' is no text: .* holds bytes"),
+        (
+            {"attention_config": {"file": "w\udcff.json"}},
+            r"attention_config\['file'\] is 'w.*', which is no text: it holds bytes",
+        ),
         ({"device": "meta"}, "device 'meta' was asked for, which torch .* cannot compute on here"),
         ({"device": "mps"}, "device 'mps' was asked for, which torch .* cannot compute on here"),
         ({"device": torch.device("meta")}, "device 'meta' was asked for"),
