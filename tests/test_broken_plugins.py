@@ -41,6 +41,13 @@ def add(site: Path) -> Add:
     return lambda source: write_distribution(site, "acme", "1.0", "acme_module", source, plugin="acme")
 
 
+@pytest.fixture(autouse=True)
+def own_commands(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What these plugins add to `fv` is gone after each test."""
+    monkeypatch.setattr(fv, "commands", dict(fv.commands))
+    monkeypatch.setattr(fv, "_complete", False)
+
+
 def run(*arguments: str) -> int:
     """`fv` with these arguments; its status."""
     try:

@@ -194,7 +194,7 @@ def test_a_file_whose_name_is_no_text_is_refused_before_loading(
     given = ("--attention-backend", "TORCH_SDPA", "--attention-config", "w\udcff.json")
     done = invoke("generate", "cat", "--model", str(wan_folder), *SHORT, *given)
     assert (done.exit_code, type(done.exception)) == (1, SystemExit)
-    assert "--attention-config is no text: " in done.output
+    assert "--attention-config is 'w\\udcff.json', which is no text: " in done.output
 
 
 def test_the_module_runs_too() -> None:

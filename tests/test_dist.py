@@ -138,8 +138,12 @@ def test_one_plugin_and_then_a_newer_core(
     environment = environment_with(CORE_DISTRIBUTION, "fv-sage")
     assert plugins_of(environment, tmp_path) == {"fv-sage": "loaded"}
     doctor = environment.fv("doctor", cwd=tmp_path, FASTVIDEO_ATTENTION_BACKEND="SAGE_ATTN")
-    assert doctor.returncode == 0, doctor.stdout
-    assert "SAGE_ATTN (fv-sage " in doctor.stdout
+    assert doctor.returncode == 1, doctor.stdout
+    assert "SAGE_ATTN (fv-sage 0.1.0) cannot run here: " in doctor.stdout
+    problems = doctor.stdout.split("problems\n")[1].splitlines()
+    assert [line.strip() for line in problems] == [
+        "SAGE_ATTN (from FASTVIDEO_ATTENTION_BACKEND) cannot run here; see above"
+    ]
     environment.install_wheels(newer_core)
     assert plugins_of(environment, tmp_path) == {"fv-sage": "broken"}
     listed = environment.fv("plugins", cwd=tmp_path).stderr

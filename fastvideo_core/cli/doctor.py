@@ -160,20 +160,25 @@ def _problems(found: Plugins, probes: list[_Probed], asked: Question) -> Iterato
     questions += [partial(found.preset, name) for name in found.preset_names()]
     if fallback := read_settings().attention_fallback:
         questions.append(partial(find_backend, found, fallback, "FASTVIDEO_ATTENTION_FALLBACK"))
-    questions.append(partial(_found, found, find_backend, asked.backend))
-    questions.append(partial(_found, found, find_policy, asked.policy))
+    questions.append(partial(_found, found, find_backend, "attention_config", asked.backend))
+    questions.append(partial(_found, found, find_policy, "cache_config", asked.policy))
     yield from filter(None, map(_problem, questions))
     if problem := _problem(partial(_check_runs, probes, asked, fallback)):
         yield problem
 
 
-def _found(plugins: Plugins, find: Callable[[Plugins, str, str], object], question: Callable[[], Asked]) -> None:
+def _found(
+    plugins: Plugins,
+    find: Callable[[Plugins, str, str], object],
+    parameter: str,
+    question: Callable[[], Asked],
+) -> None:
     """Look for what was asked for, if anything was; else there must be no settings for it."""
     asked = question()
     if asked.name:
         find(plugins, asked.name, asked.origin)
     else:
-        asked.with_config(None, "")
+        asked.with_config(None, parameter)
 
 
 def _check_runs(probes: list[_Probed], asked: Question, fallback: str | None) -> None:
