@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -48,13 +49,13 @@ def calls_of_blocks(transformer: torch.nn.Module, family: ModelFamily) -> tuple[
     names = {id(module): name for name, module in transformer.named_modules()}
     blocks = [
         block
-        for name in family.stack.lists
+        for name in family.stack.attending_lists
         for block in transformer.get_submodule(name)._modules.values()
         if block is not None
     ]
     if len(set(map(id, blocks))) < len(blocks):
         raise UnsupportedModelError(
-            f"{family.name}: a block stands in more than one place of {', '.join(family.stack.lists)}, so its layers "
+            f"{family.name}: a block stands in more than one place of {', '.join(family.stack.attending_lists)}, so its layers "
             "could not be told apart; give each place a block of its own"
         )
     block_of = {id(module): number for number, block in enumerate(blocks) for module in block.modules()}
@@ -64,12 +65,33 @@ def calls_of_blocks(transformer: torch.nn.Module, family: ModelFamily) -> tuple[
         if id(site.module) not in block_of:
             raise UnsupportedModelError(
                 f"{family.name}: the attention {names.get(id(site.module))} is in none of its lists of blocks, "
-                f"{', '.join(family.stack.lists)}"
+                f"{', '.join(family.stack.attending_lists)}"
             )
         calls = made[block_of[id(site.module)]].setdefault(site.role, [])
         calls += [(layers[site.role], names[id(site.module)], site.calls is None)] * (site.calls or 1)
         layers[site.role] += 1
     return tuple({role: _of_role(calls) for role, calls in block.items()} for block in made)
+
+
+def first_attention(transformer: torch.nn.Module, family: ModelFamily) -> torch.nn.Module:
+    """The attention of the first block that runs first in it; blocks that make hints come before."""
+    blocks = transformer.get_submodule(family.stack.lists[0])._modules
+    first = next(block for block in blocks.values() if block is not None)
+    inner = set(first.modules())
+    return next(site.module for site in family.attentions(transformer) if site.module in inner)
+
+
+def num_hints(transformer: torch.nn.Module, family: ModelFamily) -> int:
+    """How many of a transformer's blocks, the last ones as they are numbered, make hints for the others."""
+    hints = family.stack.hints
+    return len(transformer.get_submodule(hints.list)._modules) if hints else 0
+
+
+def in_order_of_parameters(block: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+    """The arguments of a call of a block by position."""
+    if not kwargs:
+        return args
+    return inspect.signature(type(uncompiled(block)).forward).bind(block, *args, **kwargs).args[1:]
 
 
 def uncompiled(block: Any) -> Any:

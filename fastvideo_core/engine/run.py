@@ -21,6 +21,7 @@ from fastvideo_core.engine.caching.choice import ChosenPolicy
 from fastvideo_core.engine.caching.run_caching import RunCaching
 from fastvideo_core.engine.call_site import CallSite
 from fastvideo_core.engine.forward_pass import ForwardPass, begin, end
+from fastvideo_core.engine.layers import num_hints
 from fastvideo_core.engine.observers import Observers
 from fastvideo_core.errors import BackendNotUsedError
 
@@ -111,7 +112,8 @@ class ActiveRun:
         self._masks.padding = order.padding if order is not None else 0
         self.layout = layout
         blocks = self._model.blocks[number]
-        self._pass = ForwardPass(self.routes, blocks, step, branch, layout, order, gate, transformer)
+        hints = num_hints(transformer, family)
+        self._pass = ForwardPass(self.routes, blocks, step, branch, layout, order, gate, transformer, hints)
         begin(self._pass)
         return self._pass
 

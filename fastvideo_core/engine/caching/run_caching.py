@@ -100,7 +100,7 @@ class RunCaching:
         """How the signal is read off a call of the first block; None where that call does not have it."""
         signal, family = self.gate.policy.signal, self._family
         if signal is Signal.MODULATED_INPUT:
-            attention = next(family.attentions(transformer)).module
+            attention = first_attention(transformer, family)
             return lambda block, args: modulated_input(block, args, attention)
         if signal in family.block_signals:
             return lambda block, args: args[family.block_signals[signal]]
