@@ -86,6 +86,7 @@ class GatedPass:
         # Only now are the model's own modules where they can run: offloading brings some of them as its forward starts.
         self._state = self._begin()
         self._entered = args[0]
+        self._check_tokens(args[0])
         if self._is_asked() and self._policy.signal is not Signal.FIRST_BLOCK_OUTPUT:
             self._signal = self._read(first_block, args)
         if self.first_blocks:
@@ -126,7 +127,7 @@ class GatedPass:
         if not self.skips:
             self._base = args[:2]
             return self._as_result(args[0], args)
-        residual = self._residual(action, args[0])
+        residual = self._residual(action)
         self._show_others(residual)
         if self._keeps_text():
             args = (args[0], args[1] + state.text_residual, *args[2:])
@@ -149,13 +150,17 @@ class GatedPass:
             self._loop_step.action = action
         return action
 
-    def _residual(self, action: Action, base: Any) -> Any:
+    def _check_tokens(self, hidden: Any) -> None:
+        """Raise CacheError if they are others than those that residuals and signals were kept of."""
         computed = self._state.computed
-        if computed[-1].residual.shape != base.shape:
+        if computed and computed[-1].residual.shape != hidden.shape:
             raise CacheError(
-                f"the pipeline changed its tokens from {tuple(computed[-1].residual.shape)} to {tuple(base.shape)} "
+                f"the pipeline changed its tokens from {tuple(computed[-1].residual.shape)} to {tuple(hidden.shape)} "
                 f"within a run, so {self._policy.name} has nothing to add to them; run it without a caching policy"
             )
+
+    def _residual(self, action: Action) -> Any:
+        computed = self._state.computed
         if action is Action.REUSE:
             return computed[-1].residual
         forecast = self._policy.forecast(self._step, self._state.own, tuple(computed))
