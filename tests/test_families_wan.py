@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from fastvideo_core import MaskKind, Signal, attach, relative_change
-from fastvideo_core.errors import BackendMismatchError, CacheError
+from fastvideo_core import MaskKind, Signal, VideoGenerator, attach, relative_change
+from fastvideo_core.errors import BackendMismatchError, CacheError, InputError, UnsupportedModelError
 from fastvideo_core.testing import ModelFamilySuite
 from fastvideo_core.testing.family_runs import Watching
+from fastvideo_core.testing.fixed import counting
 from tests.support.backends import Recorder
 from tests.support.families import FAMILIES
+from tests.support.faulty_wans import FAULTY_WANS
+from tests.support.inner_run import failures
 from tests.support.models import SIZE, run_to_latents
 from tests.support.models_wan import ASYNCHRONOUS, WANS, build_skyreels, images
 from tests.support.policies import Scripted
@@ -50,6 +55,21 @@ TestSkyReelsImage = suite("SkyReels image", "SkyReels-V2")
 TestSkyReelsForcing = suite("SkyReels forcing image", "SkyReels-V2")
 TestTI2VImage = suite("TI2V image", "Wan")
 TestChronoEdit = suite("ChronoEdit", "ChronoEdit")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", FAULTY_WANS)
+def test_a_seeded_fault_fails_the_suite(fault: str, tmp_path: Path) -> None:
+    source = f"""
+from tests.support.faulty_wans import FAULTY_WANS
+from tests.test_families_wan import suite
+
+kind, family, _ = FAULTY_WANS[{fault!r}]
+TestFault = suite(kind, family)
+"""
+    expected = FAULTY_WANS[fault][2]
+    assert set(failures(tmp_path, source, "-k", expected)) == {expected}
+
 
 LOOPS = {
     "VACE 2.2": {"cond of expert 1": 3, "uncond of expert 1": 3, "cond of expert 2": 2, "uncond of expert 2": 2},
@@ -147,6 +167,21 @@ def test_what_is_added_between_skipped_blocks_is_in_their_residual(kind: str, fi
             np.testing.assert_allclose(run_to_latents(pipe, **options), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["VACE", "Animate"])
+def test_a_whole_transformer_is_compiled_with_a_policy(kind: str) -> None:
+    build, options = WANS[kind]
+    options, graphs = {**options, "guidance_scale": 1.0}, list[Any]()
+    pipe = build()
+    with attach(pipe, cache=Scripted("CR", first_blocks=1)):
+        expected = run_to_latents(pipe, **options)
+    torch.compiler.reset()
+    pipe.transformer.compile(backend=counting(graphs))
+    with attach(pipe, cache=Scripted("CR", first_blocks=1)):
+        np.testing.assert_allclose(run_to_latents(pipe, **options), expected, atol=1e-5)
+    torch.compiler.reset()
+    assert 1 < len(graphs) <= 12
+
+
 @pytest.mark.parametrize(("last", "hints"), [(0, 0), (1, 0), (2, 2)])
 def test_a_skipped_step_makes_the_hints_alone_that_are_added(last: int, hints: int) -> None:
     """The second hint, added behind the third of four blocks, is made of what the first hands on."""
@@ -160,6 +195,11 @@ def test_a_skipped_step_makes_the_hints_alone_that_are_added(last: int, hints: i
     assert ran == [0, 1] + list(range(hints)) * skipped
     layers = BLOCKS + 2 + (last + hints) * skipped
     assert {role: one.calls for role, one in fv.receipt.attention.items()} == {"SELF": layers, "CROSS": layers}
+
+
+def test_blocks_that_make_hints_are_none_that_a_policy_skips() -> None:
+    with pytest.raises(CacheError, match="nothing left to skip"):
+        attach(WANS["VACE"][0](), cache=Scripted("CR", first_blocks=2, last_blocks=2))
 
 
 def test_blocks_that_make_hints_are_layers_too() -> None:
@@ -185,7 +225,7 @@ def test_changes_of_frames_that_stand_are_known_ahead(signal: Signal, noise: int
     if noise:
         assert branch.changes is None
     else:
-        changes = [relative_change(now, before) for before, now in zip(signals, signals[1:], strict=False)]
+        changes = [relative_change(now, before) for before, now in pairwise(signals)]
         assert branch.changes == pytest.approx([0.0, *changes], rel=1e-4)
 
 
@@ -208,7 +248,10 @@ def test_frames_in_causal_blocks_need_a_backend_that_takes_their_mask() -> None:
     ordered = Watching(ordered=True)
     for masks, message in (
         (frozenset[MaskKind](), r"an ARBITRARY mask of shape \(1, 1, 36, 36\), it takes KEY_LENGTH"),
-        (frozenset({MaskKind.ARBITRARY}), r"a mask of shape \(1, 1, 36, 36\) over video tokens, which it has in another"),
+        (
+            frozenset({MaskKind.ARBITRARY}),
+            r"a mask of shape \(1, 1, 36, 36\) over video tokens, which it has in another",
+        ),
     ):
         ordered.capabilities = replace(ordered.capabilities, masks=masks)  # type: ignore[misc]  # of this one alone
         with attach(pipe, attention_backend=ordered), pytest.raises(BackendMismatchError, match=message):
@@ -248,3 +291,34 @@ def test_chronoedit_leaves_frames_out_on_its_way() -> None:
     message = r"changed its tokens from \(1, 24, 32\) to \(1, 12, 32\) within a run, so SCRIPTED"
     with attach(pipe, cache=Scripted("C")), pytest.raises(CacheError, match=message):
         run_to_latents(pipe, **options)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        ("VACE", {}),
+        ("SkyReels forcing image", {"image_path": "red.png"}),
+        ("TI2V image", {"image_path": "red.png", "height": 64, "width": 96}),
+    ],
+)
+def test_a_generator_loads_it_from_a_folder(kind: str, changes: dict[str, Any], tmp_path: Path) -> None:
+    WANS[kind][0]().save_pretrained(tmp_path / "model")
+    if "image_path" in changes:
+        changes = {**changes, "image_path": tmp_path / "red.png"}
+        images()[5].save(changes["image_path"])
+    given: dict[str, Any] = {**SIZE, "guidance_scale": 3.0, "negative_prompt": "dog", "save_video": False, **changes}
+    with VideoGenerator.from_pretrained(tmp_path / "model") as generator:
+        frames = generator.generate_video("cat", **given).frames
+        assert frames.shape == (9, given["height"], given["width"], 3)
+        step = 32 if kind == "TI2V image" else 16
+        with pytest.raises(InputError, match=f"height 40 is not a multiple of {step}"):
+            generator.generate_video("cat", **{**given, "height": 40})
+
+
+@pytest.mark.parametrize("kind", ["Animate", "Lucy", "SkyReels forcing video", "video to video"])
+def test_a_generator_refuses_what_starts_from_a_video(kind: str, tmp_path: Path) -> None:
+    pipe = WANS[kind][0]()
+    pipe.save_pretrained(tmp_path)
+    message = rf"is a {type(pipe).__name__}, which starts from a video.*attach\(pipe\)"
+    with pytest.raises(UnsupportedModelError, match=message):
+        VideoGenerator.from_pretrained(tmp_path)
