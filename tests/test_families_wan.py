@@ -113,7 +113,7 @@ def kept_by_hand(pipe: Any, options: dict[str, Any], first: int, last: int) -> A
     kept: dict[str, Any] = {"step": 0}
 
     def skips() -> bool:
-        return kept["step"] > 1
+        return bool(kept["step"] > 1)
 
     def begin(module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         kept["step"] += 1
@@ -253,7 +253,7 @@ def test_frames_in_causal_blocks_need_a_backend_that_takes_their_mask() -> None:
             r"a mask of shape \(1, 1, 36, 36\) over video tokens, which it has in another",
         ),
     ):
-        ordered.capabilities = replace(ordered.capabilities, masks=masks)  # type: ignore[misc]  # of this one alone
+        ordered.capabilities = replace(ordered.capabilities, masks=masks)
         with attach(pipe, attention_backend=ordered), pytest.raises(BackendMismatchError, match=message):
             run_to_latents(pipe, **options)
 

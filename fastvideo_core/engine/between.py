@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _MARK = "_fastvideo_stands_in"
 
-_FRAME_ALONE: Any = torch.compiler.disable(recursive=False)
+_FRAME_ALONE: Any = torch.compiler.disable(recursive=False)  # type: ignore[no-untyped-call]  # torch leaves it so
 """Keeps out of a graph of the whole transformer what belongs to a pass; the blocks that it calls are compiled."""
 
 
@@ -51,7 +51,7 @@ def one_for_each(
     gate, steps = current.gate, iter(around)
     start, stop = gate.first_blocks, total - gate.last_blocks
     for number, block in enumerate(blocks, first):
-        if gate.skips and number > start and stop == total:
+        if gate.skips and stop == total:  # the policy has decided, and nothing is to come
             break
         yield _place(block, steps, current, start <= number < stop)
     current.leaves_out = True
@@ -167,7 +167,7 @@ class Hint:
     def __radd__(self, hidden: torch.Tensor) -> torch.Tensor:
         if self._hints.current.leaves_out:
             return hidden
-        hint = self._hints.hint(self._index).to(hidden.device)
+        hint: torch.Tensor = self._hints.hint(self._index).to(hidden.device)
         return hidden + (hint if self._scale is None else hint * self._scale)
 
 
@@ -179,11 +179,9 @@ def adapted(adapter: Callable[[], torch.nn.Module], current: ForwardPass) -> Cal
         if current.leaves_out:
             return hidden.new_zeros(())
         order = current.order if current.in_order else None
-        if order is None:
-            added: torch.Tensor = adapter()(hidden, *args, **kwargs)
-            return added
-        own = adapter()(hidden.index_select(1, order.scatter), *args, **kwargs)
-        return own.index_select(1, order.gather)
+        own = hidden if order is None else hidden.index_select(1, order.scatter)
+        added: torch.Tensor = adapter()(own, *args, **kwargs)
+        return added if order is None else added.index_select(1, order.gather)
 
     result: Callable[..., torch.Tensor] = call
     return result

@@ -220,7 +220,7 @@ def each_of(real: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
     frames, values = len(found), real.float()
     if values.ndim < 3 or not values.shape[1] > frames > 1 or values.shape[1] % frames:
         return values
-    return values.unflatten(1, (frames, -1)).movedim(2, 0)
+    return values.reshape(len(values), frames, -1, *values.shape[2:]).movedim(2, 0)
 
 
 def module_after(transformer: Any, family: ModelFamily, arguments: dict[str, Any]) -> Any:
