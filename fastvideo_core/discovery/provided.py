@@ -44,6 +44,10 @@ def checked_policy(thing: Any) -> type[CachePolicy]:
         raise _not_in("fastvideo_cache_policies", thing)
     _check_plain(thing, type(thing).__getattribute__ is type.__getattribute__)
     _check_name("caching policy's", thing)
+    if inspect.isabstract(thing):
+        raise PluginError(
+            f"the caching policy {thing.name} has no {' and no '.join(sorted(thing.__abstractmethods__))}"
+        )
     return thing
 
 
