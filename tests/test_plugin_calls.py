@@ -56,9 +56,8 @@ def forecaster(forecast: Callable[[torch.Tensor], Any]) -> CachePolicy:
 
 
 def attention(query: Any, key: Any, value: Any, call: Any) -> Any:
-    return torch.nn.functional.scaled_dot_product_attention(
-        *(tensor.transpose(1, 2) for tensor in (query, key, value)), scale=call.scale
-    ).transpose(1, 2)
+    q, k, v = (tensor.transpose(1, 2) for tensor in (query, key, value))
+    return torch.nn.functional.scaled_dot_product_attention(q, k, v, scale=call.scale).transpose(1, 2)
 
 
 def backend(**changes: Any) -> AttentionBackend:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from fastvideo_core.contract.attention import AttentionBackend
 from fastvideo_core.contract.receipt import plain
 from fastvideo_core.contract.settings import HasSettings
 from fastvideo_core.discovery.printable import explain
@@ -31,6 +32,17 @@ def hook(owner: HasSettings, name: str) -> Iterator[None]:
         raise PluginError(
             f"{name} of {owner.name} ended in {explain(error)}, which would end the program; report it to its author"
         ) from error
+
+
+def check_grid(backends: Iterable[AttentionBackend], grid: tuple[int, int, int]) -> None:
+    """Let each backend refuse a video by the grid of its tokens.
+
+    Raises:
+        InputError, BackendError: what a backend says of it.
+    """
+    for backend in backends:
+        with hook(backend, "check_grid"):
+            backend.check_grid(grid)
 
 
 def details_of(owner: Any) -> dict[str, Any]:
