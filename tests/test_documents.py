@@ -133,6 +133,13 @@ def test_the_plugins_that_they_show_pass_the_suite(page: str, tmp_path: Path) ->
     assert failures(tmp_path, "\n\n".join(module)) == {}
 
 
+def test_what_holds_a_finding_is_there() -> None:
+    text = "".join(document.read_text("utf-8") for document in documents())
+    named = set(re.findall(r"`((?:tests|benchmarks|tools|plugins|examples)/[\w/]+\.py)`", text))
+    assert len(named) > 40
+    assert [path for path in sorted(named) if not (ROOT / path).is_file()] == []
+
+
 def test_every_plugin_that_a_page_shows_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whole modules are loaded as discovery loads them: the contract's version, the hooks, and what these return."""
     found = {}
