@@ -63,6 +63,7 @@ def generate_command(
     from fastvideo_core.app.make import prepare_target
     from fastvideo_core.app.memory import check_memory
     from fastvideo_core.app.model_info import read_model
+    from fastvideo_core.app.prompts import check_settings_are_text
     from fastvideo_core.app.sampling import SamplingParam
     from fastvideo_core.contract.reading import GivenValue
     from fastvideo_core.contract.settings import MAIN_SETTING
@@ -86,6 +87,7 @@ def generate_command(
     chosen_device = check_device(device)
     chosen_dtype = check_dtype(dtype, chosen_device)
     check_memory(params, info, chosen_device, chosen_dtype)
+    check_settings_are_text("attention_config", for_backend)
     needs = info.family.needs(info.head_dim, chosen_dtype, device_of(chosen_device))
     serving = choose_attention(plugins, attention_backend, needs, for_backend)[1].values()
     check_grid([one.backend for one in serving], params.grid(info))
