@@ -76,7 +76,7 @@ class ForwardPass:
         self.order, self.gate = order, gate
         self.in_order = False
         """Whether the tokens are in the other order where the pass stands."""
-        self._rotary: tuple[Any, tuple[torch.Tensor, ...]] | None = None
+        self._rotary: dict[int, tuple[Any, tuple[torch.Tensor, ...]]] = {}
         self._routes, self._blocks = routes, blocks
         self._step, self._transformer = step, type(transformer).__name__
         self._block, self._ran = -1, 0
@@ -164,9 +164,9 @@ class ForwardPass:
         """The rotary embedding in the other order: made at the first block, used by all."""
         if rotary is None:
             return None
-        if self._rotary is None or self._rotary[0] is not rotary:
-            self._rotary = (rotary, tuple(part.index_select(axis, order.gather) for part in rotary))
-        return self._rotary[1]
+        if id(rotary) not in self._rotary:  # kept with its own, so that the id stays its
+            self._rotary[id(rotary)] = (rotary, tuple(part.index_select(axis, order.gather) for part in rotary))
+        return self._rotary[id(rotary)][1]
 
     def _check_calls(self) -> None:
         for role, calls in self._blocks[self._block].items():

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -34,6 +34,15 @@ class CallsOfRole:
     def layer(self, number: int, entries: int) -> int:
         """The layer of the block's call of that number; of one too many, the last."""
         return self.layers[min(number // (entries if self.per_entry else 1), len(self.layers) - 1)]
+
+    def without(self, idle: Container[str]) -> CallsOfRole:
+        """Those that are left when the modules of these names make none."""
+        kept = [number for number, module in enumerate(self.modules) if module not in idle]
+        return replace(
+            self,
+            layers=tuple(self.layers[number] for number in kept),
+            modules=tuple(self.modules[number] for number in kept),
+        )
 
 
 BlockCalls = Mapping[Role, CallsOfRole]
@@ -70,6 +79,15 @@ def calls_of_blocks(transformer: torch.nn.Module, family: ModelFamily) -> tuple[
         calls += [(layers[site.role], names[id(site.module)], site.calls is None)] * (site.calls or 1)
         layers[site.role] += 1
     return tuple({role: _of_role(calls) for role, calls in block.items()} for block in made)
+
+
+def without(blocks: tuple[BlockCalls, ...], idle: Container[str]) -> tuple[BlockCalls, ...]:
+    """The calls of every block but those of the attention modules of these names."""
+    if not idle:
+        return blocks
+    return tuple(
+        {role: left for role, calls in block.items() if (left := calls.without(idle)).modules} for block in blocks
+    )
 
 
 def uncompiled(block: Any) -> Any:

@@ -15,12 +15,14 @@ from fastvideo_core.contract.caching import CachePolicy
 from fastvideo_core.engine.attached_model import AttachedModel
 from fastvideo_core.engine.attention.clock import KernelClock
 from fastvideo_core.engine.attention.masks import MaskReader
+from fastvideo_core.engine.attention.order import in_stream
 from fastvideo_core.engine.attention.route import LoadedBackend, Route
 from fastvideo_core.engine.branches import CallsInStep
 from fastvideo_core.engine.caching.choice import ChosenPolicy
 from fastvideo_core.engine.caching.run_caching import RunCaching
 from fastvideo_core.engine.call_site import CallSite
 from fastvideo_core.engine.forward_pass import ForwardPass, begin, end
+from fastvideo_core.engine.layers import without
 from fastvideo_core.engine.observers import Observers
 from fastvideo_core.errors import BackendNotUsedError
 
@@ -111,6 +113,8 @@ class ActiveRun:
         self._masks.padding = order.padding if order is not None else 0
         self.layout = layout
         blocks = self._model.blocks[number]
+        if family.idle is not None:
+            blocks = without(blocks, frozenset(family.idle(transformer.config, arguments)))
         self._pass = ForwardPass(self.routes, blocks, step, branch, layout, order, gate, transformer)
         begin(self._pass)
         return self._pass
@@ -167,7 +171,8 @@ class ActiveRun:
         """The order that the backend of the video tokens' own attention asks for."""
         for role in (Role.SELF, Role.JOINT):
             if role in self.routes:
-                return self.routes[role].resolution.backend.token_order(layout, device)
+                order = self.routes[role].resolution.backend.token_order(layout, device)
+                return in_stream(order, layout) if order is not None and role is Role.SELF else order
         return None
 
     def _announce(self, layout: TokenLayout) -> None:
@@ -181,7 +186,7 @@ class ActiveRun:
                 layout=layout,
                 num_steps=self.num_steps,
                 num_layers=layers[need.role],
-                num_heads=int(self._model.transformers[0].config.num_attention_heads),
+                num_heads=self._model.family.heads(self._model.transformers[0].config, need.role)[0],
                 head_dim=need.head_dim,
                 dtype=need.dtype,
                 device=need.device,

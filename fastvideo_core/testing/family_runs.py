@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +25,10 @@ from fastvideo_core.contract.model import ModelFamily
 
 PADDING = 3
 """Places of padding that the other order of tokens has."""
+
+
+IN_ORDER = (Role.SELF, Role.JOINT)
+"""Roles whose video tokens are in the order that a backend asks for."""
 
 
 class Watching(AttentionBackend):
@@ -58,7 +62,7 @@ class Watching(AttentionBackend):
     def _attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, call: AttentionCall) -> torch.Tensor:
         assert call.layout is not None
         self.calls.append(Call(call.role, call.step, call.branch, call.layer, call.layout, query.shape, key.shape))
-        if self.ordered and call.role is not Role.CROSS:
+        if self.ordered and call.role in IN_ORDER:
             first = call.layout.text_before + video_tokens(call.layout)
             key, value = (torch.cat([one[:, :first], one[:, first + PADDING :]], dim=1) for one in (key, value))
         q, k, v = (one.transpose(1, 2) for one in (query, key, value))
@@ -108,14 +112,14 @@ class Pass:
     Attributes:
         entered: the arguments of the first block by position.
         first: the video tokens that the first block returned.
-        left: those that the last one returned.
+        left: those that the last one returned, and the tokens of text or of another stream, if it returned such.
         attended: what the first attention was called with.
         made: what named modules returned last.
     """
 
     entered: tuple[Any, ...] = ()
     first: torch.Tensor | None = None
-    left: torch.Tensor | None = None
+    left: tuple[torch.Tensor, ...] = ()
     attended: torch.Tensor | None = None
     made: dict[str, Any] = field(default_factory=dict)
 
@@ -154,10 +158,10 @@ def watched(transformer: Any, family: ModelFamily, seen: Pass) -> Iterator[None]
         seen.entered = tuple(_copied(value) for value in (*args, *kwargs.values()))
 
     def after_first(module: Any, args: Any, output: Any) -> None:
-        seen.first = _copied(output[0] if isinstance(output, tuple) else output)
+        seen.first = _copied(_parts(output)[0])
 
     def leave(module: Any, args: Any, output: Any) -> None:
-        seen.left = _copied(output[0] if isinstance(output, tuple) else output)
+        seen.left = tuple(_copied(one) for one in _parts(output))
 
     def attend(module: Any, args: Any, kwargs: Any) -> None:
         seen.attended = _copied(args[0] if args else kwargs["hidden_states"])
@@ -202,8 +206,12 @@ def computed(family: ModelFamily, signal: Signal, seen: Pass) -> list[torch.Tens
     return [*made, seen.entered[family.stack.modulation]] if signal is Signal.TIME_PROJECTION else made
 
 
-def module_after(transformer: Any, family: ModelFamily, arguments: dict[str, Any]) -> Any:
-    """The module that is called with what the last block returned."""
+def modules_after(transformer: Any, family: ModelFamily, arguments: dict[str, Any]) -> list[Any]:
+    """The modules that are called with what the last block returned: one for each stream."""
+    return [_module_after(transformer, family, arguments, stream) for stream in range(1 + family.stack.second_stream)]
+
+
+def _module_after(transformer: Any, family: ModelFamily, arguments: dict[str, Any], stream: int) -> Any:
     last = blocks_of(transformer, family)[-1]
     left: list[torch.Tensor] = []
     found: list[Any] = []
@@ -214,15 +222,32 @@ def module_after(transformer: Any, family: ModelFamily, arguments: dict[str, Any
 
     own = dict(transformer.named_children())
     hooks = [child.register_forward_pre_hook(look) for name, child in own.items() if name not in family.stack.lists]
-    hooks.append(
-        last.register_forward_hook(lambda m, a, output: left.append(output[0] if isinstance(output, tuple) else output))
-    )
+    hooks.append(last.register_forward_hook(lambda module, args, output: left.append(_parts(output)[stream])))
     with torch.no_grad():
         transformer(**arguments)
     for hook in hooks:
         hook.remove()
     assert found, "what the blocks return is not what the transformer's next module is called with"
     return found[0]
+
+
+@contextmanager
+def inputs_kept(modules: Sequence[Any]) -> Iterator[list[list[torch.Tensor]]]:
+    """What each of the modules is called with while the context lasts."""
+    given: list[list[torch.Tensor]] = [[] for _ in modules]
+    hooks = [
+        module.register_forward_pre_hook(lambda module, args, own=own: own.append(args[0].detach().clone()))
+        for module, own in zip(modules, given, strict=True)
+    ]
+    try:
+        yield given
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _parts(output: Any) -> tuple[torch.Tensor, ...]:
+    return output if isinstance(output, tuple) else (output,)
 
 
 def _copied(value: Any) -> Any:

@@ -124,7 +124,7 @@ class Route:
             self._layouts = self._layouts or _by_entry(state.layout)
             state.layout = self._layouts[entry]
         self.calls += 1
-        reduced = None if mask is None else self._masks.read(mask, key, state.layout)
+        reduced = None if mask is None else self._masks.read(mask, key, state.layout, state.role)
         if problem := self._problem(query, key, reduced):
             return self._fall_back(problem)(query, key, value, mask, scale, layer, entry)
         if not self._checked:

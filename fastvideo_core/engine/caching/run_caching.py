@@ -52,7 +52,7 @@ class RunCaching:
             branch,
             steps_done,
             partial(self._make_branch, expert, branch, arguments),
-            self._family.stack.returns_text,
+            self._family.stack,
             self._reader(self._transformers[expert], arguments),
         )
 
@@ -106,7 +106,7 @@ class RunCaching:
             return lambda block, args: args[family.block_signals[signal]]
         if signal in family.time_signals:
             timestep, dtype = arguments["timestep"], arguments["hidden_states"].dtype
-            each = timestep[0] if timestep.ndim == 2 else timestep
+            each = timestep[0].flatten() if timestep.ndim > 1 else timestep
             return lambda block, args: time_values(transformer, family.time_signals[signal], each, dtype)
         return None
 
