@@ -48,7 +48,7 @@ if TYPE_CHECKING:
         relative_change,
     )
     from fastvideo_core.contract.hookspecs import API_VERSION, hookimpl
-    from fastvideo_core.contract.model import AttentionSite, BlockStack, Geometry, ModelFamily
+    from fastvideo_core.contract.model import AttentionSite, BlockStack, Geometry, HintBlocks, ModelFamily
     from fastvideo_core.contract.observing import Generation
     from fastvideo_core.contract.preset import ModelPreset
     from fastvideo_core.contract.receipt import CacheReceipt, KernelReceipt, Receipt, RoleReceipt
@@ -72,6 +72,7 @@ _HOMES = {
     "Computed": "contract.caching",
     "Generation": "contract.observing",
     "Geometry": "contract.model",
+    "HintBlocks": "contract.model",
     "JsonLines": "app.files",
     "KernelReceipt": "contract.receipt",
     "KernelUsed": "contract.attention",
@@ -127,6 +128,7 @@ __all__ = [
     "Computed",
     "Generation",
     "Geometry",
+    "HintBlocks",
     "JsonLines",
     "KernelReceipt",
     "KernelUsed",

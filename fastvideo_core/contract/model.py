@@ -22,16 +22,18 @@ class Geometry:
         frames_per_token: frames beyond the first must be a multiple of this.
         max_tokens: the longest axis, in tokens, that the position embedding has; None for any.
         latents_per_token: frames of latents that become one token; the pipeline pads what is missing.
+        extra_latents: frames of latents that stand beside the video's own, such as one of a reference image.
     """
 
     pixels_per_token: tuple[int, int]
     frames_per_token: int
     max_tokens: int | None
     latents_per_token: int = 1
+    extra_latents: int = 0
 
     def grid(self, num_frames: int, height: int, width: int) -> tuple[int, int, int]:
         """Tokens along time, height and width."""
-        latents = (num_frames - 1) // self.frames_per_token + 1
+        latents = (num_frames - 1) // self.frames_per_token + 1 + self.extra_latents
         return (
             -(-latents // self.latents_per_token),
             height // self.pixels_per_token[0],
@@ -43,12 +45,33 @@ class Geometry:
 class AttentionSite:
     """An attention module in the repeated blocks, its role, and how often it calls attention in one forward pass.
 
-    `calls` is None where it calls once for each batch entry, with that entry's own number of text tokens.
+    `calls` is None where it calls once for each batch entry, with that entry's own number of text tokens. `video_keys`
+    tells for AUDIO whether the keys are the video tokens, and the queries others.
     """
 
     module: torch.nn.Module
     role: Role
     calls: int | None = 1
+    video_keys: bool = False
+
+
+@dataclass(frozen=True)
+class HintBlocks:
+    """Blocks that run before a stack and make what the model adds to the video tokens between the stack's: hints.
+
+    Each is called with the video tokens that enter the stack, and with as many tokens of the hints' own, that the first
+    is given and each hands to the next. It returns its hint and these: (hint, own tokens).
+
+    Attributes:
+        list: the name of their list.
+        own: position of the argument with the tokens of their own.
+        modulation, rotary: as of `BlockStack`.
+    """
+
+    list: str
+    own: int
+    modulation: int
+    rotary: int
 
 
 @dataclass(frozen=True)
@@ -60,8 +83,8 @@ class BlockStack:
     Attributes:
         lists: names of the lists, in the order in which they run.
         modulation: position of the argument with the modulation.
-        modulation_per_token: its number of axes where it may differ from token to token; the second one then counts
-            video tokens, or is 1.
+        modulation_per_token: its number of axes where it may differ from token to token; `modulation_axis` is the one
+            that then counts video tokens, or is 1.
         rotary: position of the argument with the rotary embedding, a tuple of tensors.
         rotary_axis: the axis of these that counts video tokens; it may be counted from behind.
         returns_text: whether a block returns a tuple of the video tokens and its second argument, the text tokens,
@@ -70,6 +93,11 @@ class BlockStack:
             well, such as audio: then a caching policy's residual is kept and added for both.
         more_modulation: positions of further arguments that may differ from token to token.
         more_rotary: positions of further rotary embeddings of the video tokens.
+        counted: whether the model goes by the number of a block in its list, so that nothing else may stand there.
+        hints: blocks whose hints are added between these, where the model has such.
+        adapters: the name of a list of modules that run between the blocks, where the model has such: called with the
+            video tokens, in the model's own order, they return what is added to them. Their attention stays with
+            diffusers.
     """
 
     lists: tuple[str, ...]
@@ -81,6 +109,20 @@ class BlockStack:
     second_stream: bool = False
     more_modulation: tuple[int, ...] = ()
     more_rotary: tuple[int, ...] = ()
+    counted: bool = False
+    modulation_axis: int = 1
+    hints: HintBlocks | None = None
+    adapters: str | None = None
+
+    @property
+    def attending_lists(self) -> tuple[str, ...]:
+        """The names of all lists whose attention is the backend's: these, and that of the hints behind them."""
+        return self.lists if self.hints is None else (*self.lists, self.hints.list)
+
+    @property
+    def adds_between(self) -> bool:
+        """Whether the model adds something between its blocks, and so counts them as it goes through the list."""
+        return self.hints is not None or self.adapters is not None
 
     @property
     def returns_two(self) -> bool:

@@ -41,6 +41,10 @@ CORE_DISTRIBUTION = "fastvideo-core"
 BUILTIN = {
     "torch-sdpa": "fastvideo_core.builtin.torch_sdpa",
     "wan": "fastvideo_core.builtin.models.wan",
+    "wan-vace": "fastvideo_core.builtin.models.wan_vace",
+    "wan-animate": "fastvideo_core.builtin.models.wan_animate",
+    "skyreels-v2": "fastvideo_core.builtin.models.skyreels_v2",
+    "chronoedit": "fastvideo_core.builtin.models.chronoedit",
     "hunyuan-video": "fastvideo_core.builtin.models.hunyuan_video",
     "ltx-video": "fastvideo_core.builtin.models.ltx_video",
     "ltx-2": "fastvideo_core.builtin.models.ltx2",

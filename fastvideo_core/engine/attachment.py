@@ -17,7 +17,7 @@ from fastvideo_core.contract.observing import Generation
 from fastvideo_core.contract.receipt import Receipt
 from fastvideo_core.contract.settings import Config
 from fastvideo_core.discovery.plugins import Plugins, load_plugins
-from fastvideo_core.engine import block_stack, diffusers_bridge
+from fastvideo_core.engine import block_stack, diffusers_bridge, side_lists
 from fastvideo_core.engine.attached_model import AttachedModel
 from fastvideo_core.engine.attention.choice import choose_attention
 from fastvideo_core.engine.attention.clock import KernelClock
@@ -117,6 +117,7 @@ class Attachment:
         for number, transformer in enumerate(model.transformers):
             slots = diffusers_bridge.install(model.sites(number), undo)
             stack = block_stack.install(transformer, model.family.stack, undo)
+            side_lists.install(transformer, stack, undo)
             bare = partial(BarePass, model.blocks[number], slots)
             watch_transformer(transformer, partial(self._pass_started, number, stack, bare), self._pass_ended, undo)
         watch_pipeline(model.pipe, self._call_started, self._run_started, self._step_done, self._run_ended, undo)

@@ -7,7 +7,6 @@ of order, but for the first and last blocks that a policy always computes.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
@@ -18,8 +17,9 @@ import torch
 from fastvideo_core.contract.attention import TokenOrder
 from fastvideo_core.contract.model import BlockStack
 from fastvideo_core.engine.attention.operator import TRACED
+from fastvideo_core.engine.between import modulation_in_order, one_for_each, stand_in
 from fastvideo_core.engine.forward_pass import BarePass, ForwardPass, current_pass
-from fastvideo_core.engine.layers import uncompiled
+from fastvideo_core.engine.layers import in_order_of_parameters
 
 
 def install(transformer: torch.nn.Module, stack: BlockStack, undo: ExitStack) -> Stack:
@@ -99,7 +99,15 @@ class AttachedBlocks(torch.nn.ModuleList):
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch leaves it untyped
     def _in_pass(self) -> Iterator[Any]:
         current = current_pass()
-        return iter(self._modules.values()) if current is None else self._around(current)
+        return iter(self._modules.values()) if current is None else self._of_pass(current)
+
+    def _of_pass(self, current: ForwardPass | BarePass) -> Iterator[Any]:
+        around = self._around(current)
+        described, total = self._stack.described, self._stack.size
+        if current.gate is None or not (described.adds_between or described.counted):
+            return around
+        blocks = list(self._modules.values())
+        return one_for_each(blocks, self._first, total, around, current, described.returns_two)
 
     def _around(self, current: ForwardPass | BarePass) -> Iterator[Any]:
         """The blocks, with what the pass wants to happen before, between and behind them."""
@@ -108,17 +116,17 @@ class AttachedBlocks(torch.nn.ModuleList):
         start, stop = (gate.first_blocks, total - gate.last_blocks) if gate else (0, total)
         for number, block in blocks:
             if gate is not None and number == 0:
-                yield _positional(block, partial(gate.enter, block))
+                yield stand_in(block, partial(gate.enter, block))
             if gate is not None and number == start > 0:
-                yield _positional(block, gate.after_first)
+                yield stand_in(block, gate.after_first)
             if gate is not None and number == stop and not gate.skips:
-                yield _positional(block, gate.leave)
+                yield stand_in(block, gate.leave)
             if gate is None or not gate.skips or not start <= number < stop:
                 current.enter_block(number)
                 yield self._in_order(block, current, leaves=number + 1 in (start, stop, total))
         current.leave_blocks()
         if gate is not None and self._is_last and stop == total and not gate.skips:
-            yield _positional(blocks[-1][1], gate.leave)
+            yield stand_in(blocks[-1][1], gate.leave)
 
     def _in_order(self, block: Any, current: ForwardPass | BarePass, leaves: bool) -> Any:
         """The block as the pass calls it; where it `leaves`, what it returns is in the model's own order."""
@@ -127,38 +135,18 @@ class AttachedBlocks(torch.nn.ModuleList):
         return _ordered(block, self._stack.described, current, current.order, leaves)
 
 
-def _positional(block: torch.nn.Module, function: Callable[[tuple[Any, ...]], Any]) -> Callable[..., Any]:
-    """A stand-in for the block that gives its arguments to `function` in the order of the block's parameters."""
-
-    # Where a whole transformer is compiled: a graph would depend on all that has been decided so far.
-    @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch leaves it untyped
-    def call(*args: Any, **kwargs: Any) -> Any:
-        return function(_in_order_of_parameters(block, args, kwargs))
-
-    result: Callable[..., Any] = call
-    return result
-
-
-def _in_order_of_parameters(block: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
-    if not kwargs:
-        return args
-    return inspect.signature(type(uncompiled(block)).forward).bind(block, *args, **kwargs).args[1:]
-
-
 def _ordered(
     block: torch.nn.Module, stack: BlockStack, current: ForwardPass, order: TokenOrder, leaves: bool
 ) -> Callable[..., Any]:
     """A call of the block with all that has video tokens in the order."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        changed = list(_in_order_of_parameters(block, args, kwargs))
+        changed = list(in_order_of_parameters(block, args, kwargs))
         if not current.in_order:
             changed[0] = changed[0].index_select(1, order.gather)
             current.in_order = True
         for position in (stack.modulation, *stack.more_modulation):
-            modulation = changed[position]
-            if modulation.ndim == stack.modulation_per_token and modulation.shape[1] > 1:
-                changed[position] = modulation.index_select(1, order.gather)
+            changed[position] = modulation_in_order(changed[position], stack, order)
         for position in (stack.rotary, *stack.more_rotary):
             changed[position] = current.rotary_in_order(changed[position], stack.rotary_axis, order)
         result = block(*changed)

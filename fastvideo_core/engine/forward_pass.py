@@ -58,6 +58,7 @@ class ForwardPass:
         order: the order of the video tokens within the blocks; None: as they are.
         gate: how the pass goes through the caching policy; None without one.
         transformer: what runs.
+        hints: how many of the blocks, the last ones, make hints for the others: those run when one is asked for.
     """
 
     def __init__(
@@ -70,16 +71,20 @@ class ForwardPass:
         order: TokenOrder | None = None,
         gate: GatedPass | None = None,
         transformer: object = None,
+        hints: int = 0,
     ) -> None:
         self.transformer = id(transformer)
         self.token: Token[Any] | None = None
         self.order, self.gate = order, gate
         self.in_order = False
         """Whether the tokens are in the other order where the pass stands."""
+        self.leaves_out = False
+        """Whether what the model adds between its blocks is left out where the pass stands, as the blocks are."""
         self._rotary: dict[int, tuple[Any, tuple[torch.Tensor, ...]]] = {}
         self._routes, self._blocks = routes, blocks
         self._step, self._transformer = step, type(transformer).__name__
-        self._block, self._ran = -1, 0
+        self._block, self._ran, self._hints_ran = -1, 0, 0
+        self._first_hint = len(blocks) - hints
         self._calls = dict.fromkeys(Role, 0)
         self._entries = len(layout.text_lengths or (0,))
         for route in routes.values():
@@ -108,6 +113,9 @@ class ForwardPass:
         calls = self._blocks[self._block].get(role)
         if calls is None:
             raise BackendNotUsedError(f"{self._name(self._block)} has no {role.value} attention, and one was called")
+        if self.order is not None and self.order.padding and calls.has_video_keys(number, self._entries):
+            # Only a backend of the video's own attention knows which places of its order are padding.
+            key, value = (one.index_select(1, self.order.scatter) for one in (key, value))
         entry = number % self._entries if calls.per_entry else None
         return self._routes[role](query, key, value, mask, scale, calls.layer(number, self._entries), entry)
 
@@ -129,7 +137,10 @@ class ForwardPass:
                 "again"
             )
         self._block = number
-        self._ran += 1
+        if number < self._first_hint:
+            self._ran += 1
+        else:
+            self._hints_ran += 1
         for role in self._calls:
             self._calls[role] = 0
 
@@ -151,10 +162,14 @@ class ForwardPass:
                 f"the caching policy was not asked in step {self._step}: something replaced the list of blocks of the "
                 f"{self._transformer}; attach last"
             )
-        if self._ran == (self.gate.always_run if self.gate and self.gate.skips else len(self._blocks)):
+        if self.gate and self.gate.skips:
+            complete = self._ran == self.gate.always_run
+        else:
+            complete = self._ran + self._hints_ran == len(self._blocks)
+        if complete:
             return
         raise BackendNotUsedError(
-            f"{self._ran} of the {len(self._blocks)} blocks of the {self._transformer} ran in step {self._step}: "
+            f"{self._ran + self._hints_ran} of the {len(self._blocks)} blocks of the {self._transformer} ran in step {self._step}: "
             "something replaced its forward, or leaves out blocks; attach last, and use one thing that does"
         )
 

@@ -22,7 +22,7 @@ from fastvideo_core.engine.caching.choice import ChosenPolicy
 from fastvideo_core.engine.caching.run_caching import RunCaching
 from fastvideo_core.engine.call_site import CallSite
 from fastvideo_core.engine.forward_pass import ForwardPass, begin, end
-from fastvideo_core.engine.layers import without
+from fastvideo_core.engine.layers import num_hints, without
 from fastvideo_core.engine.observers import Observers
 from fastvideo_core.errors import BackendNotUsedError
 
@@ -115,7 +115,8 @@ class ActiveRun:
         blocks = self._model.blocks[number]
         if family.idle is not None:
             blocks = without(blocks, frozenset(family.idle(transformer.config, arguments)))
-        self._pass = ForwardPass(self.routes, blocks, step, branch, layout, order, gate, transformer)
+        hints = num_hints(transformer, family)
+        self._pass = ForwardPass(self.routes, blocks, step, branch, layout, order, gate, transformer, hints)
         begin(self._pass)
         return self._pass
 

@@ -25,8 +25,9 @@ from fastvideo_core.testing.family_runs import (
     Scripted,
     Watching,
     arguments_of,
-    blocks_of,
+    attending_blocks,
     computed,
+    each_of,
     inputs_kept,
     modules_after,
     run_bare,
@@ -95,7 +96,7 @@ class ModelFamilySuite(Suite):
     def test_every_attention_of_the_blocks_is_named(self) -> None:
         transformer = self._transformer(self._pipeline())
         sites = {id(site.module) for site in self.family.attentions(transformer)}
-        for block in blocks_of(transformer, self.family):
+        for block in attending_blocks(transformer, self.family):
             for name, module in block.named_modules():
                 assert id(module) in sites or not hasattr(module, "processor"), (
                     f"{name} of a {type(block).__name__} has an attention processor, and is none of the family's"
@@ -177,7 +178,7 @@ class ModelFamilySuite(Suite):
             assert len(policy.signals) == len(arguments)
             for given, found in zip(arguments, policy.signals, strict=True):
                 for real in computed(self.family, signal, run_bare(transformer, self.family, given)):
-                    one = real.float().reshape(-1, found.numel())  # one for each of the batch, or of all
+                    one = each_of(real, found).reshape(-1, found.numel())  # one for each of the batch, or of all
                     expected = found.float().reshape(1, -1).expand_as(one)
                     assert torch.allclose(one, expected, rtol=1e-5, atol=1e-6), (
                         f"{signal} is not what the model computes: {found.flatten()[:4]} instead of {one[0, :4]}"

@@ -22,6 +22,7 @@ from fastvideo_core.contract.attention import (
 )
 from fastvideo_core.contract.caching import Action, Branch, CachePolicy, Signal, Step
 from fastvideo_core.contract.model import ModelFamily
+from fastvideo_core.engine.layers import first_attention
 
 PADDING = 3
 """Places of padding that the other order of tokens has."""
@@ -111,7 +112,7 @@ class Pass:
 
     Attributes:
         entered: the arguments of the first block by position.
-        first: the video tokens that the first block returned.
+        first: the video tokens that entered the second one: what the first returned, and what is added behind it.
         left: those that the last one returned, and the tokens of text or of another stream, if it returned such.
         attended: what the first attention was called with.
         made: what named modules returned last.
@@ -152,13 +153,13 @@ def run_bare(transformer: Any, family: ModelFamily, arguments: Mapping[str, Any]
 def watched(transformer: Any, family: ModelFamily, seen: Pass) -> Iterator[None]:
     """Write what happens in a pass into `seen`."""
     blocks = blocks_of(transformer, family)
-    attention = next(iter(family.attentions(transformer))).module
+    attention = first_attention(transformer, family)
 
     def enter(module: Any, args: Any, kwargs: Any) -> None:
         seen.entered = tuple(_copied(value) for value in (*args, *kwargs.values()))
 
-    def after_first(module: Any, args: Any, output: Any) -> None:
-        seen.first = _copied(_parts(output)[0])
+    def after_first(module: Any, args: Any, kwargs: Any) -> None:
+        seen.first = _copied([*args, *kwargs.values()][0])
 
     def leave(module: Any, args: Any, output: Any) -> None:
         seen.left = tuple(_copied(one) for one in _parts(output))
@@ -168,7 +169,7 @@ def watched(transformer: Any, family: ModelFamily, seen: Pass) -> Iterator[None]
 
     hooks = [
         blocks[0].register_forward_pre_hook(enter, with_kwargs=True),
-        blocks[0].register_forward_hook(after_first),
+        blocks[1].register_forward_pre_hook(after_first, with_kwargs=True),
         blocks[-1].register_forward_hook(leave),
         attention.register_forward_pre_hook(attend, with_kwargs=True),
     ]
@@ -190,6 +191,11 @@ def blocks_of(transformer: Any, family: ModelFamily) -> list[Any]:
     return [block for name in family.stack.lists for block in transformer.get_submodule(name)]
 
 
+def attending_blocks(transformer: Any, family: ModelFamily) -> list[Any]:
+    """Likewise, and those that make hints for them."""
+    return [block for name in family.stack.attending_lists for block in transformer.get_submodule(name)]
+
+
 def computed(family: ModelFamily, signal: Signal, seen: Pass) -> list[torch.Tensor]:
     """What the model itself computed there, in a pass without the core."""
     if signal is Signal.MODULATED_INPUT:
@@ -203,7 +209,22 @@ def computed(family: ModelFamily, signal: Signal, seen: Pass) -> list[torch.Tens
     if signal in family.block_signals:
         return [seen.entered[family.block_signals[signal]]]
     made = [seen.made[family.time_signals[signal][-1]]]
-    return [*made, seen.entered[family.stack.modulation]] if signal is Signal.TIME_PROJECTION else made
+    return [*made, _modulation(family, seen)] if signal is Signal.TIME_PROJECTION else made
+
+
+def _modulation(family: ModelFamily, seen: Pass) -> torch.Tensor:
+    """What modulates the blocks, token by token where it may differ between them."""
+    stack, modulation = family.stack, seen.entered[family.stack.modulation]
+    assert isinstance(modulation, torch.Tensor)
+    return modulation.movedim(stack.modulation_axis, 1) if modulation.ndim == stack.modulation_per_token else modulation
+
+
+def each_of(real: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
+    """What the model computed, with what it repeats for the tokens of a frame, if `found` is by frame, in front."""
+    frames, values = len(found), real.float()
+    if found.ndim != 2 or values.ndim < 3 or not values.shape[1] > frames > 1 or values.shape[1] % frames:
+        return values
+    return values.unflatten(1, (frames, -1)).movedim(2, 0)
 
 
 def modules_after(transformer: Any, family: ModelFamily, arguments: dict[str, Any]) -> list[Any]:
@@ -221,7 +242,8 @@ def _module_after(transformer: Any, family: ModelFamily, arguments: dict[str, An
             found.append(module)
 
     own = dict(transformer.named_children())
-    hooks = [child.register_forward_pre_hook(look) for name, child in own.items() if name not in family.stack.lists]
+    lists = family.stack.attending_lists
+    hooks = [child.register_forward_pre_hook(look) for name, child in own.items() if name not in lists]
     hooks.append(last.register_forward_hook(lambda module, args, output: left.append(_parts(output)[stream])))
     with torch.no_grad():
         transformer(**arguments)

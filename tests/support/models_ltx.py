@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from tests.support.models import build_ltx_pipeline, build_tokenizer, run
+from tests.support.models import build_tokenizer
 
 LTX2_SIZE: dict[str, Any] = {
     "height": 64,

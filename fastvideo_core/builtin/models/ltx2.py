@@ -29,7 +29,8 @@ _ROLES = {
 def _attentions(transformer: torch.nn.Module) -> Iterator[AttentionSite]:
     for block in cast("torch.nn.ModuleList", transformer.transformer_blocks):
         for name, role in _ROLES.items():
-            yield AttentionSite(cast("torch.nn.Module", getattr(block, name)), role)
+            module = cast("torch.nn.Module", getattr(block, name))
+            yield AttentionSite(module, role, video_keys=name == "video_to_audio_attn")
 
 
 def _heads(config: Mapping[str, Any], role: Role) -> tuple[int, int]:
@@ -86,6 +87,7 @@ LTX2 = ModelFamily(
         more_rotary=(14,),
         rotary_axis=-2,
         second_stream=True,
+        counted=True,
     ),
     roles=(Role.SELF, Role.CROSS, Role.AUDIO),
     heads=_heads,

@@ -15,6 +15,7 @@ from fastvideo_core.engine.caching.choice import ChosenPolicy
 from fastvideo_core.engine.caching.gate import Gate
 from fastvideo_core.engine.caching.gated_pass import GatedPass, SignalReader
 from fastvideo_core.engine.caching.signals import modulated_input, time_changes, time_values
+from fastvideo_core.engine.layers import first_attention
 
 _CLOSE = 0.01
 """How far a pass's timestep may be from the scheduler's, as a share of the largest: pipelines round it."""
@@ -100,7 +101,7 @@ class RunCaching:
         """How the signal is read off a call of the first block; None where that call does not have it."""
         signal, family = self.gate.policy.signal, self._family
         if signal is Signal.MODULATED_INPUT:
-            attention = next(family.attentions(transformer)).module
+            attention = first_attention(transformer, family)
             return lambda block, args: modulated_input(block, args, attention)
         if signal in family.block_signals:
             return lambda block, args: args[family.block_signals[signal]]
