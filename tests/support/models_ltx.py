@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from tests.support.models import build_tokenizer
+from tests.support.models import build_ltx_pipeline, build_tokenizer
 
 LTX2_SIZE: dict[str, Any] = {
     "height": 64,
@@ -167,3 +167,18 @@ def run_ltx2(pipe: Any, **options: Any) -> torch.Tensor:
     given = {"prompt": "cat", "guidance_scale": 3.0, "output_type": "latent", **LTX2_SIZE, **options}
     result = pipe(generator=generator, **given)
     return torch.cat([result.frames.flatten(), result.audio.flatten()])
+
+
+def build_ltx_condition_pipeline(seed: int = 0) -> Any:
+    """An LTXConditionPipeline, which gives the transformer coordinates of its tokens rather than a grid."""
+    from diffusers import LTXConditionPipeline
+
+    return LTXConditionPipeline(**build_ltx_pipeline(seed).components)
+
+
+def build_ltx_long_pipeline(seed: int = 0) -> Any:
+    """An LTXI2VLongMultiPromptPipeline, which makes a long video in windows of time."""
+    from diffusers import LTXEulerAncestralRFScheduler, LTXI2VLongMultiPromptPipeline
+
+    parts = {**build_ltx_pipeline(seed).components, "scheduler": LTXEulerAncestralRFScheduler()}
+    return LTXI2VLongMultiPromptPipeline(**parts)
