@@ -1,18 +1,27 @@
-"""The suite for model families on the LTX pipelines."""
+"""The suite for model families on LTX-2, and on an LTX-Video that is told coordinates rather than a grid."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 
 from fastvideo_core.testing import ModelFamilySuite
 from tests.support.families import FAMILIES
-from tests.support.models_ltx import LTX2_SIZE, build_ltx2_pipeline, run_ltx2
+from tests.support.models_ltx import (
+    LTX2_SIZE,
+    LTX_SIZE,
+    build_ltx2_pipeline,
+    build_ltx_condition_pipeline,
+    conditions,
+    run_ltx,
+    run_ltx2,
+)
 
 
 class TestLTX2(ModelFamilySuite):
-    """Guidance in all its four passes: text, none, without attention in one block, each stream by itself."""
+    """Guidance in all of its passes: by text and without, with a block that does not attend, each stream alone."""
 
     family = FAMILIES["LTX-2"]
     size = (LTX2_SIZE["num_frames"], LTX2_SIZE["height"], LTX2_SIZE["width"])
@@ -24,5 +33,19 @@ class TestLTX2(ModelFamilySuite):
         return run_ltx2(pipe)
 
     def generate_compiled(self, pipe: Any) -> torch.Tensor:
-        """The perturbed block asks a tensor whether it is perturbed, which no graph can hold."""
-        return run_ltx2(pipe, stg_scale=0.0, audio_stg_scale=0.0)
+        """A block that may not attend asks a tensor whether it does, and each stream alone is another graph."""
+        return run_ltx2(pipe, stg_scale=0.0, audio_stg_scale=0.0, modality_scale=1.0, audio_modality_scale=1.0)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+class TestLTXCondition(ModelFamilySuite):
+    """An image at the start and one in the middle, whose tokens stand in front of the video's."""
+
+    family = FAMILIES["LTX-Video"]
+    size = (LTX_SIZE["num_frames"], LTX_SIZE["height"], LTX_SIZE["width"])
+
+    def build(self) -> Any:
+        return build_ltx_condition_pipeline()
+
+    def generate(self, pipe: Any) -> torch.Tensor:
+        return run_ltx(pipe, conditions=conditions(0, 8))

@@ -26,6 +26,11 @@ class Role(StrEnum):
     AUDIO = "AUDIO"
     """All that audio tokens take part in: among themselves, to text, and to or from the video."""
 
+    @property
+    def among_video(self) -> bool:
+        """Whether video tokens attend to one another, so that a backend may ask for an order of them."""
+        return self in (Role.SELF, Role.JOINT)
+
 
 class MaskKind(StrEnum):
     """The simplest form that means the same as a given mask."""

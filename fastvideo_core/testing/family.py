@@ -19,7 +19,6 @@ from fastvideo_core.engine.diffusers_bridge import blocks_can_be_compiled
 from fastvideo_core.engine.families import transformers_of
 from fastvideo_core.testing.family_calls import check_calls
 from fastvideo_core.testing.family_runs import (
-    IN_ORDER,
     PADDING,
     Pass,
     Scripted,
@@ -207,7 +206,7 @@ class ModelFamilySuite(Suite):
         backend = Watching(ordered=True)
         with self._attached(pipe, backend):
             ordered = self.generate(pipe)
-        own = [call for call in backend.calls if call.role in IN_ORDER]
+        own = [call for call in backend.calls if call.role.among_video]
         assert all(call.query[1] >= video_tokens(call.layout) + PADDING for call in own), "the order had no effect"
         torch.testing.assert_close(ordered, plain, rtol=1e-3, atol=1e-3)
 

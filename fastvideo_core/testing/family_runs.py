@@ -28,10 +28,6 @@ PADDING = 3
 """Places of padding that the other order of tokens has."""
 
 
-IN_ORDER = (Role.SELF, Role.JOINT)
-"""Roles whose video tokens are in the order that a backend asks for."""
-
-
 class Watching(AttentionBackend):
     """Exact attention that keeps where it was called, and may want another order of the tokens."""
 
@@ -63,7 +59,7 @@ class Watching(AttentionBackend):
     def _attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, call: AttentionCall) -> torch.Tensor:
         assert call.layout is not None
         self.calls.append(Call(call.role, call.step, call.branch, call.layer, call.layout, query.shape, key.shape))
-        if self.ordered and call.role in IN_ORDER:
+        if self.ordered and call.role.among_video:
             first = call.layout.text_before + video_tokens(call.layout)
             key, value = (torch.cat([one[:, :first], one[:, first + PADDING :]], dim=1) for one in (key, value))
         q, k, v = (one.transpose(1, 2) for one in (query, key, value))

@@ -8,17 +8,22 @@ import torch
 
 from tests.support.models import build_ltx_pipeline, build_tokenizer
 
-LTX2_SIZE: dict[str, Any] = {
+LTX_SIZE: dict[str, Any] = {
     "height": 64,
     "width": 96,
     "num_frames": 17,
     "num_inference_steps": 3,
+    "negative_prompt": "dog",
+}
+"""What a small LTX-Video is called with: a 3x2x3 grid of tokens."""
+
+LTX2_SIZE: dict[str, Any] = {
+    **LTX_SIZE,
     "frame_rate": 8.0,
     "max_sequence_length": 8,
-    "negative_prompt": "dog",
     "spatio_temporal_guidance_blocks": [1],
 }
-"""What a small LTX-2 is called with: a 3x2x3 grid of tokens, 53 tokens of audio, four passes for each step."""
+"""What a small LTX-2 is called with: likewise, and 53 tokens of audio, in three passes for each step."""
 
 
 def build_ltx2_pipeline(seed: int = 0, kind: str = "LTX2Pipeline", **changes: Any) -> Any:
@@ -159,6 +164,30 @@ def build_gemma() -> Any:
     )
     config = Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4, image_token_index=5)
     return Gemma3ForConditionalGeneration(config).eval()
+
+
+def conditions(*frames: int, strength: float = 0.8) -> list[Any]:
+    """An image for each of these frames, for an LTXConditionPipeline."""
+    from diffusers.pipelines.ltx.pipeline_ltx_condition import LTXVideoCondition
+
+    return [LTXVideoCondition(image=build_image(), frame_index=frame, strength=strength) for frame in frames]
+
+
+def build_image() -> Any:
+    """A picture as large as the video, that is not the same everywhere."""
+    import numpy as np
+    from PIL import Image
+
+    shape = (LTX_SIZE["height"], LTX_SIZE["width"], 3)
+    return Image.fromarray(np.linspace(0, 255, shape[0] * shape[1] * 3).reshape(shape).astype("uint8"))
+
+
+def run_ltx(pipe: Any, **options: Any) -> torch.Tensor:
+    """Latents of an LTX-Video pipeline."""
+    generator = torch.Generator().manual_seed(7)
+    given = {"prompt": "cat", "guidance_scale": 3.0, "output_type": "latent", **LTX_SIZE, **options}
+    latents: torch.Tensor = pipe(generator=generator, **given).frames
+    return latents
 
 
 def run_ltx2(pipe: Any, **options: Any) -> torch.Tensor:

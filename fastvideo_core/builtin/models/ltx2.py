@@ -9,6 +9,7 @@ from fastvideo_core.contract.attention import Role, TokenLayout
 from fastvideo_core.contract.caching import Signal
 from fastvideo_core.contract.hookspecs import API_VERSION, hookimpl
 from fastvideo_core.contract.model import AttentionSite, BlockStack, Geometry, ModelFamily
+from fastvideo_core.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
     import torch
@@ -40,7 +41,12 @@ def _heads(config: Mapping[str, Any], role: Role) -> tuple[int, int]:
 
 def _token_layout(config: Mapping[str, Any], arguments: Mapping[str, Any]) -> TokenLayout:
     """The grid is told beside the packed latents; keyframes and reference videos stand behind it."""
-    frames, height, width = (arguments[name] for name in ("num_frames", "height", "width"))
+    frames, height, width = (arguments.get(name) for name in ("num_frames", "height", "width"))
+    if frames is None or height is None or width is None:
+        raise UnsupportedModelError(
+            f"this call of the {LTX2.transformer} tells no num_frames, height and width, so {LTX2.name} has no grid to "
+            "tell of; give them, or run it without fastvideo-core"
+        )
     patch, patch_time = config["patch_size"], config["patch_size_t"]
     grid = (frames // patch_time, height // patch, width // patch)
     return TokenLayout(grid, text_after=arguments["hidden_states"].shape[1] - grid[0] * grid[1] * grid[2])

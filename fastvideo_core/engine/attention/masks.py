@@ -96,7 +96,7 @@ class MaskReader:
         Raises:
             BackendMismatchError: it cannot be brought into the token order that the backend asks for.
         """
-        ordered = layout is not None and layout.ordered and role in (Role.SELF, Role.JOINT)
+        ordered = layout is not None and layout.ordered and role.among_video
         padding = self.padding if ordered else 0
         if layout is not None and layout.text_lengths is not None:
             same = (tuple(mask.shape), tuple(key.shape[:2]), layout, role)
