@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
@@ -138,17 +140,29 @@ def test_each_branch_has_its_own_mask_even_of_the_same_shape() -> None:
     assert [keys for keys, _, _ in backend.masks] == [4, 2, 4, 2]
 
 
-@pytest.mark.parametrize(("text_after", "counted"), [(3, (4 + 2, 2 + 2)), (0, (4, 2))], ids=["joint", "cross"])
-def test_padding_of_the_video_tokens_counts_where_they_are_keys(text_after: int, counted: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(
+    ("role", "counted"), [(Role.JOINT, (4 + 2, 2 + 2)), (Role.CROSS, (4, 2)), (Role.AUDIO, (4, 2)), (Role.SELF, None)]
+)
+def test_padding_of_the_video_tokens_counts_where_they_are_keys(role: Role, counted: tuple[int, ...] | None) -> None:
+    """In SELF attention the keys that a mask hides may be any of the video's, which stand elsewhere."""
     reader = MaskReader()
     reader.padding = 2
-    key = torch.zeros(2, KEYS + (2 if text_after else 0), 3, 8)
-    layout = TokenLayout((1, 1, 3), text_after=text_after, text_lengths=(1, 1))
-    reduced = reader.read(lengths(4, 2), key, layout)
-    assert (reduced.kind, reduced.key_lengths) == (MaskKind.KEY_LENGTH, counted)
-    if text_after:
-        with pytest.raises(BackendMismatchError, match="cannot be brought into the token order"):
-            reader.read(HOLES.clone(), key, TokenLayout((1, 1, 3), text_after=text_after))
+    key = torch.zeros(2, KEYS + (2 if role.among_video else 0), 3, 8)
+    layout = TokenLayout((1, 1, 3), text_after=3, text_lengths=(1, 1), ordered=True)
+    if counted is not None:
+        reduced = reader.read(lengths(4, 2), key, layout, role)
+        assert (reduced.kind, reduced.key_lengths) == (MaskKind.KEY_LENGTH, counted)
+    if role.among_video:
+        for mask in (HOLES.clone(), *([lengths(4, 2)] if counted is None else [])):
+            with pytest.raises(BackendMismatchError, match="cannot be brought into the token order"):
+                reader.read(mask, key, replace(layout, text_lengths=None), role)
+
+
+@pytest.mark.parametrize("role", [Role.SELF, Role.JOINT])
+def test_a_mask_with_holes_has_no_place_in_an_order_without_padding(role: Role) -> None:
+    layout = TokenLayout((1, 1, 3), text_after=3, ordered=True)
+    with pytest.raises(BackendMismatchError, match="cannot be brought into the token order"):
+        MaskReader().read(HOLES.clone(), torch.zeros(2, KEYS, 3, 8), layout, role)
 
 
 def test_the_longest_text_is_no_mask_at_all() -> None:

@@ -80,7 +80,7 @@ class ModelFamilySuite(Suite):
         """Latents of at least three steps, the same ones each time."""
 
     def generate_compiled(self, pipe: Any) -> torch.Tensor:
-        """What compiled blocks are tried with. Default: `generate`; something less where torch cannot compile it all."""
+        """What compiled blocks are tried with. Default: `generate`; less where torch cannot compile all of it."""
         return self.generate(pipe)
 
     def test_discovery_does_not_import_torch(self) -> None:

@@ -34,7 +34,7 @@ def _token_layout(config: Mapping[str, Any], arguments: Mapping[str, Any]) -> To
 
 
 class _Latest:
-    """The layout that the latest coordinates tell. A run has the same at each step, and reading waits for the device."""
+    """The layout that the latest coordinates tell: those of a run stay the same, and reading waits for the device."""
 
     def __init__(self) -> None:
         self._known: tuple[weakref.ref[torch.Tensor], TokenLayout] | None = None
