@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,8 @@ import torch
 
 from fastvideo_core.testing import ModelFamilySuite
 from tests.support.families import FAMILIES
+from tests.support.faulty_ltx import FAULTY
+from tests.support.inner_run import failures
 from tests.support.models_ltx import (
     LTX2_SIZE,
     LTX_SIZE,
@@ -49,3 +52,17 @@ class TestLTXCondition(ModelFamilySuite):
 
     def generate(self, pipe: Any) -> torch.Tensor:
         return run_ltx(pipe, conditions=conditions(0, 8))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", FAULTY)
+def test_a_seeded_fault_fails_the_suite(fault: str, tmp_path: Path) -> None:
+    source = f"""
+from tests.support.faulty_ltx import FAULTY
+from tests.test_families_ltx import TestLTX2
+
+TestFault = type("TestFault", (TestLTX2,), {{"family": FAULTY[{fault!r}][0]}})
+del TestLTX2
+"""
+    expected = FAULTY[fault][1]
+    assert set(failures(tmp_path, source, "-k", expected)) == {expected}

@@ -5,16 +5,32 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from fastvideo_core import Action, Branch, CachePolicy, Computed, MaskKind, Role, Signal, Step, TokenLayout, attach
-from fastvideo_core.errors import AttachError, BackendMismatchError, UnsupportedModelError
+from fastvideo_core import (
+    Action,
+    Branch,
+    CachePolicy,
+    Computed,
+    MaskKind,
+    Role,
+    Signal,
+    Step,
+    TokenLayout,
+    VideoGenerator,
+    attach,
+)
+from fastvideo_core.app.result import check_finite
+from fastvideo_core.errors import AttachError, BackendMismatchError, BackendOutputError, UnsupportedModelError
 from fastvideo_core.testing.family_runs import Watching
 from tests.support.families import FAMILIES
 from tests.support.models_ltx import (
+    LTX_SIZE,
     build_image,
     build_ltx2_0_pipeline,
     build_ltx2_pipeline,
@@ -263,3 +279,25 @@ def test_a_window_that_is_left_early_ends_its_run() -> None:
             _ = fv.receipt
         assert torch.equal(run_ltx(pipe, **LONG), bare)
         assert not fv.receipt.interrupted
+
+
+def test_a_generator_writes_the_audio_too(tmp_path: Path) -> None:
+    import av
+
+    build_ltx2_pipeline().save_pretrained(tmp_path / "model")
+    size = {name: LTX_SIZE[name] for name in ("height", "width", "num_frames", "num_inference_steps")}
+    options = {**size, "fps": 8, "guidance_scale": 3.0, "negative_prompt": "dog"}
+    with VideoGenerator.from_pretrained(tmp_path / "model", attention_backend="TORCH_SDPA") as generator:
+        result = generator.generate_video("cat", output_path=tmp_path, **options)
+    assert result.audio is not None
+    assert (result.audio.rate, result.audio.samples.shape) == (16000, (2, 836))
+    with av.open(str(result.video_path)) as container:
+        assert [stream.codec_context.name for stream in container.streams] == ["h264", "aac"]
+        heard = np.concatenate([frame.to_ndarray() for frame in container.decode(audio=0)], axis=1)
+    assert heard.shape[1] >= 836
+    assert result.receipt.steps_computed == {"cond_uncond": 3, "uncond_stg": 3, "uncond_modality": 3}
+    result.audio.samples[0, 5] = np.nan
+    with pytest.raises(
+        BackendOutputError, match="the audio holds NaN or infinity; attention was computed by TORCH_SDPA"
+    ):
+        check_finite(result)

@@ -224,11 +224,24 @@ def each_of(real: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
 
 
 def modules_after(transformer: Any, family: ModelFamily, arguments: dict[str, Any]) -> list[Any]:
-    """The modules that are called with what the last block returned: one for each stream."""
-    return [_module_after(transformer, family, arguments, stream) for stream in range(1 + family.stack.second_stream)]
+    """The modules that are called with what the last block returned: one for each stream.
+
+    Fails where the model goes on with a second stream that the family does not have, or not with one that it has.
+    """
+    first = _module_after(transformer, family, arguments, 0)
+    assert first is not None, "what the blocks return is not what the transformer's next module is called with"
+    if not family.stack.returns_two:
+        return [first]
+    second = _module_after(transformer, family, arguments, 1)
+    assert (second is not None) == family.stack.second_stream, (
+        "of what the blocks return beside the video the model goes on with the second stream, which the family lacks"
+        if second is not None
+        else "the model does not go on with the second stream that the blocks return"
+    )
+    return [first, *([second] if second else [])]
 
 
-def _module_after(transformer: Any, family: ModelFamily, arguments: dict[str, Any], stream: int) -> Any:
+def _module_after(transformer: Any, family: ModelFamily, arguments: dict[str, Any], stream: int) -> Any | None:
     last = blocks_of(transformer, family)[-1]
     left: list[torch.Tensor] = []
     found: list[Any] = []
@@ -245,8 +258,7 @@ def _module_after(transformer: Any, family: ModelFamily, arguments: dict[str, An
         transformer(**arguments)
     for hook in hooks:
         hook.remove()
-    assert found, "what the blocks return is not what the transformer's next module is called with"
-    return found[0]
+    return found[0] if found else None
 
 
 @contextmanager
