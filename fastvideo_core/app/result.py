@@ -63,12 +63,14 @@ def check_finite(result: VideoResult) -> None:
     heard = result.audio is None or bool(np.isfinite(result.audio.samples).all())
     if heard and not bad:
         return
-    what = f"{len(bad)} of {len(result.frames)} frames hold NaN or infinity, the first is number {bad[0]}"
+    what = "the audio holds NaN or infinity"
+    if bad:
+        what = f"{len(bad)} of {len(result.frames)} frames hold NaN or infinity, the first is number {bad[0]}"
     receipt = result.receipt
     served = [one for role in receipt.attention.values() for one in (role, role.fallback) if one]
     policy = f", cached by {receipt.cache.policy}" if receipt.cache else ""
     error = BackendOutputError(
-        f"{what if bad else 'the audio holds NaN or infinity'}; attention was computed by "
+        f"{what}; attention was computed by "
         f"{' and '.join(dict.fromkeys(one.backend for one in served))} in {receipt.dtype}{policy}; no file was "
         "written. Try another attention backend or dtype; if it stays so, the model's weights are damaged"
     )
