@@ -141,28 +141,27 @@ def test_each_branch_has_its_own_mask_even_of_the_same_shape() -> None:
 
 
 @pytest.mark.parametrize(
-    ("role", "counted"), [(Role.JOINT, (4 + 2, 2 + 2)), (Role.CROSS, (4, 2)), (Role.AUDIO, (4, 2)), (Role.SELF, None)]
+    ("role", "kind", "counted"),
+    [
+        (Role.JOINT, MaskKind.KEY_LENGTH, (4 + 2, 2 + 2)),
+        (Role.CROSS, MaskKind.KEY_LENGTH, (4, 2)),
+        (Role.AUDIO, MaskKind.KEY_LENGTH, (4, 2)),
+        (Role.SELF, MaskKind.ARBITRARY, None),
+    ],
 )
-def test_padding_of_the_video_tokens_counts_where_they_are_keys(role: Role, counted: tuple[int, ...] | None) -> None:
-    """In SELF attention the keys that a mask hides may be any of the video's, which stand elsewhere."""
+def test_padding_of_the_video_tokens_counts_where_they_are_keys(
+    role: Role, kind: MaskKind, counted: tuple[int, ...] | None
+) -> None:
+    """In SELF attention the first keys are others than the model's, once they are in an order."""
     reader = MaskReader()
     reader.padding = 2
     key = torch.zeros(2, KEYS + (2 if role.among_video else 0), 3, 8)
     layout = TokenLayout((1, 1, 3), text_after=3, text_lengths=(1, 1), ordered=True)
-    if counted is not None:
-        reduced = reader.read(lengths(4, 2), key, layout, role)
-        assert (reduced.kind, reduced.key_lengths) == (MaskKind.KEY_LENGTH, counted)
-    if role.among_video:
-        for mask in (HOLES.clone(), *([lengths(4, 2)] if counted is None else [])):
-            with pytest.raises(BackendMismatchError, match="cannot be brought into the token order"):
-                reader.read(mask, key, replace(layout, text_lengths=None), role)
-
-
-@pytest.mark.parametrize("role", [Role.SELF, Role.JOINT])
-def test_a_mask_with_holes_has_no_place_in_an_order_without_padding(role: Role) -> None:
-    layout = TokenLayout((1, 1, 3), text_after=3, ordered=True)
-    with pytest.raises(BackendMismatchError, match="cannot be brought into the token order"):
-        MaskReader().read(HOLES.clone(), torch.zeros(2, KEYS, 3, 8), layout, role)
+    reduced = reader.read(lengths(4, 2), key, layout, role)
+    assert (reduced.kind, reduced.key_lengths) == (kind, counted)
+    if role is Role.JOINT:
+        with pytest.raises(BackendMismatchError, match="cannot be brought into the token order"):
+            reader.read(HOLES.clone(), key, replace(layout, text_lengths=None), role)
 
 
 def test_the_longest_text_is_no_mask_at_all() -> None:

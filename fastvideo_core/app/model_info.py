@@ -114,7 +114,7 @@ def _takes_image(pipeline: str, family: ModelFamily, name: str) -> bool:
         arguments = {"image"} if pipeline in family.image_pipelines else set()
     else:
         arguments = _arguments_of(pipeline)
-    if arguments & {"video", "control_video"}:
+    if any(name.endswith("video") for name in arguments):
         raise UnsupportedModelError(
             f"{name} is a {pipeline}, which starts from a video; VideoGenerator starts from text or an image: load it "
             "with diffusers, and call fastvideo_core.attach(pipe)"

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 _MARK = "_fastvideo_stands_in"
 
+_FRAME_ALONE: Any = torch.compiler.disable(recursive=False)  # type: ignore[no-untyped-call]  # torch leaves it so
+"""Keeps out of a graph of the whole transformer what belongs to a pass; the blocks that it calls are compiled."""
+
 
 def stand_in(block: torch.nn.Module, function: Callable[[tuple[Any, ...]], Any]) -> Callable[..., Any]:
     """A stand-in for the block that gives its arguments to `function` in the order of the block's parameters."""
@@ -54,7 +57,7 @@ def one_for_each(
     gate, steps = current.gate, iter(around)
     start, stop = gate.first_blocks, total - gate.last_blocks
     for number, block in enumerate(blocks, first):
-        if gate.skips and number > start and stop == total:
+        if gate.skips and stop == total:  # the policy has decided, and nothing is to come
             break
         yield _place(block, steps, current, start <= number < stop, returns_two)
     current.leaves_out = True
@@ -70,8 +73,7 @@ def _place(
 ) -> Callable[..., Any]:
     """All that is to be called in the place of one block, up to the block itself, unless that is left out."""
 
-    # The frame alone: blocks may be compiled.
-    @torch.compiler.disable(recursive=False)  # type: ignore[untyped-decorator]  # torch leaves it untyped
+    @_FRAME_ALONE  # type: ignore[untyped-decorator]  # torch leaves it untyped
     def call(*args: Any, **kwargs: Any) -> Any:
         args = in_order_of_parameters(block, args, kwargs)
         assert current.gate is not None
@@ -117,13 +119,16 @@ class Hints:
     def later(self, block: torch.nn.Module) -> Callable[..., tuple[Hint, Any]]:
         """A stand-in for a block, which puts its call off."""
 
+        @_FRAME_ALONE  # type: ignore[untyped-decorator]
         def call(*args: Any, **kwargs: Any) -> tuple[Hint, Any]:
             given = in_order_of_parameters(block, args, kwargs)
             self._calls.append((block, given))
             return Hint(self, len(self._calls) - 1), given[self._described.own]
 
-        return call
+        result: Callable[..., tuple[Hint, Any]] = call
+        return result
 
+    @_FRAME_ALONE  # type: ignore[untyped-decorator]
     def hint(self, index: int) -> torch.Tensor:
         """The hint of that number, in the token order in which the video tokens are."""
         while self._next <= index:
@@ -131,6 +136,7 @@ class Hints:
         made, order = self._made.pop(index), self.current.order
         return made if order is None or self.current.in_order else made.index_select(1, order.scatter)
 
+    @_FRAME_ALONE  # type: ignore[untyped-decorator]
     def _make_next(self) -> None:
         """Run the block that is next; what it is called with was given when its turn was in the model's forward."""
         block, given = self._calls[self._next]
@@ -167,24 +173,25 @@ class Hint:
     def __mul__(self, scale: Any) -> Hint:
         return Hint(self._hints, self._index, scale)
 
+    @_FRAME_ALONE  # type: ignore[untyped-decorator]
     def __radd__(self, hidden: torch.Tensor) -> torch.Tensor:
         if self._hints.current.leaves_out:
             return hidden
-        hint = self._hints.hint(self._index).to(hidden.device)
+        hint: torch.Tensor = self._hints.hint(self._index).to(hidden.device)
         return hidden + (hint if self._scale is None else hint * self._scale)
 
 
 def adapted(adapter: Callable[[], torch.nn.Module], current: ForwardPass) -> Callable[..., torch.Tensor]:
     """A call of an adapter in a pass: with the video tokens in the model's own order, and not where it is left out."""
 
+    @_FRAME_ALONE  # type: ignore[untyped-decorator]
     def call(hidden: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         if current.leaves_out:
             return hidden.new_zeros(())
         order = current.order if current.in_order else None
-        if order is None:
-            result: torch.Tensor = adapter()(hidden, *args, **kwargs)
-            return result
-        own = adapter()(hidden.index_select(1, order.scatter), *args, **kwargs)
-        return own.index_select(1, order.gather)
+        own = hidden if order is None else hidden.index_select(1, order.scatter)
+        added: torch.Tensor = adapter()(own, *args, **kwargs)
+        return added if order is None else added.index_select(1, order.gather)
 
-    return call
+    result: Callable[..., torch.Tensor] = call
+    return result

@@ -169,8 +169,9 @@ class ForwardPass:
         if complete:
             return
         raise BackendNotUsedError(
-            f"{self._ran + self._hints_ran} of the {len(self._blocks)} blocks of the {self._transformer} ran in step {self._step}: "
-            "something replaced its forward, or leaves out blocks; attach last, and use one thing that does"
+            f"{self._ran + self._hints_ran} of the {len(self._blocks)} blocks of the {self._transformer} ran in step "
+            f"{self._step}: something replaced its forward, or leaves out blocks; attach last, and use one thing that "
+            "does"
         )
 
     def rotary_in_order(

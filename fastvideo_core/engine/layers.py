@@ -66,6 +66,7 @@ def calls_of_blocks(transformer: torch.nn.Module, family: ModelFamily) -> tuple[
         UnsupportedModelError: an attention of the family lies outside of the blocks, or a block is there twice.
     """
     names = {id(module): name for name, module in transformer.named_modules()}
+    lists = ", ".join(family.stack.attending_lists)
     blocks = [
         block
         for name in family.stack.attending_lists
@@ -74,8 +75,8 @@ def calls_of_blocks(transformer: torch.nn.Module, family: ModelFamily) -> tuple[
     ]
     if len(set(map(id, blocks))) < len(blocks):
         raise UnsupportedModelError(
-            f"{family.name}: a block stands in more than one place of {', '.join(family.stack.attending_lists)}, so "
-            "its layers could not be told apart; give each place a block of its own"
+            f"{family.name}: a block stands in more than one place of {lists}, so its layers could not be told apart; "
+            "give each place a block of its own"
         )
     block_of = {id(module): number for number, block in enumerate(blocks) for module in block.modules()}
     made: list[dict[Role, list[tuple[int, str, bool, bool]]]] = [{} for _ in blocks]
@@ -83,8 +84,7 @@ def calls_of_blocks(transformer: torch.nn.Module, family: ModelFamily) -> tuple[
     for site in family.attentions(transformer):
         if id(site.module) not in block_of:
             raise UnsupportedModelError(
-                f"{family.name}: the attention {names.get(id(site.module))} is in none of its lists of blocks, "
-                f"{', '.join(family.stack.attending_lists)}"
+                f"{family.name}: the attention {names.get(id(site.module))} is in none of its lists of blocks, {lists}"
             )
         calls = made[block_of[id(site.module)]].setdefault(site.role, [])
         call = (layers[site.role], names[id(site.module)], site.calls is None, site.video_keys)

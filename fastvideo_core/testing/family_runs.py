@@ -22,7 +22,6 @@ from fastvideo_core.contract.attention import (
 )
 from fastvideo_core.contract.caching import Action, Branch, CachePolicy, Signal, Step
 from fastvideo_core.contract.model import ModelFamily
-from fastvideo_core.engine.layers import first_attention
 
 PADDING = 3
 """Places of padding that the other order of tokens has."""
@@ -149,7 +148,8 @@ def run_bare(transformer: Any, family: ModelFamily, arguments: Mapping[str, Any]
 def watched(transformer: Any, family: ModelFamily, seen: Pass) -> Iterator[None]:
     """Write what happens in a pass into `seen`."""
     blocks = blocks_of(transformer, family)
-    attention = first_attention(transformer, family)
+    sites = {site.module for site in family.attentions(transformer)}
+    attention = next(module for module in blocks[0].modules() if module in sites)
 
     def enter(module: Any, args: Any, kwargs: Any) -> None:
         seen.entered = tuple(_copied(value) for value in (*args, *kwargs.values()))
@@ -220,7 +220,7 @@ def each_of(real: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
     frames, values = len(found), real.float()
     if found.ndim != 2 or values.ndim < 3 or not values.shape[1] > frames > 1 or values.shape[1] % frames:
         return values
-    return values.unflatten(1, (frames, -1)).movedim(2, 0)
+    return values.reshape(len(values), frames, -1, *values.shape[2:]).movedim(2, 0)
 
 
 def modules_after(transformer: Any, family: ModelFamily, arguments: dict[str, Any]) -> list[Any]:

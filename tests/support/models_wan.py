@@ -149,7 +149,7 @@ WANS: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
     ),
     "SkyReels forcing image": (
         lambda: build_skyreels("SkyReelsV2DiffusionForcingImageToVideoPipeline"),
-        {**FORCING, "image": images()[5], "addnoise_condition": 20},
+        {**FORCING, "image": images()[5]},
     ),
     "SkyReels forcing video": (
         lambda: build_skyreels("SkyReelsV2DiffusionForcingVideoToVideoPipeline"),

@@ -124,11 +124,16 @@ def _keep(
 def _in_order(mask: ReducedMask, padding: int, role: Role) -> ReducedMask:
     """The mask of a model whose video tokens are in an order, with padding, that the model does not know of.
 
-    One that hides keys behind the video, as JOINT attention hides padded text, hides the same ones still.
+    One that hides keys behind the video, as JOINT attention hides padded text, hides the same ones still. In SELF
+    attention the first keys are others than the model's.
     """
     if mask.kind is MaskKind.NONE:
         return mask
-    if mask.key_lengths is None or role is Role.SELF:
+    if role is Role.SELF:
+        return replace(mask, kind=MaskKind.ARBITRARY, key_lengths=None)
+    if not padding:
+        return mask
+    if mask.key_lengths is None:
         raise BackendMismatchError(
             f"the model passes an {mask.kind.value} mask of shape {tuple(mask.mask.shape)}, which cannot be brought "
             "into the token order that the attention backend asks for; choose another backend"

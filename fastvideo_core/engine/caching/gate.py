@@ -24,7 +24,7 @@ class Gate:
     def __init__(self, policy: CachePolicy, passes_a_step: int = 1) -> None:
         self.policy = policy
         self.branches: dict[tuple[int, str], BranchState] = {}
-        self._passes_a_step = passes_a_step
+        self.passes_a_step = passes_a_step
         self._passes: Counter[tuple[int, str, int]] = Counter()
         self._loop_steps: dict[int, LoopStep] = {}
 
@@ -48,7 +48,7 @@ class Gate:
         """
         self._passes[expert, branch, loop_step] += 1
         number = self._passes[expert, branch, loop_step]
-        if number > self._passes_a_step:
+        if number > self.passes_a_step:
             raise CacheError(
                 f"the transformer was called once more for the branch {branch!r} in step {loop_step}, which "
                 f"{self.policy.name} would take for the next step: call it by hand outside of the run, or without "

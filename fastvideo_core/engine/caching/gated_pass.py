@@ -95,6 +95,7 @@ class GatedPass:
         # Only now are the model's own modules where they can run: offloading brings some of them as its forward starts.
         self._state = self._begin()
         self._entered = args[:2]
+        self._check_tokens(args)
         if self._is_asked() and self._policy.signal is not Signal.FIRST_BLOCK_OUTPUT:
             self._signal = self._read(first_block, args)
         if self.first_blocks:
@@ -138,11 +139,10 @@ class GatedPass:
         if not self.skips:
             self._base = args[:2]
             return self._as_result(args[0], args)
-        residual = self._residual(action, args[0], state.computed, self._step)
+        residual = self._residual(action, state.computed, self._step)
         self._show_others(self._loop_step.residuals, residual)
         if self._keeps_second():
-            second = self._residual_of_second(action, args[1])
-            args = (args[0], args[1] + second, *args[2:])
+            args = (args[0], args[1] + self._residual_of_second(action), *args[2:])
         return self._as_result(args[0] + residual, args)
 
     def _is_asked(self) -> bool:
@@ -163,22 +163,27 @@ class GatedPass:
             self._loop_step.action = action
         return action
 
-    def _residual_of_second(self, action: Action, base: Any) -> Any:
+    def _residual_of_second(self, action: Action) -> Any:
         """What is added to text, the latest; or to a second stream, what the policy wants."""
         if not self._stack.second_stream:
             return self._state.second[-1].residual
         others = MappingProxyType(dict(self._loop_step.second))
         step = replace(self._step, hidden=self._entered[1], others=others)
-        residual = self._residual(action, base, self._state.second, step)
+        residual = self._residual(action, self._state.second, step)
         self._show_others(self._loop_step.second, residual)
         return residual
 
-    def _residual(self, action: Action, base: Any, computed: deque[Computed], step: Step) -> Any:
-        if computed[-1].residual.shape != base.shape:
+    def _check_tokens(self, args: tuple[Any, ...]) -> None:
+        """Raise CacheError if they are others than those that residuals and signals were kept of."""
+        for computed, now in zip((self._state.computed, self._state.second), args, strict=False):
+            if not computed or computed[-1].residual.shape == now.shape:
+                continue
             raise CacheError(
-                f"the pipeline changed its tokens from {tuple(computed[-1].residual.shape)} to {tuple(base.shape)} "
+                f"the pipeline changed its tokens from {tuple(computed[-1].residual.shape)} to {tuple(now.shape)} "
                 f"within a run, so {self._policy.name} has nothing to add to them; run it without a caching policy"
             )
+
+    def _residual(self, action: Action, computed: deque[Computed], step: Step) -> Any:
         if action is Action.REUSE:
             return computed[-1].residual
         with hook(self._policy, "forecast"):

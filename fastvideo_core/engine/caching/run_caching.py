@@ -53,7 +53,7 @@ class RunCaching:
             expert,
             branch,
             steps_done,
-            partial(self._make_branch, expert, branch, arguments),
+            partial(self._make_branch, expert, branch, self._num_steps - steps_done, arguments),
             self._family.stack,
             self._reader(self._transformers[expert], arguments),
         )
@@ -70,15 +70,22 @@ class RunCaching:
             schedule=dict(self.gate.schedules()),
         )
 
-    def _make_branch(self, expert: int, branch: str, arguments: Mapping[str, Any]) -> Branch:
+    def _make_branch(self, expert: int, branch: str, steps_left: int, arguments: Mapping[str, Any]) -> Branch:
         timestep, hidden = arguments["timestep"], arguments["hidden_states"]
         timesteps = self._timesteps(expert, timestep)
+        if self._is_asynchronous(timestep, len(timesteps), steps_left):
+            timesteps = ()
         modules = self._family.time_signals.get(self.gate.policy.signal)
         changes = None
-        if timesteps and modules:
+        if timesteps and modules and (shares := _shares(timestep)):
             ahead = torch.tensor(timesteps, dtype=torch.float32, device=hidden.device)
-            changes = time_changes(self._transformers[expert], modules, ahead, hidden.dtype, _shares(timestep))
+            changes = time_changes(self._transformers[expert], modules, ahead, hidden.dtype, shares)
         return Branch(self._model, branch, expert, len(timesteps) or self._num_steps, timesteps, changes)
+
+    def _is_asynchronous(self, timestep: torch.Tensor, listed: int, steps_left: int) -> bool:
+        """Whether frames come in one after the other, each at its own place in the scheduler's list of timesteps."""
+        one_each = len(self._transformers) == self.gate.passes_a_step == 1
+        return timestep.ndim > 1 and one_each and listed != steps_left
 
     def _timesteps(self, expert: int, timestep: torch.Tensor) -> tuple[float, ...]:
         """The scheduler's timesteps from this pass on that are the expert's; none if they do not fit it."""
@@ -126,8 +133,12 @@ def experts_timesteps(
 
 
 def _shares(timestep: torch.Tensor) -> dict[float, float]:
-    """For a timestep per token, (batch, tokens): which fractions of the step's timestep occur, and how often."""
+    """For a timestep per token, (batch, tokens): how many of them have none, and how many the step's.
+
+    Empty where some have another, of which the first pass does not say how it goes on.
+    """
     if timestep.ndim < 2 or not timestep.max():
         return {1.0: 1.0}
     fractions, counts = torch.unique(timestep[0].float() / timestep.max(), return_counts=True)
-    return dict(zip(fractions.tolist(), (counts / counts.sum()).tolist(), strict=True))
+    shares = dict(zip(fractions.tolist(), (counts / counts.sum()).tolist(), strict=True))
+    return shares if shares.keys() <= {0.0, 1.0} else {}
