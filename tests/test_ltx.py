@@ -22,10 +22,12 @@ from fastvideo_core import (
     Signal,
     Step,
     TokenLayout,
+    TokenOrder,
     VideoGenerator,
     attach,
 )
 from fastvideo_core.app.result import check_finite
+from fastvideo_core.engine.attention.order import in_stream
 from fastvideo_core.errors import AttachError, BackendMismatchError, BackendOutputError, UnsupportedModelError
 from fastvideo_core.testing.family_runs import Watching
 from tests.support.families import FAMILIES
@@ -301,3 +303,12 @@ def test_a_generator_writes_the_audio_too(tmp_path: Path) -> None:
         BackendOutputError, match="the audio holds NaN or infinity; attention was computed by TORCH_SDPA"
     ):
         check_finite(result)
+
+
+def test_what_stands_beside_the_grid_stays_there_in_another_order() -> None:
+    """Two tokens in front, three behind, and between them the grid's three backwards with one place of padding."""
+    own = TokenOrder(torch.tensor([2, 1, 0, 2]), torch.tensor([2, 1, 0]))
+    order = in_stream(own, TokenLayout((1, 1, 3), text_before=2, text_after=3))
+    assert order.gather.tolist() == [0, 1, 4, 3, 2, 4, 5, 6, 7]
+    assert order.scatter.tolist() == [0, 1, 4, 3, 2, 6, 7, 8]
+    assert in_stream(own, TokenLayout((1, 1, 3))) is own
