@@ -13,7 +13,7 @@ import torch
 from fastvideo_core.app import output
 from fastvideo_core.app.cache_request import CacheRequest
 from fastvideo_core.app.model_info import ModelInfo
-from fastvideo_core.app.result import VideoResult, check_finite
+from fastvideo_core.app.result import Audio, VideoResult, check_finite
 from fastvideo_core.app.sampling import SamplingParam
 from fastvideo_core.contract.observing import Generation
 from fastvideo_core.engine.attachment import Attachment
@@ -95,7 +95,7 @@ class Maker:
         if self._info.family.frame_rate_argument:
             more[self._info.family.frame_rate_argument] = params.fps
         start = time.perf_counter()
-        frames = self._attachment.pipe(
+        output = self._attachment.pipe(
             prompt=prompt,
             negative_prompt=params.negative_prompt,
             height=params.height,
@@ -106,7 +106,8 @@ class Maker:
             generator=torch.Generator("cpu").manual_seed(params.seed),
             output_type="np",
             **more,
-        ).frames[0]
+        )
+        frames, audio = output.frames[0], _audio_of(output, self._attachment.pipe)
         end = time.perf_counter()
         receipt = self._attachment.receipt
         receipt.model, receipt.prompt, receipt.negative_prompt = self._info.name, prompt, params.negative_prompt
@@ -119,7 +120,15 @@ class Maker:
             "decode": end - self._attachment.run_ended,
         }
         receipt.peak_memory_bytes = peak_memory_bytes(device)
-        return VideoResult(prompt, frames, receipt)
+        return VideoResult(prompt, frames, receipt, audio=audio)
+
+
+def _audio_of(output: Any, pipe: Any) -> Audio | None:
+    """The audio that a pipeline with a vocoder has made."""
+    audio = getattr(output, "audio", None)
+    if audio is None:
+        return None
+    return Audio(audio[0].float().cpu().numpy(), int(pipe.vocoder.config.output_sampling_rate))
 
 
 def _open_image(path: str | Path) -> Any:

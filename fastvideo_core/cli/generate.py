@@ -88,7 +88,7 @@ def generate_command(
     chosen_dtype = check_dtype(dtype, chosen_device)
     check_memory(params, info, chosen_device, chosen_dtype)
     check_settings_are_text("attention_config", for_backend)
-    needs = info.family.needs(info.head_dim, chosen_dtype, device_of(chosen_device))
+    needs = info.family.needs(info.transformer, chosen_dtype, device_of(chosen_device))
     serving = choose_attention(plugins, attention_backend, needs, for_backend)[1].values()
     check_grid([one.backend for one in serving], params.grid(info))
     prepare_target(params)

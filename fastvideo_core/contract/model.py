@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -45,12 +45,14 @@ class Geometry:
 class AttentionSite:
     """An attention module in the repeated blocks, its role, and how often it calls attention in one forward pass.
 
-    `calls` is None where it calls once for each batch entry, with that entry's own number of text tokens.
+    `calls` is None where it calls once for each batch entry, with that entry's own number of text tokens. `video_keys`
+    tells for AUDIO whether the keys are the video tokens, and the queries others.
     """
 
     module: torch.nn.Module
     role: Role
     calls: int | None = 1
+    video_keys: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,9 +86,14 @@ class BlockStack:
         modulation_per_token: its number of axes where it may differ from token to token; `modulation_axis` is the one
             that then counts video tokens, or is 1.
         rotary: position of the argument with the rotary embedding, a tuple of tensors.
-        rotary_axis: the axis of these that counts video tokens.
+        rotary_axis: the axis of these that counts video tokens; it may be counted from behind.
         returns_text: whether a block returns a tuple of the video tokens and its second argument, the text tokens,
             rather than the video tokens alone.
+        second_stream: whether it returns such a tuple, and its second argument is a stream that the model puts out as
+            well, such as audio: then a caching policy's residual is kept and added for both.
+        more_modulation: positions of further arguments that may differ from token to token.
+        more_rotary: positions of further rotary embeddings of the video tokens.
+        counted: whether the model goes by the number of a block in its list, so that nothing else may stand there.
         hints: blocks whose hints are added between these, where the model has such.
         adapters: the name of a list of modules that run between the blocks, where the model has such: called with the
             video tokens, in the model's own order, they return what is added to them. Their attention stays with
@@ -99,6 +106,10 @@ class BlockStack:
     rotary_axis: int
     returns_text: bool = False
     modulation_per_token: int = 4
+    second_stream: bool = False
+    more_modulation: tuple[int, ...] = ()
+    more_rotary: tuple[int, ...] = ()
+    counted: bool = False
     modulation_axis: int = 1
     hints: HintBlocks | None = None
     adapters: str | None = None
@@ -112,6 +123,16 @@ class BlockStack:
     def adds_between(self) -> bool:
         """Whether the model adds something between its blocks, and so counts them as it goes through the list."""
         return self.hints is not None or self.adapters is not None
+
+    @property
+    def returns_two(self) -> bool:
+        """Whether a block returns a tuple of its first two arguments as it has changed them."""
+        return self.returns_text or self.second_stream
+
+
+def heads_of(config: Mapping[str, Any], role: Role) -> tuple[int, int]:
+    """Number and size of a transformer's heads, where they are the same in all roles."""
+    return config["num_attention_heads"], config["attention_head_dim"]
 
 
 @dataclass(frozen=True)
@@ -136,6 +157,9 @@ class ModelFamily:
         time_signals: of what a caching policy can look at, that which depends on the timestep alone: the names of the
             transformer's submodules that make it, each from what the one before it made, the first from timesteps.
         block_signals: likewise, what every block is given: the position of the argument.
+        heads: number and size of the heads of a role, from the transformer's configuration.
+        idle: names of the attention modules that call no attention in a pass, where the arguments of the transformer's
+            forward can bring that about; from its configuration and these.
     """
 
     name: str
@@ -152,6 +176,8 @@ class ModelFamily:
     text_mask: str | None = None
     time_signals: Mapping[Signal, tuple[str, ...]] = field(default_factory=dict)
     block_signals: Mapping[Signal, int] = field(default_factory=dict)
+    heads: Callable[[Mapping[str, Any], Role], tuple[int, int]] = heads_of
+    idle: Callable[[Mapping[str, Any], Mapping[str, Any]], Iterable[str]] | None = None
 
     @property
     def all_signals(self) -> frozenset[Signal]:
@@ -159,6 +185,7 @@ class ModelFamily:
         always = {Signal.NONE, Signal.HIDDEN, Signal.MODULATED_INPUT, Signal.FIRST_BLOCK_OUTPUT}
         return frozenset({*always, *self.time_signals, *self.block_signals})
 
-    def needs(self, head_dim: int, dtype: torch.dtype, device: torch.device) -> list[Need]:
-        """What a model of the family asks of a backend, per role."""
-        return [Need(role, head_dim, str(dtype).removeprefix("torch."), str(device)) for role in self.roles]
+    def needs(self, config: Mapping[str, Any], dtype: torch.dtype, device: torch.device) -> list[Need]:
+        """What a model of the family, with that configuration of its transformer, asks of a backend, per role."""
+        name = str(dtype).removeprefix("torch.")
+        return [Need(role, self.heads(config, role)[1], name, str(device)) for role in self.roles]

@@ -47,6 +47,7 @@ BUILTIN = {
     "chronoedit": "fastvideo_core.builtin.models.chronoedit",
     "hunyuan-video": "fastvideo_core.builtin.models.hunyuan_video",
     "ltx-video": "fastvideo_core.builtin.models.ltx_video",
+    "ltx-2": "fastvideo_core.builtin.models.ltx2",
     "cogvideox": "fastvideo_core.builtin.models.cogvideox",
     "mochi": "fastvideo_core.builtin.models.mochi",
     "progress-bar": "fastvideo_core.builtin.progress_bar",

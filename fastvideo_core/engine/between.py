@@ -39,7 +39,12 @@ def stand_in(block: torch.nn.Module, function: Callable[[tuple[Any, ...]], Any])
 
 
 def one_for_each(
-    blocks: Sequence[torch.nn.Module], first: int, total: int, around: Iterable[Callable[..., Any]], current: Any
+    blocks: Sequence[torch.nn.Module],
+    first: int,
+    total: int,
+    around: Iterable[Callable[..., Any]],
+    current: Any,
+    returns_two: bool = False,
 ) -> Iterator[Callable[..., Any]]:
     """What to go through in the place of a list of blocks: as many, and where it is left, what stands behind them.
 
@@ -47,19 +52,24 @@ def one_for_each(
         first: the number of the first of these blocks, of `total` in all lists.
         around: the blocks that run, with the stand-ins before, between and behind them.
         current: the pass, which has a gate.
+        returns_two: whether a block returns its first two arguments as it has changed them, rather than the first.
     """
     gate, steps = current.gate, iter(around)
     start, stop = gate.first_blocks, total - gate.last_blocks
     for number, block in enumerate(blocks, first):
         if gate.skips and stop == total:  # the policy has decided, and nothing is to come
             break
-        yield _place(block, steps, current, start <= number < stop)
+        yield _place(block, steps, current, start <= number < stop, returns_two)
     current.leaves_out = True
     yield from steps
 
 
 def _place(
-    block: torch.nn.Module, steps: Iterator[Callable[..., Any]], current: ForwardPass, can_be_skipped: bool
+    block: torch.nn.Module,
+    steps: Iterator[Callable[..., Any]],
+    current: ForwardPass,
+    can_be_skipped: bool,
+    returns_two: bool,
 ) -> Callable[..., Any]:
     """All that is to be called in the place of one block, up to the block itself, unless that is left out."""
 
@@ -73,9 +83,9 @@ def _place(
             result = step(*args)
             if not hasattr(step, _MARK):
                 return result
-            args = (result, *args[1:])
+            args = (*result, *args[2:]) if returns_two else (result, *args[1:])
             current.leaves_out = can_be_skipped and current.gate.skips
-        return args[0]
+        return args[:2] if returns_two else args[0]
 
     result: Callable[..., Any] = call
     return result

@@ -103,9 +103,11 @@ class AttachedBlocks(torch.nn.ModuleList):
 
     def _of_pass(self, current: ForwardPass | BarePass) -> Iterator[Any]:
         around = self._around(current)
-        if current.gate is None or not self._stack.described.adds_between:
+        described, total = self._stack.described, self._stack.size
+        if current.gate is None or not (described.adds_between or described.counted):
             return around
-        return one_for_each(list(self._modules.values()), self._first, self._stack.size, around, current)
+        blocks = list(self._modules.values())
+        return one_for_each(blocks, self._first, total, around, current, described.returns_two)
 
     def _around(self, current: ForwardPass | BarePass) -> Iterator[Any]:
         """The blocks, with what the pass wants to happen before, between and behind them."""
@@ -143,8 +145,10 @@ def _ordered(
         if not current.in_order:
             changed[0] = changed[0].index_select(1, order.gather)
             current.in_order = True
-        changed[stack.modulation] = modulation_in_order(changed[stack.modulation], stack, order)
-        changed[stack.rotary] = current.rotary_in_order(changed[stack.rotary], stack.rotary_axis, order)
+        for position in (stack.modulation, *stack.more_modulation):
+            changed[position] = modulation_in_order(changed[position], stack, order)
+        for position in (stack.rotary, *stack.more_rotary):
+            changed[position] = current.rotary_in_order(changed[position], stack.rotary_axis, order)
         result = block(*changed)
         if not leaves:
             return result

@@ -80,7 +80,7 @@ class ForwardPass:
         """Whether the tokens are in the other order where the pass stands."""
         self.leaves_out = False
         """Whether what the model adds between its blocks is left out where the pass stands, as the blocks are."""
-        self._rotary: tuple[Any, tuple[torch.Tensor, ...]] | None = None
+        self._rotary: dict[int, tuple[Any, tuple[torch.Tensor, ...]]] = {}
         self._routes, self._blocks = routes, blocks
         self._step, self._transformer = step, type(transformer).__name__
         self._block, self._ran, self._hints_ran = -1, 0, 0
@@ -113,6 +113,9 @@ class ForwardPass:
         calls = self._blocks[self._block].get(role)
         if calls is None:
             raise BackendNotUsedError(f"{self._name(self._block)} has no {role.value} attention, and one was called")
+        if self.order is not None and self.order.padding and calls.has_video_keys(number, self._entries):
+            # Only a backend of the video's own attention knows which places of its order are padding.
+            key, value = (one.index_select(1, self.order.scatter) for one in (key, value))
         entry = number % self._entries if calls.per_entry else None
         return self._routes[role](query, key, value, mask, scale, calls.layer(number, self._entries), entry)
 
@@ -177,9 +180,9 @@ class ForwardPass:
         """The rotary embedding in the other order: made at the first block, used by all."""
         if rotary is None:
             return None
-        if self._rotary is None or self._rotary[0] is not rotary:
-            self._rotary = (rotary, tuple(part.index_select(axis, order.gather) for part in rotary))
-        return self._rotary[1]
+        if id(rotary) not in self._rotary:  # kept with its own, so that the id stays its
+            self._rotary[id(rotary)] = (rotary, tuple(part.index_select(axis, order.gather) for part in rotary))
+        return self._rotary[id(rotary)][1]
 
     def _check_calls(self) -> None:
         for role, calls in self._blocks[self._block].items():

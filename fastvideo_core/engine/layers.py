@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, replace
+from itertools import compress
 from typing import Any
 
 import torch
@@ -22,11 +23,13 @@ class CallsOfRole:
         layers: for each call in the order of the calls, the layer that it belongs to.
         modules: likewise the name of its attention module.
         per_entry: whether each of them is made once for every entry of the batch.
+        of_video: modules of AUDIO whose keys are the video tokens.
     """
 
     layers: tuple[int, ...]
     modules: tuple[str, ...]
     per_entry: bool = False
+    of_video: frozenset[str] = frozenset()
 
     def expected(self, entries: int) -> int:
         """How many calls there are in a pass."""
@@ -34,7 +37,23 @@ class CallsOfRole:
 
     def layer(self, number: int, entries: int) -> int:
         """The layer of the block's call of that number; of one too many, the last."""
-        return self.layers[min(number // (entries if self.per_entry else 1), len(self.layers) - 1)]
+        return self.layers[self._place(number, entries)]
+
+    def has_video_keys(self, number: int, entries: int) -> bool:
+        """Whether the keys of the block's call of that number are the video tokens, in a role where not all are."""
+        return self.modules[self._place(number, entries)] in self.of_video
+
+    def _place(self, number: int, entries: int) -> int:
+        return min(number // (entries if self.per_entry else 1), len(self.layers) - 1)
+
+    def without(self, idle: Container[str]) -> CallsOfRole:
+        """Those that are left when the modules of these names make none."""
+        kept = [number for number, module in enumerate(self.modules) if module not in idle]
+        return replace(
+            self,
+            layers=tuple(self.layers[number] for number in kept),
+            modules=tuple(self.modules[number] for number in kept),
+        )
 
 
 BlockCalls = Mapping[Role, CallsOfRole]
@@ -60,7 +79,7 @@ def calls_of_blocks(transformer: torch.nn.Module, family: ModelFamily) -> tuple[
             "give each place a block of its own"
         )
     block_of = {id(module): number for number, block in enumerate(blocks) for module in block.modules()}
-    made: list[dict[Role, list[tuple[int, str, bool]]]] = [{} for _ in blocks]
+    made: list[dict[Role, list[tuple[int, str, bool, bool]]]] = [{} for _ in blocks]
     layers = dict.fromkeys(Role, 0)
     for site in family.attentions(transformer):
         if id(site.module) not in block_of:
@@ -68,9 +87,19 @@ def calls_of_blocks(transformer: torch.nn.Module, family: ModelFamily) -> tuple[
                 f"{family.name}: the attention {names.get(id(site.module))} is in none of its lists of blocks, {lists}"
             )
         calls = made[block_of[id(site.module)]].setdefault(site.role, [])
-        calls += [(layers[site.role], names[id(site.module)], site.calls is None)] * (site.calls or 1)
+        call = (layers[site.role], names[id(site.module)], site.calls is None, site.video_keys)
+        calls += [call] * (site.calls or 1)
         layers[site.role] += 1
     return tuple({role: _of_role(calls) for role, calls in block.items()} for block in made)
+
+
+def without(blocks: tuple[BlockCalls, ...], idle: Container[str]) -> tuple[BlockCalls, ...]:
+    """The calls of every block but those of the attention modules of these names."""
+    if not idle:
+        return blocks
+    return tuple(
+        {role: left for role, calls in block.items() if (left := calls.without(idle)).modules} for block in blocks
+    )
 
 
 def first_attention(transformer: torch.nn.Module, family: ModelFamily) -> torch.nn.Module:
@@ -99,6 +128,6 @@ def uncompiled(block: Any) -> Any:
     return getattr(block, "_orig_mod", block)
 
 
-def _of_role(calls: list[tuple[int, str, bool]]) -> CallsOfRole:
-    layers, modules, per_entry = zip(*calls, strict=True)
-    return CallsOfRole(layers, modules, any(per_entry))
+def _of_role(calls: list[tuple[int, str, bool, bool]]) -> CallsOfRole:
+    layers, modules, per_entry, video_keys = zip(*calls, strict=True)
+    return CallsOfRole(layers, modules, any(per_entry), frozenset(compress(modules, video_keys)))

@@ -15,6 +15,7 @@ from fastvideo_core.contract.caching import CachePolicy
 from fastvideo_core.engine.attached_model import AttachedModel
 from fastvideo_core.engine.attention.clock import KernelClock
 from fastvideo_core.engine.attention.masks import MaskReader
+from fastvideo_core.engine.attention.order import in_stream
 from fastvideo_core.engine.attention.route import LoadedBackend, Route
 from fastvideo_core.engine.attention.token_orders import OrderCheck
 from fastvideo_core.engine.branches import CallsInStep
@@ -22,7 +23,7 @@ from fastvideo_core.engine.caching.choice import ChosenPolicy
 from fastvideo_core.engine.caching.run_caching import RunCaching
 from fastvideo_core.engine.call_site import CallSite
 from fastvideo_core.engine.forward_pass import ForwardPass, begin, end
-from fastvideo_core.engine.layers import num_hints
+from fastvideo_core.engine.layers import num_hints, without
 from fastvideo_core.engine.observers import Observers
 from fastvideo_core.engine.plugin_calls import hook
 from fastvideo_core.errors import BackendNotUsedError
@@ -115,6 +116,8 @@ class ActiveRun:
         self._masks.padding = order.padding if order is not None else 0
         self.layout = layout
         blocks = self._model.blocks[number]
+        if family.idle is not None:
+            blocks = without(blocks, frozenset(family.idle(transformer.config, arguments)))
         hints = num_hints(transformer, family)
         self._pass = ForwardPass(self.routes, blocks, step, branch, layout, order, gate, transformer, hints)
         begin(self._pass)
@@ -176,7 +179,8 @@ class ActiveRun:
                 with hook(backend, "token_order"):
                     order = backend.token_order(layout, device)
                 self._check_order = self._check_order or OrderCheck(backend.name)
-                return self._check_order(order, layout)
+                order = self._check_order(order, layout)
+                return in_stream(order, layout) if order is not None and role is Role.SELF else order
         return None
 
     def _announce(self, layout: TokenLayout) -> None:
@@ -190,7 +194,7 @@ class ActiveRun:
                 layout=layout,
                 num_steps=self.num_steps,
                 num_layers=layers[need.role],
-                num_heads=int(self._model.transformers[0].config.num_attention_heads),
+                num_heads=self._model.family.heads(self._model.transformers[0].config, need.role)[0],
                 head_dim=need.head_dim,
                 dtype=need.dtype,
                 device=need.device,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -58,7 +58,7 @@ class Watching(AttentionBackend):
     def _attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, call: AttentionCall) -> torch.Tensor:
         assert call.layout is not None
         self.calls.append(Call(call.role, call.step, call.branch, call.layer, call.layout, query.shape, key.shape))
-        if self.ordered and call.role is not Role.CROSS:
+        if self.ordered and call.role.among_video:
             first = call.layout.text_before + video_tokens(call.layout)
             key, value = (torch.cat([one[:, :first], one[:, first + PADDING :]], dim=1) for one in (key, value))
         q, k, v = (one.transpose(1, 2) for one in (query, key, value))
@@ -108,14 +108,14 @@ class Pass:
     Attributes:
         entered: the arguments of the first block by position.
         first: the video tokens that entered the second one: what the first returned, and what is added behind it.
-        left: those that the last one returned.
+        left: those that the last one returned, and the tokens of text or of another stream, if it returned such.
         attended: what the first attention was called with.
         made: what named modules returned last.
     """
 
     entered: tuple[Any, ...] = ()
     first: torch.Tensor | None = None
-    left: torch.Tensor | None = None
+    left: tuple[torch.Tensor, ...] = ()
     attended: torch.Tensor | None = None
     made: dict[str, Any] = field(default_factory=dict)
 
@@ -158,7 +158,7 @@ def watched(transformer: Any, family: ModelFamily, seen: Pass) -> Iterator[None]
         seen.first = _copied([*args, *kwargs.values()][0])
 
     def leave(module: Any, args: Any, output: Any) -> None:
-        seen.left = _copied(output[0] if isinstance(output, tuple) else output)
+        seen.left = tuple(_copied(one) for one in _parts(output))
 
     def attend(module: Any, args: Any, kwargs: Any) -> None:
         seen.attended = _copied(args[0] if args else kwargs["hidden_states"])
@@ -218,13 +218,30 @@ def _modulation(family: ModelFamily, seen: Pass) -> torch.Tensor:
 def each_of(real: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
     """What the model computed, with what it repeats for the tokens of a frame, if `found` is by frame, in front."""
     frames, values = len(found), real.float()
-    if values.ndim < 3 or not values.shape[1] > frames > 1 or values.shape[1] % frames:
+    if found.ndim != 2 or values.ndim < 3 or not values.shape[1] > frames > 1 or values.shape[1] % frames:
         return values
     return values.reshape(len(values), frames, -1, *values.shape[2:]).movedim(2, 0)
 
 
-def module_after(transformer: Any, family: ModelFamily, arguments: dict[str, Any]) -> Any:
-    """The module that is called with what the last block returned."""
+def modules_after(transformer: Any, family: ModelFamily, arguments: dict[str, Any]) -> list[Any]:
+    """The modules that are called with what the last block returned: one for each stream.
+
+    Fails where the model goes on with a second stream that the family does not have, or not with one that it has.
+    """
+    first = _module_after(transformer, family, arguments, 0)
+    assert first is not None, "what the blocks return is not what the transformer's next module is called with"
+    if not family.stack.returns_two:
+        return [first]
+    second = _module_after(transformer, family, arguments, 1)
+    assert (second is not None) == family.stack.second_stream, (
+        "of what the blocks return beside the video the model goes on with the second stream, which the family lacks"
+        if second is not None
+        else "the model does not go on with the second stream that the blocks return"
+    )
+    return [first, *([second] if second else [])]
+
+
+def _module_after(transformer: Any, family: ModelFamily, arguments: dict[str, Any], stream: int) -> Any | None:
     last = blocks_of(transformer, family)[-1]
     left: list[torch.Tensor] = []
     found: list[Any] = []
@@ -236,15 +253,31 @@ def module_after(transformer: Any, family: ModelFamily, arguments: dict[str, Any
     own = dict(transformer.named_children())
     lists = family.stack.attending_lists
     hooks = [child.register_forward_pre_hook(look) for name, child in own.items() if name not in lists]
-    hooks.append(
-        last.register_forward_hook(lambda m, a, output: left.append(output[0] if isinstance(output, tuple) else output))
-    )
+    hooks.append(last.register_forward_hook(lambda module, args, output: left.append(_parts(output)[stream])))
     with torch.no_grad():
         transformer(**arguments)
     for hook in hooks:
         hook.remove()
-    assert found, "what the blocks return is not what the transformer's next module is called with"
-    return found[0]
+    return found[0] if found else None
+
+
+@contextmanager
+def inputs_kept(modules: Sequence[Any]) -> Iterator[list[list[torch.Tensor]]]:
+    """What each of the modules is called with while the context lasts."""
+    given: list[list[torch.Tensor]] = [[] for _ in modules]
+    hooks = [
+        module.register_forward_pre_hook(lambda module, args, own=own: own.append(args[0].detach().clone()))
+        for module, own in zip(modules, given, strict=True)
+    ]
+    try:
+        yield given
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _parts(output: Any) -> tuple[torch.Tensor, ...]:
+    return output if isinstance(output, tuple) else (output,)
 
 
 def _copied(value: Any) -> Any:

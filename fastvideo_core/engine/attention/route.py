@@ -13,7 +13,6 @@ from fastvideo_core.contract.attention import (
     KernelUsed,
     MaskKind,
     Need,
-    Role,
     TokenLayout,
 )
 from fastvideo_core.contract.receipt import RoleReceipt
@@ -130,7 +129,7 @@ class Route:
             self._layouts = self._layouts or _by_entry(state.layout)
             state.layout = self._layouts[entry]
         self.calls += 1
-        reduced = None if mask is None else self._masks.read(mask, key, state.layout)
+        reduced = None if mask is None else self._masks.read(mask, key, state.layout, state.role)
         if problem := self._problem(query, key, reduced):
             return self._fall_back(problem)(query, key, value, mask, scale, layer, entry)
         if not self._checked:
@@ -201,7 +200,7 @@ class Route:
         """Whether what the mask is for stands in another order than the model's, which the mask is in."""
         layout = self.state.layout
         over_queries = mask.shape[-2] > 1
-        return layout is not None and layout.ordered and (over_queries or self.state.role is not Role.CROSS)
+        return layout is not None and layout.ordered and (over_queries or self.state.role.among_video)
 
     def _fall_back(self, problem: str) -> Route:
         where = f"{self.resolution.backend.name} cannot serve {self.state.role.value} attention: {problem}"

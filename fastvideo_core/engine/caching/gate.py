@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from fastvideo_core.contract.caching import Action, Branch, CachePolicy
+from fastvideo_core.contract.model import BlockStack
 from fastvideo_core.engine.caching.gated_pass import BranchState, GatedPass, LoopStep, SignalReader
 from fastvideo_core.engine.plugin_calls import hook
 from fastvideo_core.errors import CacheError
@@ -33,7 +34,7 @@ class Gate:
         branch: str,
         loop_step: int,
         make_branch: Callable[[], Branch],
-        returns_text: bool,
+        stack: BlockStack,
         read_signal: SignalReader | None,
     ) -> GatedPass:
         """The next forward pass of a branch through an expert.
@@ -57,7 +58,7 @@ class Gate:
         if expert not in self._loop_steps or self._loop_steps[expert].moment != moment:
             self._loop_steps[expert] = LoopStep(moment)
         begin = partial(self._state, (expert, branch), make_branch)
-        return GatedPass(self.policy, self._loop_steps[expert], begin, returns_text, read_signal)
+        return GatedPass(self.policy, self._loop_steps[expert], begin, stack, read_signal)
 
     def _state(self, key: tuple[int, str], make_branch: Callable[[], Branch]) -> BranchState:
         if key not in self.branches:
@@ -79,7 +80,8 @@ class Gate:
             )
         with hook(self.policy, "start"):
             own = self.policy.start(branch)
-        return BranchState(branch, plan, own, deque(maxlen=max(1, self.policy.history)))
+        most = max(1, self.policy.history)
+        return BranchState(branch, plan, own, deque(maxlen=most), deque(maxlen=most))
 
     def schedules(self) -> Mapping[str, str]:
         """What was done at each step, per branch (and expert): C computed, R reused, F forecast."""

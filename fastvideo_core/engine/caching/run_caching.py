@@ -54,7 +54,7 @@ class RunCaching:
             branch,
             steps_done,
             partial(self._make_branch, expert, branch, self._num_steps - steps_done, arguments),
-            self._family.stack.returns_text,
+            self._family.stack,
             self._reader(self._transformers[expert], arguments),
         )
 
@@ -115,7 +115,7 @@ class RunCaching:
             return lambda block, args: args[family.block_signals[signal]]
         if signal in family.time_signals:
             timestep, dtype = arguments["timestep"], arguments["hidden_states"].dtype
-            each = timestep[0] if timestep.ndim == 2 else timestep
+            each = timestep[0].flatten() if timestep.ndim > 1 else timestep
             return lambda block, args: time_values(transformer, family.time_signals[signal], each, dtype)
         return None
 

@@ -97,8 +97,9 @@ class SlidingTileAttention(AttentionBackend):
         layout, tiling = run.layout, self.tiling(run.layout.grid)
         if layout.text_before:
             raise BackendMismatchError(
-                f"{self.name} takes text behind the video, {run.family} has {layout.text_before} text tokens in front "
-                "of it; choose another backend, such as FLASH_ATTN or TORCH_SDPA"
+                f"{self.name} takes text, or frames that condition the video, behind the video; {run.family} has "
+                f"{layout.text_before} such tokens in front of it; choose another backend, such as FLASH_ATTN or "
+                "TORCH_SDPA"
             )
         _check_tiles(tiling, self.origin_of("tile"))
         if OBSERVER.get() is not None:
