@@ -42,6 +42,7 @@ BUILTIN = {
     "torch-sdpa": "fastvideo_core.builtin.torch_sdpa",
     "wan": "fastvideo_core.builtin.models.wan",
     "hunyuan-video": "fastvideo_core.builtin.models.hunyuan_video",
+    "hunyuan-video-1.5": "fastvideo_core.builtin.models.hunyuan_video15",
     "ltx-video": "fastvideo_core.builtin.models.ltx_video",
     "cogvideox": "fastvideo_core.builtin.models.cogvideox",
     "mochi": "fastvideo_core.builtin.models.mochi",

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch.nn.functional import pad
 
 from fastvideo_core.contract.attention import MaskKind, TokenLayout
 from fastvideo_core.errors import BackendMismatchError
@@ -58,6 +59,22 @@ def reduce_mask(mask: torch.Tensor, batch: int, keys: int) -> ReducedMask:
     return ReducedMask(MaskKind.ARBITRARY, mask)
 
 
+def is_of_text(mask: torch.Tensor, key: torch.Tensor) -> bool:
+    """Whether a mask is that of the text alone: (batch, text tokens), for more keys than that."""
+    return mask.ndim == 2 and mask.shape[1] < key.shape[1]
+
+
+def over_keys(text: torch.Tensor, keys: int) -> torch.Tensor:
+    """Which keys are seen, (batch, keys): all that come before the text, and of the text the real ones."""
+    return pad(text.bool(), (keys - text.shape[1], 0), value=True)
+
+
+def square_mask(text: torch.Tensor, tokens: int) -> torch.Tensor:
+    """Likewise as HunyuanVideo-1.5's processor makes it, (batch, 1, tokens, tokens): padding sees nothing either."""
+    seen = over_keys(text, tokens)
+    return seen[:, None, None, :] & seen[:, None, :, None]
+
+
 def _seen(mask: torch.Tensor) -> torch.Tensor | None:
     """Which keys are seen at all, or None if the mask weighs them rather than hiding them."""
     if mask.dtype == torch.bool:
@@ -99,11 +116,11 @@ class MaskReader:
         if layout is not None and layout.text_lengths is not None:
             same = (tuple(mask.shape), tuple(key.shape[:2]), layout, padding)
             if same not in self._same:
-                self._same[same] = _behind_padding(reduce_mask(mask, key.shape[0], key.shape[1] - padding), padding)
+                self._same[same] = _reduced(mask, key, padding)
             return self._same[same]
         known = self._own.get(id(mask))
         if known is None:
-            known = (mask, _behind_padding(reduce_mask(mask, key.shape[0], key.shape[1] - padding), padding))
+            known = (mask, _reduced(mask, key, padding))
             _keep(self._own, mask, known)
         return known[1]
 
@@ -115,6 +132,13 @@ def _keep(
     known[id(tensor)] = value
     if len(known) > _KEPT:
         known.popitem(last=False)
+
+
+def _reduced(mask: torch.Tensor, key: torch.Tensor, padding: int) -> ReducedMask:
+    batch, keys = key.shape[:2]
+    if is_of_text(mask, key):
+        return reduce_mask(over_keys(mask, keys), batch, keys)
+    return _behind_padding(reduce_mask(mask, batch, keys - padding), padding)
 
 
 def _behind_padding(mask: ReducedMask, padding: int) -> ReducedMask:
