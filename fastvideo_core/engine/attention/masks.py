@@ -116,11 +116,11 @@ class MaskReader:
         if layout is not None and layout.text_lengths is not None:
             same = (tuple(mask.shape), tuple(key.shape[:2]), layout, padding)
             if same not in self._same:
-                self._same[same] = _reduced(mask, key, padding)
+                self._same[same] = _behind_padding(_reduce(mask, key, padding), padding)
             return self._same[same]
         known = self._own.get(id(mask))
         if known is None:
-            known = (mask, _reduced(mask, key, padding))
+            known = (mask, _behind_padding(_reduce(mask, key, padding), padding))
             _keep(self._own, mask, known)
         return known[1]
 
@@ -134,11 +134,10 @@ def _keep(
         known.popitem(last=False)
 
 
-def _reduced(mask: torch.Tensor, key: torch.Tensor, padding: int) -> ReducedMask:
-    batch, keys = key.shape[:2]
-    if is_of_text(mask, key):
-        return reduce_mask(over_keys(mask, keys), batch, keys)
-    return _behind_padding(reduce_mask(mask, batch, keys - padding), padding)
+def _reduce(mask: torch.Tensor, key: torch.Tensor, padding: int) -> ReducedMask:
+    """As `reduce_mask`, for as many keys as the model knows of; a mask of the text alone is stretched over these."""
+    keys = key.shape[1] - padding
+    return reduce_mask(over_keys(mask, keys) if is_of_text(mask, key) else mask, key.shape[0], keys)
 
 
 def _behind_padding(mask: ReducedMask, padding: int) -> ReducedMask:

@@ -32,10 +32,11 @@ class TextMask:
         """That of the text's mask, from which the processor sees how many tokens come before."""
         return self.text.shape
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> TextMask:
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is not pad:
             raise DiffusersVersionError(f"the attention processor calls {func} on its mask; {_VERSIONS}")
-        return self
+        return args[0]
 
     def __getattr__(self, name: str) -> Any:
         raise DiffusersVersionError(f"the attention processor calls {name} on its mask; {_VERSIONS}")
@@ -77,6 +78,6 @@ def _subclass(kind: Any) -> Any:
         return function(self, attn, hidden_states, encoder_hidden_states, mask, image_rotary_emb)
 
     def as_it_was(self: Any, protocol: Any) -> Any:
-        return self._was.__reduce_ex__(protocol)
+        return kind, (), vars(self._was)
 
     return type(kind.__name__, (kind,), {"__call__": call, "__reduce_ex__": as_it_was})
