@@ -1,4 +1,4 @@
-"""HunyuanVideo, HunyuanVideo-1.5, Framepack and CogVideoX pass the suite in the pipelines that start from more than text."""
+"""HunyuanVideo-1.5, Framepack, and pipelines of HunyuanVideo and CogVideoX with images and videos, pass the suite."""
 
 from __future__ import annotations
 

@@ -62,19 +62,17 @@ def test_compiled_blocks_make_none(pipe: Any) -> None:
     graphs: list[torch.fx.GraphModule] = []
     bare = hunyuan15_latents(pipe, **LARGE)
     torch.compiler.reset()
-    pipe.transformer.compile_repeated_blocks(fullgraph=True, backend=counting(graphs))
+    for block in pipe.transformer.transformer_blocks:
+        block.compile(fullgraph=True, backend=counting(graphs))
     backend = Recorder()
     with attach(pipe, attention_backend=backend) as fv:
         compiled = hunyuan15_latents(pipe, **LARGE)
-        blocks = [graph for graph in graphs if largest_in(graph) >= 1024]
-        print([(largest_in(g), len(list(g.graph.nodes))) for g in graphs])
-        assert max(map(largest_in, blocks)) < SQUARE / 8
+        assert [largest_in(graph) < SQUARE / 8 for graph in graphs] == [True]
         assert backend.masks == [(1024 + 6, None, None)] * 2 + [(1024 + 2, None, None)] * 2
         assert fv.receipt.compiled
         arguments = arguments_of_a_pass(pipe)
         with torch.no_grad():
             outside = pipe.transformer(**arguments)[0]
-        assert len(graphs) == len(set(map(id, graphs)))
     torch.testing.assert_close(compiled, bare)
     torch.compiler.reset()
     with torch.no_grad():
@@ -152,7 +150,10 @@ class Guided:
             return ClassifierFreeGuidance(guidance_scale=3.0 if number == 2 else 1.0)
         feed_forward = LayerSkipConfig(indices=[1], fqn="transformer_blocks", skip_attention=False, skip_ff=True)
         return SkipLayerGuidance(
-            guidance_scale=3.0, skip_layer_guidance_start=0.0, skip_layer_guidance_stop=0.7, skip_layer_config=feed_forward
+            guidance_scale=3.0,
+            skip_layer_guidance_start=0.0,
+            skip_layer_guidance_stop=0.7,
+            skip_layer_config=feed_forward,
         )
 
 
@@ -184,7 +185,7 @@ def test_a_processor_or_a_backend_that_is_put_on_later_is_found(pipe: Any) -> No
     with attach(pipe):
         attention = pipe.transformer.transformer_blocks[1].attn
         attention.processor = type(attention.processor).__mro__[1]()
-        with pytest.raises(BackendNotUsedError, match="transformer_blocks.1.attn of transformer has another"):
+        with pytest.raises(BackendNotUsedError, match=r"transformer_blocks\.1\.attn of transformer has another"):
             hunyuan15_latents(pipe)
 
 
@@ -206,5 +207,5 @@ def test_a_processor_that_does_something_else_with_its_mask_is_refused(pipe: Any
     mask = TextMask(torch.ones(1, 3))
     with pytest.raises(DiffusersVersionError, match="calls expand on its mask"):
         mask.expand(1, 1)
-    with pytest.raises(DiffusersVersionError, match="calls .*cat"):
+    with pytest.raises(DiffusersVersionError, match=r"calls .*cat"):
         torch.cat([mask, mask])  # type: ignore[list-item]  # it stands for a tensor

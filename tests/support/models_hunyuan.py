@@ -126,9 +126,7 @@ def hunyuan15_latents(pipe: Any, **options: Any) -> torch.Tensor:
     """Latents of one short generation; (batch, 4, 3, 2, 3)."""
     image = {"image": _picture()} if hasattr(pipe, "image_encoder") else {"height": 32, "width": 48}
     given = {**TEXT, **image, "num_frames": 9, "num_inference_steps": 3, **options}
-    latents: torch.Tensor = pipe(
-        generator=torch.Generator("cpu").manual_seed(7), output_type="latent", **given
-    ).frames
+    latents: torch.Tensor = pipe(generator=torch.Generator("cpu").manual_seed(7), output_type="latent", **given).frames
     return latents
 
 
