@@ -106,11 +106,12 @@ class TokenLayout:
 
     Attributes:
         grid: video tokens along time, height and width; tokens run with width fastest.
-        text_before: text tokens in front of the video tokens.
+        text_before: text tokens in front of the video tokens; or those of frames of before, which have no grid.
         text_after: text tokens behind them.
         text_lengths: how many text tokens are not padding, per batch entry, also where text is seen by cross attention
             only; None if all are.
         ordered: whether the video tokens are in the order, and with the padding, that the backend asked for.
+        fixed: whether they stay as they are whatever it asks for, since blocks tell some of them by their place.
     """
 
     grid: tuple[int, int, int]
@@ -118,6 +119,7 @@ class TokenLayout:
     text_after: int = 0
     text_lengths: tuple[int, ...] | None = None
     ordered: bool = False
+    fixed: bool = False
 
 
 @dataclass(frozen=True)

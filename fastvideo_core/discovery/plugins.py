@@ -43,6 +43,7 @@ BUILTIN = {
     "wan": "fastvideo_core.builtin.models.wan",
     "hunyuan-video": "fastvideo_core.builtin.models.hunyuan_video",
     "hunyuan-video-1.5": "fastvideo_core.builtin.models.hunyuan_video15",
+    "framepack": "fastvideo_core.builtin.models.framepack",
     "ltx-video": "fastvideo_core.builtin.models.ltx_video",
     "cogvideox": "fastvideo_core.builtin.models.cogvideox",
     "mochi": "fastvideo_core.builtin.models.mochi",

@@ -58,7 +58,7 @@ class Watching(AttentionBackend):
     def _attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, call: AttentionCall) -> torch.Tensor:
         assert call.layout is not None
         self.calls.append(Call(call.role, call.step, call.branch, call.layer, call.layout, query.shape, key.shape))
-        if self.ordered and call.role is not Role.CROSS:
+        if call.layout.ordered and call.role is not Role.CROSS:
             first = call.layout.text_before + video_tokens(call.layout)
             key, value = (torch.cat([one[:, :first], one[:, first + PADDING :]], dim=1) for one in (key, value))
         q, k, v = (one.transpose(1, 2) for one in (query, key, value))
@@ -209,7 +209,9 @@ def module_after(transformer: Any, family: ModelFamily, arguments: dict[str, Any
     found: list[Any] = []
 
     def look(module: Any, args: Any) -> None:
-        if left and not found and args and isinstance(args[0], torch.Tensor) and torch.equal(args[0], left[0]):
+        if not left or found or not args or not isinstance(args[0], torch.Tensor) or args[0].ndim != left[0].ndim:
+            return
+        if torch.equal(args[0], behind(left[0], args[0])):
             found.append(module)
 
     own = dict(transformer.named_children())
@@ -223,6 +225,11 @@ def module_after(transformer: Any, family: ModelFamily, arguments: dict[str, Any
         hook.remove()
     assert found, "what the blocks return is not what the transformer's next module is called with"
     return found[0]
+
+
+def behind(tokens: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """The last tokens, as many as the others: a model leaves out those of frames of before."""
+    return tokens[:, -others.shape[1] :]
 
 
 def _copied(value: Any) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from tests.support.models import build_tokenizer
+from tests.support.models import build_hunyuan_pipeline, build_tokenizer
 
 _TEMPLATE = "{{ 'cat ' * 108 }}{{ messages[1]['content'] }} dog"
 """A chat's first 108 tokens are cut off by the pipeline."""
@@ -96,6 +96,38 @@ def _vision(width: int) -> dict[str, Any]:
         "image_encoder": SiglipVisionModel(vision).eval(),
         "feature_extractor": SiglipImageProcessor(size={"height": 8, "width": 8}),
     }
+
+
+def build_framepack_pipeline() -> Any:
+    """A HunyuanVideoFramepackPipeline: one double and two single blocks, two heads of 16, an image of 4 tokens."""
+    from diffusers import HunyuanVideoFramepackPipeline, HunyuanVideoFramepackTransformer3DModel
+
+    torch.manual_seed(0)
+    transformer = HunyuanVideoFramepackTransformer3DModel(
+        in_channels=4,
+        out_channels=4,
+        num_attention_heads=2,
+        attention_head_dim=16,
+        num_layers=1,
+        num_single_layers=2,
+        num_refiner_layers=1,
+        text_embed_dim=16,
+        pooled_projection_dim=16,
+        rope_axes_dim=(4, 6, 6),
+        has_image_proj=True,
+        image_proj_dim=12,
+        has_clean_x_embedder=True,
+    )
+    parts = {**build_hunyuan_pipeline().components, "transformer": transformer.eval(), **_vision(12)}
+    return HunyuanVideoFramepackPipeline(**parts)
+
+
+def build_token_replace_pipeline() -> Any:
+    """A HunyuanVideoImageToVideoPipeline that has the image in place of the first frame."""
+    from diffusers import HunyuanVideoImageToVideoPipeline
+
+    parts = build_hunyuan_pipeline(image_condition_type="token_replace").components
+    return HunyuanVideoImageToVideoPipeline(**{**parts, "text_encoder": None, "image_processor": None})
 
 
 def _embeddings(prefix: str, sign: int, text: list[list[int]], glyphs: list[list[int]]) -> dict[str, Any]:
