@@ -127,6 +127,7 @@ TestHunyuanVideoTokenReplace = suite(
     "HunyuanVideo", models_hunyuan.build_token_replace_pipeline, latents_of("HunyuanVideoImageToVideo"), True
 )
 TestFramepack = suite("Framepack", models_hunyuan.build_framepack_pipeline, framepack_latents, False)
+TestAllegro = suite("Allegro", models_hunyuan.build_allegro_pipeline, models_hunyuan.latents_of_prompts, True)
 TestCogVideoXImage = conditioned_suite("CogVideoXImageToVideo", "CogVideoX")
 TestCogVideoXVideo = conditioned_suite("CogVideoXVideoToVideo", "CogVideoX")
 TestCogVideoXControl = conditioned_suite("CogVideoXFunControl", "CogVideoX")

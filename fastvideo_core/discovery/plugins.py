@@ -46,6 +46,7 @@ BUILTIN = {
     "framepack": "fastvideo_core.builtin.models.framepack",
     "ltx-video": "fastvideo_core.builtin.models.ltx_video",
     "cogvideox": "fastvideo_core.builtin.models.cogvideox",
+    "allegro": "fastvideo_core.builtin.models.allegro",
     "mochi": "fastvideo_core.builtin.models.mochi",
     "progress-bar": "fastvideo_core.builtin.progress_bar",
 }

@@ -29,7 +29,7 @@ from fastvideo_core.errors import AttachError, BackendMismatchError, DiffusersVe
 WORKING_VERSIONS = "0.40 to 0.42"
 
 _SLOT = "_attention_backend"
-_CALL_TORCH = frozenset({"CogVideoXAttnProcessor2_0", "MochiAttnProcessor2_0"})
+_CALL_TORCH = frozenset({"CogVideoXAttnProcessor2_0", "MochiAttnProcessor2_0", "AllegroAttnProcessor2_0"})
 """Processors that call torch's attention themselves."""
 _MAKE_SQUARE_MASKS = frozenset({"HunyuanVideo15AttnProcessor2_0"})
 """Processors that make a mask of tokens x tokens out of the mask of the text."""

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 
-from fastvideo_core.contract.attention import AttentionBackend, Role, TokenLayout
+from fastvideo_core.contract.attention import AttentionBackend, Role
 from fastvideo_core.contract.caching import CachePolicy, Signal
 from fastvideo_core.contract.model import ModelFamily
 from fastvideo_core.discovery.plugins import Plugins, load_plugins
@@ -25,6 +25,7 @@ from fastvideo_core.testing.family_runs import (
     Watching,
     arguments_of,
     behind,
+    beside_video,
     blocks_of,
     computed,
     module_after,
@@ -126,23 +127,17 @@ class ModelFamilySuite(Suite):
 
     def test_the_grid_is_that_of_the_model(self) -> None:
         pipe, seen = self._pipeline(), Pass()
-        transformer, latents = self._transformer(pipe), list[torch.Size]()
-        layouts: list[TokenLayout] = []
-
-        def enter(module: Any, args: Any, kwargs: Any) -> None:
-            latents.append(kwargs["hidden_states"].shape)
-            layouts.append(self.family.token_layout(transformer.config, kwargs))
-
-        hook = transformer.register_forward_pre_hook(enter, with_kwargs=True)
+        transformer = self._transformer(pipe)
         with watched(transformer, self.family, seen), self._attached(pipe) as attachment:
-            self.generate(pipe)
-        hook.remove()
-        grid, entered = attachment.receipt.token_grid, seen.entered[0].shape
+            arguments = arguments_of(transformer, partial(self.generate, pipe))[0]
+        grid, entered, latents = attachment.receipt.token_grid, seen.entered[0].shape, arguments["hidden_states"].shape
         assert grid is not None
-        before = layouts[0].text_before if layouts[0].fixed else 0
-        assert before + math.prod(grid) == entered[1], f"the grid is {grid}, the blocks see {entered[1]} tokens"
-        if len(latents[0]) == 5:
-            for axis, tokens, size in zip(("height", "width"), grid[1:], latents[0][3:], strict=True):
+        beside = beside_video(self.family, transformer, arguments)
+        assert math.prod(grid) + beside == entered[1], (
+            f"the grid is {grid} and {beside} tokens are beside it, the blocks see {entered[1]} tokens"
+        )
+        if len(latents) == 5:
+            for axis, tokens, size in zip(("height", "width"), grid[1:], latents[3:], strict=True):
                 assert size % tokens == 0, f"the grid has {tokens} tokens along the {axis}, the latents are {size}"
         autoencoder = getattr(pipe, "vae", None)
         geometry = self.family.geometry(transformer.config, autoencoder.config if autoencoder else {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -123,10 +124,11 @@ class Pass:
 def arguments_of(transformer: Any, generate: Callable[[], torch.Tensor]) -> list[dict[str, Any]]:
     """What each pass of a generation calls the transformer with."""
     given: list[dict[str, Any]] = []
+    parameters = tuple(inspect.signature(type(transformer).forward).parameters)[1:]
 
     def before(module: Any, args: Any, kwargs: Any) -> None:
-        assert not args, "call the transformer with named arguments, as diffusers' pipelines do"
-        given.append({name: _copied(value) for name, value in kwargs.items()})
+        named = dict(zip(parameters, args, strict=False)) | kwargs
+        given.append({name: _copied(value) for name, value in named.items()})
 
     hook = transformer.register_forward_pre_hook(before, with_kwargs=True)
     try:
@@ -186,6 +188,12 @@ def blocks_of(transformer: Any, family: ModelFamily) -> list[Any]:
     return [block for name in family.stack.lists for block in transformer.get_submodule(name)]
 
 
+def beside_video(family: ModelFamily, transformer: Any, arguments: Mapping[str, Any]) -> int:
+    """How many tokens of the stream that enters the blocks have no place in the grid."""
+    layout = family.token_layout(transformer.config, arguments)
+    return layout.text_before if layout.fixed else 0
+
+
 def computed(family: ModelFamily, signal: Signal, seen: Pass) -> list[torch.Tensor]:
     """What the model itself computed there, in a pass without the core."""
     if signal is Signal.MODULATED_INPUT:
@@ -200,6 +208,11 @@ def computed(family: ModelFamily, signal: Signal, seen: Pass) -> list[torch.Tens
         return [seen.entered[family.block_signals[signal]]]
     made = [seen.made[family.time_signals[signal][-1]]]
     return [*made, seen.entered[family.stack.modulation]] if signal is Signal.TIME_PROJECTION else made
+
+
+def behind(tokens: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """The last tokens, as many as the others: a model leaves out those of frames of before."""
+    return tokens[:, -others.shape[1] :]
 
 
 def module_after(transformer: Any, family: ModelFamily, arguments: dict[str, Any]) -> Any:
@@ -225,11 +238,6 @@ def module_after(transformer: Any, family: ModelFamily, arguments: dict[str, Any
         hook.remove()
     assert found, "what the blocks return is not what the transformer's next module is called with"
     return found[0]
-
-
-def behind(tokens: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
-    """The last tokens, as many as the others: a model leaves out those of frames of before."""
-    return tokens[:, -others.shape[1] :]
 
 
 def _copied(value: Any) -> Any:

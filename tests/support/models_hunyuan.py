@@ -130,6 +130,59 @@ def build_token_replace_pipeline() -> Any:
     return HunyuanVideoImageToVideoPipeline(**{**parts, "text_encoder": None, "image_processor": None})
 
 
+def build_allegro_pipeline() -> Any:
+    """An AllegroPipeline: two layers, two heads of 24, whose thirds have a rotary embedding each."""
+    from diffusers import (
+        AllegroPipeline,
+        AllegroTransformer3DModel,
+        AutoencoderKLAllegro,
+        DDIMScheduler,
+    )
+
+    torch.manual_seed(0)
+    return AllegroPipeline(
+        tokenizer=None,
+        text_encoder=None,
+        vae=AutoencoderKLAllegro(
+            latent_channels=4, block_out_channels=(8, 8, 8, 8), layers_per_block=1, norm_num_groups=2
+        ).eval(),
+        transformer=AllegroTransformer3DModel(
+            num_attention_heads=2,
+            attention_head_dim=24,
+            num_layers=2,
+            cross_attention_dim=48,
+            caption_channels=16,
+            sample_width=6,
+            sample_height=4,
+            sample_frames=3,
+        ).eval(),
+        scheduler=DDIMScheduler(),
+    )
+
+
+PROMPTS: dict[str, Any] = {
+    "prompt_embeds": torch.linspace(-1, 1, 7 * 16).reshape(1, 7, 16),
+    "negative_prompt_embeds": torch.linspace(1, -1, 7 * 16).reshape(1, 7, 16),
+    "prompt_attention_mask": torch.tensor([[1, 1, 1, 1, 0, 0, 0]]),
+    "negative_prompt_attention_mask": torch.tensor([[1, 1, 0, 0, 0, 0, 0]]),
+}
+
+
+def latents_of_prompts(pipe: Any) -> torch.Tensor:
+    """Latents of one short generation of Allegro."""
+    latents: torch.Tensor = pipe(
+        **PROMPTS,
+        negative_prompt=None,
+        height=32,
+        width=48,
+        num_frames=9,
+        num_inference_steps=4,
+        generator=torch.Generator("cpu").manual_seed(7),
+        output_type="latent",
+    ).frames
+    return latents
+
+
 def _embeddings(prefix: str, sign: int, text: list[list[int]], glyphs: list[list[int]]) -> dict[str, Any]:
     """Text of 7 tokens and glyphs of 4; which are real."""
     batch = len(text)
