@@ -30,11 +30,11 @@ def pipe() -> Any:
     return built
 
 
-class Largest(TorchDispatchMode):
+class Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped
     """The most numbers that any operator has put into one tensor, other than weights."""
 
     def __init__(self, weights: set[int]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.weights, self.numbers = weights, 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -46,7 +46,8 @@ class Largest(TorchDispatchMode):
 
 
 def largest(pipe: Any) -> int:
-    with Largest({one.untyped_storage().data_ptr() for one in pipe.transformer.parameters()}) as seen:
+    seen = Largest({one.untyped_storage().data_ptr() for one in pipe.transformer.parameters()})
+    with seen:
         hunyuan15_latents(pipe, **LARGE)
     return seen.numbers
 
