@@ -10,6 +10,8 @@ from typing import Any
 from fastvideo_core.discovery.printable import explain
 from fastvideo_core.errors import ModelNotFoundError
 
+_WITHOUT_VOCABULARY = frozenset({"ByT5Tokenizer"})
+"""Tokenizers that know bytes alone."""
 _VOCABULARIES = ("tokenizer.json", "spiece.model", "tokenizer.model", "vocab.json", "vocab.txt")
 
 
@@ -30,7 +32,8 @@ def check_files(folder: Path, index: Mapping[str, Any]) -> None:
         for file in sorted(part.glob("*.json")):
             _check_json(file)
         kind = str(entry[-1])
-        if "Tokenizer" in kind and not any((part / one).is_file() for one in _VOCABULARIES):
+        needs_vocabulary = "Tokenizer" in kind and kind not in _WITHOUT_VOCABULARY
+        if needs_vocabulary and not any((part / one).is_file() for one in _VOCABULARIES):
             raise _lacking(part, kind, "tokenizer.json, nor another file with a vocabulary")
         if any(part.glob("*.safetensors")) and not (part / "config.json").is_file():
             raise _lacking(part, kind, "config.json")

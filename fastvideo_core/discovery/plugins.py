@@ -46,9 +46,12 @@ BUILTIN = {
     "skyreels-v2": "fastvideo_core.builtin.models.skyreels_v2",
     "chronoedit": "fastvideo_core.builtin.models.chronoedit",
     "hunyuan-video": "fastvideo_core.builtin.models.hunyuan_video",
+    "hunyuan-video-1.5": "fastvideo_core.builtin.models.hunyuan_video15",
+    "framepack": "fastvideo_core.builtin.models.framepack",
     "ltx-video": "fastvideo_core.builtin.models.ltx_video",
     "ltx-2": "fastvideo_core.builtin.models.ltx2",
     "cogvideox": "fastvideo_core.builtin.models.cogvideox",
+    "allegro": "fastvideo_core.builtin.models.allegro",
     "mochi": "fastvideo_core.builtin.models.mochi",
     "progress-bar": "fastvideo_core.builtin.progress_bar",
 }

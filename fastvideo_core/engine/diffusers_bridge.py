@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 from fastvideo_core.contract.attention import Role
 from fastvideo_core.contract.model import AttentionSite
 from fastvideo_core.engine.attention.operator import attend, bare_attention
+from fastvideo_core.engine.attention.text_mask import without_square_mask
 from fastvideo_core.engine.copies import ABSENT, copied_as, without
 from fastvideo_core.engine.forward_pass import ForwardPass, current_pass
 from fastvideo_core.engine.machine import with_index
@@ -28,8 +29,10 @@ from fastvideo_core.errors import AttachError, BackendMismatchError, DiffusersVe
 WORKING_VERSIONS = "0.40 to 0.42"
 
 _SLOT = "_attention_backend"
-_CALL_TORCH = frozenset({"CogVideoXAttnProcessor2_0", "MochiAttnProcessor2_0"})
+_CALL_TORCH = frozenset({"CogVideoXAttnProcessor2_0", "MochiAttnProcessor2_0", "AllegroAttnProcessor2_0"})
 """Processors that call torch's attention themselves."""
+_MAKE_SQUARE_MASKS = frozenset({"HunyuanVideo15AttnProcessor2_0"})
+"""Processors that make a mask of tokens x tokens out of the mask of the text."""
 
 _lock = threading.Lock()
 _users = 0
@@ -58,6 +61,12 @@ def install(sites: Iterable[AttentionSite], undo: ExitStack) -> dict[tuple[Role,
         if type(processor).__name__ in _CALL_TORCH:
             slots[place] = _internals()[1].NATIVE
             _set_processor(site.module, _routed(processor.__class__, site.role)(), undo)
+            continue
+        if type(processor).__name__ in _MAKE_SQUARE_MASKS:
+            _check_processor(processor, keys)
+            slots[place] = getattr(processor, _SLOT)
+            _set_processor(site.module, without_square_mask(processor), undo)
+            setattr(site.module.processor, _SLOT, keys[site.role])
             continue
         if id(processor) not in known:
             _check_processor(processor, keys)

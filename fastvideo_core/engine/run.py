@@ -172,7 +172,9 @@ class ActiveRun:
         return list(self._started.values())
 
     def _wanted_order(self, layout: TokenLayout, device: torch.device) -> TokenOrder | None:
-        """The order that the backend of the video tokens' own attention asks for."""
+        """The order that the backend of the video tokens' own attention asks for, where they may be in another."""
+        if layout.fixed:
+            return None
         for role in (Role.SELF, Role.JOINT):
             if role in self.routes:
                 backend = self.routes[role].resolution.backend

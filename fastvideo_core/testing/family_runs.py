@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -58,7 +59,7 @@ class Watching(AttentionBackend):
     def _attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, call: AttentionCall) -> torch.Tensor:
         assert call.layout is not None
         self.calls.append(Call(call.role, call.step, call.branch, call.layer, call.layout, query.shape, key.shape))
-        if self.ordered and call.role.among_video:
+        if call.layout.ordered and call.role.among_video:
             first = call.layout.text_before + video_tokens(call.layout)
             key, value = (torch.cat([one[:, :first], one[:, first + PADDING :]], dim=1) for one in (key, value))
         q, k, v = (one.transpose(1, 2) for one in (query, key, value))
@@ -123,10 +124,11 @@ class Pass:
 def arguments_of(transformer: Any, generate: Callable[[], torch.Tensor]) -> list[dict[str, Any]]:
     """What each pass of a generation calls the transformer with."""
     given: list[dict[str, Any]] = []
+    parameters = tuple(inspect.signature(type(transformer).forward).parameters)[1:]
 
     def before(module: Any, args: Any, kwargs: Any) -> None:
-        assert not args, "call the transformer with named arguments, as diffusers' pipelines do"
-        given.append({name: _copied(value) for name, value in kwargs.items()})
+        named = dict(zip(parameters, args, strict=False)) | kwargs
+        given.append({name: _copied(value) for name, value in named.items()})
 
     hook = transformer.register_forward_pre_hook(before, with_kwargs=True)
     try:
@@ -192,6 +194,12 @@ def attending_blocks(transformer: Any, family: ModelFamily) -> list[Any]:
     return [block for name in family.stack.attending_lists for block in transformer.get_submodule(name)]
 
 
+def beside_video(family: ModelFamily, layout: TokenLayout, seen: Pass) -> int:
+    """How many tokens enter the blocks with the video's and have no place in the grid; text is a stream of its own."""
+    others = layout.text_before + layout.text_after
+    return others - int(seen.entered[1].shape[1]) if family.stack.returns_text else others
+
+
 def computed(family: ModelFamily, signal: Signal, seen: Pass) -> list[torch.Tensor]:
     """What the model itself computed there, in a pass without the core."""
     if signal is Signal.MODULATED_INPUT:
@@ -247,8 +255,11 @@ def _module_after(transformer: Any, family: ModelFamily, arguments: dict[str, An
     found: list[Any] = []
 
     def look(module: Any, args: Any) -> None:
-        if left and not found and args and isinstance(args[0], torch.Tensor) and torch.equal(args[0], left[0]):
-            found.append(module)
+        if not left or found or not args or not isinstance(args[0], torch.Tensor):
+            return
+        given = args[0]
+        if len(given) == len(left[0]) and given.shape[-1] == left[0].shape[-1] and given.numel() <= left[0].numel():
+            found.extend([module] if torch.equal(given, last_of(left[0], given.shape)) else [])
 
     own = dict(transformer.named_children())
     lists = family.stack.attending_lists
@@ -259,6 +270,14 @@ def _module_after(transformer: Any, family: ModelFamily, arguments: dict[str, An
     for hook in hooks:
         hook.remove()
     return found[0] if found else None
+
+
+def last_of(tokens: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    """The last of the tokens, as many as there are in that shape, and in it.
+
+    A model may go on without tokens that stand in front of the video, or with the video's as frames, rows and columns.
+    """
+    return tokens.flatten(1)[:, -shape[1:].numel() :].reshape(shape)
 
 
 @contextmanager

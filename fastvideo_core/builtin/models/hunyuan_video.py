@@ -28,7 +28,10 @@ def _token_layout(config: Mapping[str, Any], arguments: Mapping[str, Any]) -> To
     frames, height, width = arguments["hidden_states"].shape[2:]
     patch, patch_time = config["patch_size"], config["patch_size_t"]
     return TokenLayout(
-        (frames // patch_time, height // patch, width // patch), text_after=arguments["encoder_hidden_states"].shape[1]
+        (frames // patch_time, height // patch, width // patch),
+        text_after=arguments["encoder_hidden_states"].shape[1],
+        fixed=config.get("image_condition_type")
+        == "token_replace",  # the first frame's tokens have a time of their own
     )
 
 

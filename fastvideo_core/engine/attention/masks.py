@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch.nn.functional import pad
 
 from fastvideo_core.contract.attention import MaskKind, Role, TokenLayout
 from fastvideo_core.errors import BackendMismatchError
@@ -58,6 +59,22 @@ def reduce_mask(mask: torch.Tensor, batch: int, keys: int) -> ReducedMask:
     return ReducedMask(MaskKind.ARBITRARY, mask)
 
 
+def is_of_text(mask: torch.Tensor, keys: int) -> bool:
+    """Whether a mask is that of the text alone: (batch, text tokens), for more keys than that."""
+    return mask.ndim == 2 and mask.shape[1] < keys
+
+
+def over_keys(text: torch.Tensor, keys: int) -> torch.Tensor:
+    """Which keys are seen, (batch, keys): all that come before the text, and of the text the real ones."""
+    return pad(text.bool(), (keys - text.shape[1], 0), value=True)
+
+
+def square_mask(text: torch.Tensor, tokens: int) -> torch.Tensor:
+    """Likewise as HunyuanVideo-1.5's processor makes it, (batch, 1, tokens, tokens): padding sees nothing either."""
+    seen = over_keys(text, tokens)
+    return seen[:, None, None, :] & seen[:, None, :, None]
+
+
 def _seen(mask: torch.Tensor) -> torch.Tensor | None:
     """Which keys are seen at all, or None if the mask weighs them rather than hiding them."""
     if mask.dtype == torch.bool:
@@ -101,12 +118,12 @@ class MaskReader:
         if layout is not None and layout.text_lengths is not None:
             same = (tuple(mask.shape), tuple(key.shape[:2]), layout, role)
             if same not in self._same:
-                self._same[same] = reduce_mask(mask, key.shape[0], key.shape[1] - padding)
+                self._same[same] = _reduce(mask, key.shape[0], key.shape[1] - padding)
             reduced = self._same[same]
         else:
             known = self._own.get(id(mask))
             if known is None:
-                known = (mask, reduce_mask(mask, key.shape[0], key.shape[1] - padding))
+                known = (mask, _reduce(mask, key.shape[0], key.shape[1] - padding))
                 _keep(self._own, mask, known)
             reduced = known[1]
         return _in_order(reduced, padding, role) if ordered else reduced
@@ -119,6 +136,11 @@ def _keep(
     known[id(tensor)] = value
     if len(known) > _KEPT:
         known.popitem(last=False)
+
+
+def _reduce(mask: torch.Tensor, batch: int, keys: int) -> ReducedMask:
+    """As `reduce_mask`; a mask of the text alone is stretched over the keys."""
+    return reduce_mask(over_keys(mask, keys) if is_of_text(mask, keys) else mask, batch, keys)
 
 
 def _in_order(mask: ReducedMask, padding: int, role: Role) -> ReducedMask:
