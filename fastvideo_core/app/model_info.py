@@ -74,8 +74,9 @@ def read_model(plugins: Plugins, model_path: str | Path) -> ModelInfo:
     try:
         transformer, vae = read_json("transformer/config.json"), read_json("vae/config.json")
         geometry = family.geometry(transformer, vae)
-        head_dim = _positive(transformer, "attention_head_dim")
-        channels = head_dim * _positive(transformer, "num_attention_heads")
+        heads = dict(zip(("num_attention_heads", "attention_head_dim"), family.heads(transformer), strict=True))
+        head_dim = _positive(heads, "attention_head_dim")
+        channels = head_dim * _positive(heads, "num_attention_heads")
         if min(*geometry.pixels_per_token, geometry.frames_per_token) < 1:
             raise ValueError(f"its sizes: a token of {geometry.pixels_per_token} pixels")
         if geometry.max_tokens is not None and geometry.max_tokens < 1:

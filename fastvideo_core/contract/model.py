@@ -62,7 +62,9 @@ class BlockStack:
         modulation: position of the argument with the modulation.
         modulation_per_token: its number of axes where it may differ from token to token; the second one then counts
             video tokens, or is 1.
-        rotary: position of the argument with the rotary embedding, a tuple of tensors.
+        per_token: positions of other arguments of which the same is true, such as a position embedding that every
+            block adds.
+        rotary: position of the argument with the rotary embedding, a tensor or a tuple of tensors.
         rotary_axis: the axis of these that counts video tokens.
         returns_text: whether a block returns a tuple of the video tokens and its second argument, the text tokens,
             rather than the video tokens alone.
@@ -74,6 +76,13 @@ class BlockStack:
     rotary_axis: int
     returns_text: bool = False
     modulation_per_token: int = 4
+    per_token: tuple[int, ...] = ()
+
+
+def heads_of_config(config: Mapping[str, Any]) -> tuple[int, int]:
+    """How many heads attention has and how large each is, by the names that most transformers give them."""
+    head_dim = config["attention_head_dim"]
+    return config["num_attention_heads"], head_dim
 
 
 @dataclass(frozen=True)
@@ -98,6 +107,7 @@ class ModelFamily:
         time_signals: of what a caching policy can look at, that which depends on the timestep alone: the names of the
             transformer's submodules that make it, each from what the one before it made, the first from timesteps.
         block_signals: likewise, what every block is given: the position of the argument.
+        heads: from the transformer's configuration, how many heads attention has and how large each is.
     """
 
     name: str
@@ -114,6 +124,7 @@ class ModelFamily:
     text_mask: str | None = None
     time_signals: Mapping[Signal, tuple[str, ...]] = field(default_factory=dict)
     block_signals: Mapping[Signal, int] = field(default_factory=dict)
+    heads: Callable[[Mapping[str, Any]], tuple[int, int]] = heads_of_config
 
     @property
     def all_signals(self) -> frozenset[Signal]:

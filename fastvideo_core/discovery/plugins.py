@@ -45,6 +45,8 @@ BUILTIN = {
     "ltx-video": "fastvideo_core.builtin.models.ltx_video",
     "cogvideox": "fastvideo_core.builtin.models.cogvideox",
     "mochi": "fastvideo_core.builtin.models.mochi",
+    "kandinsky5": "fastvideo_core.builtin.models.kandinsky5",
+    "cosmos": "fastvideo_core.builtin.models.cosmos",
     "progress-bar": "fastvideo_core.builtin.progress_bar",
 }
 """The plugins that come with the core, and their modules: as text, so that discovery imports nothing above it."""

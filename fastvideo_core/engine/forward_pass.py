@@ -76,7 +76,7 @@ class ForwardPass:
         self.order, self.gate = order, gate
         self.in_order = False
         """Whether the tokens are in the other order where the pass stands."""
-        self._rotary: tuple[Any, tuple[torch.Tensor, ...]] | None = None
+        self._rotary: tuple[Any, tuple[torch.Tensor, ...] | torch.Tensor] | None = None
         self._routes, self._blocks = routes, blocks
         self._step, self._transformer = step, type(transformer).__name__
         self._block, self._ran = -1, 0
@@ -159,13 +159,15 @@ class ForwardPass:
         )
 
     def rotary_in_order(
-        self, rotary: tuple[torch.Tensor, ...] | None, axis: int, order: TokenOrder
-    ) -> tuple[torch.Tensor, ...] | None:
+        self, rotary: tuple[torch.Tensor, ...] | torch.Tensor | None, axis: int, order: TokenOrder
+    ) -> tuple[torch.Tensor, ...] | torch.Tensor | None:
         """The rotary embedding in the other order: made at the first block, used by all."""
         if rotary is None:
             return None
         if self._rotary is None or self._rotary[0] is not rotary:
-            self._rotary = (rotary, tuple(part.index_select(axis, order.gather) for part in rotary))
+            whole = not isinstance(rotary, tuple)
+            parts = tuple(part.index_select(axis, order.gather) for part in ((rotary,) if whole else rotary))
+            self._rotary = (rotary, parts[0] if whole else parts)
         return self._rotary[1]
 
     def _check_calls(self) -> None:

@@ -174,6 +174,7 @@ class ActiveRun:
         """Let each backend, and the policy, refuse what it cannot serve before anything is computed."""
         self._announced = True
         layers = self._model.num_layers()
+        num_heads = int(self._model.family.heads(self._model.transformers[0].config)[0])
         runs = {
             need.role: Run(
                 family=self._model.family.name,
@@ -181,7 +182,7 @@ class ActiveRun:
                 layout=layout,
                 num_steps=self.num_steps,
                 num_layers=layers[need.role],
-                num_heads=int(self._model.transformers[0].config.num_attention_heads),
+                num_heads=num_heads,
                 head_dim=need.head_dim,
                 dtype=need.dtype,
                 device=need.device,

@@ -65,6 +65,9 @@ class ModelFamilySuite(Suite):
     size: ClassVar[tuple[int, int, int]]
     """Frames, height and width of what `generate` makes."""
 
+    latent_axes: ClassVar[tuple[int, int]] = (3, 4)
+    """Where the latents that the transformer is called with have height and width, if they have five axes."""
+
     cuts_text: ClassVar[bool] = False
     """Whether the model masks padded text, which the core cuts away instead: then equal up to rounding, not in bits."""
 
@@ -135,7 +138,8 @@ class ModelFamilySuite(Suite):
         assert grid is not None
         assert grid[0] * grid[1] * grid[2] == entered[1], f"the grid is {grid}, the blocks see {entered[1]} tokens"
         if len(latents[0]) == 5:
-            for axis, tokens, size in zip(("height", "width"), grid[1:], latents[0][3:], strict=True):
+            sizes = [latents[0][axis] for axis in self.latent_axes]
+            for axis, tokens, size in zip(("height", "width"), grid[1:], sizes, strict=True):
                 assert size % tokens == 0, f"the grid has {tokens} tokens along the {axis}, the latents are {size}"
         autoencoder = getattr(pipe, "vae", None)
         geometry = self.family.geometry(transformer.config, autoencoder.config if autoencoder else {})
@@ -165,7 +169,8 @@ class ModelFamilySuite(Suite):
         for number in range(branches, len(passes)):
             first, left = passes[number % branches].entered[0], passes[number % branches].left
             assert left is not None
-            torch.testing.assert_close(found[number], passes[number].entered[0] + (left - first))
+            expected = passes[number].entered[0] + (left - first)
+            torch.testing.assert_close(found[number].reshape(expected.shape), expected)
 
     def test_signals_are_what_the_model_computes(self) -> None:
         for signal in sorted(self.family.all_signals - {Signal.NONE}):

@@ -209,8 +209,10 @@ def module_after(transformer: Any, family: ModelFamily, arguments: dict[str, Any
     found: list[Any] = []
 
     def look(module: Any, args: Any) -> None:
-        if left and not found and args and isinstance(args[0], torch.Tensor) and torch.equal(args[0], left[0]):
-            found.append(module)
+        if left and not found and args and isinstance(args[0], torch.Tensor):
+            # Some bring the tokens back into frames, rows and columns before.
+            if torch.equal(args[0].flatten(), left[0].flatten()):
+                found.append(module)
 
     own = dict(transformer.named_children())
     hooks = [child.register_forward_pre_hook(look) for name, child in own.items() if name not in family.stack.lists]

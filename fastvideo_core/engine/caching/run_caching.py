@@ -106,7 +106,7 @@ class RunCaching:
             return lambda block, args: args[family.block_signals[signal]]
         if signal in family.time_signals:
             timestep, dtype = arguments["timestep"], arguments["hidden_states"].dtype
-            each = timestep[0] if timestep.ndim == 2 else timestep
+            each = timestep[0].flatten() if timestep.ndim > 1 else timestep
             return lambda block, args: time_values(transformer, family.time_signals[signal], each, dtype)
         return None
 
@@ -124,7 +124,7 @@ def experts_timesteps(
 
 
 def _shares(timestep: torch.Tensor) -> dict[float, float]:
-    """For a timestep per token, (batch, tokens): which fractions of the step's timestep occur, and how often."""
+    """For a timestep per token, (batch, tokens), or frame: which fractions of the step's timestep occur, and how often."""
     if timestep.ndim < 2 or not timestep.max():
         return {1.0: 1.0}
     fractions, counts = torch.unique(timestep[0].float() / timestep.max(), return_counts=True)
