@@ -124,7 +124,7 @@ class VideoGenerator:
         offload = check_offload(offload, pin_cpu_memory, device)
         if compile:
             check_compile(info, device, dit_cpu_offload)
-        needs = info.family.needs(info.head_dim, dtype, torch.device(device))
+        needs = info.family.needs(info.transformer, dtype, torch.device(device))
         choose_attention(plugins, attention_backend, needs, attention_config)
         check_policy(plugins, None, info.cached_model)
         start = time.perf_counter()

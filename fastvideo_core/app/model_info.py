@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,8 @@ class ModelInfo:
         location: a local folder or a hub id.
         preset: the preset of that name, if there is one.
         pipeline: the class name of its pipeline.
-        head_dim: head size of its attention; `channels` of a token, all heads together.
+        transformer: the configuration of its transformer.
+        channels: of a video token.
         takes_image: whether it needs an image to start from.
     """
 
@@ -38,7 +40,7 @@ class ModelInfo:
     family: ModelFamily
     geometry: Geometry
     pipeline: str
-    head_dim: int
+    transformer: Mapping[str, Any]
     channels: int
     takes_image: bool
 
@@ -74,9 +76,7 @@ def read_model(plugins: Plugins, model_path: str | Path) -> ModelInfo:
     try:
         transformer, vae = read_json("transformer/config.json"), read_json("vae/config.json")
         geometry = family.geometry(transformer, vae)
-        heads = dict(zip(("num_attention_heads", "attention_head_dim"), family.heads(transformer), strict=True))
-        head_dim = _positive(heads, "attention_head_dim")
-        channels = head_dim * _positive(heads, "num_attention_heads")
+        channels = _channels(family, transformer)
         if min(*geometry.pixels_per_token, geometry.frames_per_token) < 1:
             raise ValueError(f"its sizes: a token of {geometry.pixels_per_token} pixels")
         if geometry.max_tokens is not None and geometry.max_tokens < 1:
@@ -86,14 +86,16 @@ def read_model(plugins: Plugins, model_path: str | Path) -> ModelInfo:
     except (TypeError, ValueError, ArithmeticError) as error:
         raise UnsupportedModelError(f"the configuration of {name} garbles a number: {error}") from error
     takes_image = _takes_image(pipeline, family, name)
-    return ModelInfo(name, location, preset, family, geometry, pipeline, head_dim, channels, takes_image)
+    return ModelInfo(name, location, preset, family, geometry, pipeline, transformer, channels, takes_image)
 
 
-def _positive(config: Mapping[str, Any], key: str) -> int:
-    value = config[key]
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{key} is {value!r}, it must be a whole number, 1 or more")
-    return value
+def _channels(family: ModelFamily, config: Mapping[str, Any]) -> int:
+    """The channels of a video token: those of all heads of the first role."""
+    for key in ("attention_head_dim", "num_attention_heads"):
+        value = config.get(key, 1)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"{key} is {value!r}, it must be a whole number, 1 or more")
+    return math.prod(family.heads(config, family.roles[0]))
 
 
 def _transformer_classes(index: Mapping[str, Any]) -> list[str]:

@@ -106,8 +106,9 @@ class TokenLayout:
 
     Attributes:
         grid: video tokens along time, height and width; tokens run with width fastest.
-        text_before: text tokens in front of the video tokens.
-        text_after: text tokens behind them.
+        text_before: tokens in front of the video tokens: text in JOINT attention; elsewhere frames that condition the
+            video, which have no place in the grid.
+        text_after: such tokens behind them.
         text_lengths: how many text tokens are not padding, per batch entry, also where text is seen by cross attention
             only; None if all are.
         ordered: whether the video tokens are in the order, and with the padding, that the backend asked for.

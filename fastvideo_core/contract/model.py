@@ -22,16 +22,18 @@ class Geometry:
         frames_per_token: frames beyond the first must be a multiple of this.
         max_tokens: the longest axis, in tokens, that the position embedding has; None for any.
         latents_per_token: frames of latents that become one token; the pipeline pads what is missing.
+        latents_at_once: frames of latents that the pipeline makes at a time, however long the video; None for all.
     """
 
     pixels_per_token: tuple[int, int]
     frames_per_token: int
     max_tokens: int | None
     latents_per_token: int = 1
+    latents_at_once: int | None = None
 
     def grid(self, num_frames: int, height: int, width: int) -> tuple[int, int, int]:
         """Tokens along time, height and width."""
-        latents = (num_frames - 1) // self.frames_per_token + 1
+        latents = self.latents_at_once or (num_frames - 1) // self.frames_per_token + 1
         return (
             -(-latents // self.latents_per_token),
             height // self.pixels_per_token[0],
@@ -62,12 +64,13 @@ class BlockStack:
         modulation: position of the argument with the modulation.
         modulation_per_token: its number of axes where it may differ from token to token; the second one then counts
             video tokens, or is 1.
-        per_token: positions of other arguments of which the same is true, such as a position embedding that every
-            block adds.
         rotary: position of the argument with the rotary embedding, a tensor or a tuple of tensors.
         rotary_axis: the axis of these that counts video tokens.
         returns_text: whether a block returns a tuple of the video tokens and its second argument, the text tokens,
             rather than the video tokens alone.
+        more_modulation: positions of further arguments that may differ from token to token, as modulation may, or that
+            may be left out: such as a position embedding that every block adds.
+        video_tokens: position of the argument that counts the video tokens, if a block has one.
     """
 
     lists: tuple[str, ...]
@@ -76,13 +79,13 @@ class BlockStack:
     rotary_axis: int
     returns_text: bool = False
     modulation_per_token: int = 4
-    per_token: tuple[int, ...] = ()
+    more_modulation: tuple[int, ...] = ()
+    video_tokens: int | None = None
 
 
-def heads_of_config(config: Mapping[str, Any]) -> tuple[int, int]:
-    """How many heads attention has and how large each is, by the names that most transformers give them."""
-    head_dim = config["attention_head_dim"]
-    return config["num_attention_heads"], head_dim
+def heads_of(config: Mapping[str, Any], role: Role) -> tuple[int, int]:
+    """Number and size of a transformer's heads, where they are the same in all roles."""
+    return config["num_attention_heads"], config["attention_head_dim"]
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,7 @@ class ModelFamily:
         time_signals: of what a caching policy can look at, that which depends on the timestep alone: the names of the
             transformer's submodules that make it, each from what the one before it made, the first from timesteps.
         block_signals: likewise, what every block is given: the position of the argument.
-        heads: from the transformer's configuration, how many heads attention has and how large each is.
+        heads: number and size of the heads of a role, from the transformer's configuration.
     """
 
     name: str
@@ -124,7 +127,7 @@ class ModelFamily:
     text_mask: str | None = None
     time_signals: Mapping[Signal, tuple[str, ...]] = field(default_factory=dict)
     block_signals: Mapping[Signal, int] = field(default_factory=dict)
-    heads: Callable[[Mapping[str, Any]], tuple[int, int]] = heads_of_config
+    heads: Callable[[Mapping[str, Any], Role], tuple[int, int]] = heads_of
 
     @property
     def all_signals(self) -> frozenset[Signal]:
@@ -132,6 +135,7 @@ class ModelFamily:
         always = {Signal.NONE, Signal.HIDDEN, Signal.MODULATED_INPUT, Signal.FIRST_BLOCK_OUTPUT}
         return frozenset({*always, *self.time_signals, *self.block_signals})
 
-    def needs(self, head_dim: int, dtype: torch.dtype, device: torch.device) -> list[Need]:
-        """What a model of the family asks of a backend, per role."""
-        return [Need(role, head_dim, str(dtype).removeprefix("torch."), str(device)) for role in self.roles]
+    def needs(self, config: Mapping[str, Any], dtype: torch.dtype, device: torch.device) -> list[Need]:
+        """What a model of the family, with that configuration of its transformer, asks of a backend, per role."""
+        name = str(dtype).removeprefix("torch.")
+        return [Need(role, self.heads(config, role)[1], name, str(device)) for role in self.roles]

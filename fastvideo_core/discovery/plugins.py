@@ -47,6 +47,7 @@ BUILTIN = {
     "mochi": "fastvideo_core.builtin.models.mochi",
     "kandinsky5": "fastvideo_core.builtin.models.kandinsky5",
     "cosmos": "fastvideo_core.builtin.models.cosmos",
+    "helios": "fastvideo_core.builtin.models.helios",
     "progress-bar": "fastvideo_core.builtin.progress_bar",
 }
 """The plugins that come with the core, and their modules: as text, so that discovery imports nothing above it."""

@@ -56,7 +56,7 @@ class AttachedModel:
         found = dict(transformers_of(pipe, family))
         device = diffusers_bridge.execution_device(pipe)
         first = next(iter(found.values()))
-        needs = family.needs(int(family.heads(first.config)[1]), first.dtype, device)
+        needs = family.needs(first.config, first.dtype, device)
         for transformer in found.values():
             _check_own_cache(transformer)
         return cls(

@@ -155,10 +155,12 @@ def _ordered(
         if not current.in_order:
             changed[0] = changed[0].index_select(1, order.gather)
             current.in_order = True
-        for position in (stack.modulation, *stack.per_token):
+        for position in (stack.modulation, *stack.more_modulation):
             value = changed[position] if position < len(changed) else None
             if value is not None and value.ndim == stack.modulation_per_token and value.shape[1] > 1:
                 changed[position] = value.index_select(1, order.gather)
+        if stack.video_tokens is not None:
+            changed[stack.video_tokens] += order.padding
         changed[stack.rotary] = current.rotary_in_order(changed[stack.rotary], stack.rotary_axis, order)
         result = block(*changed)
         if not leaves:

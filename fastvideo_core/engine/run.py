@@ -15,6 +15,7 @@ from fastvideo_core.contract.caching import CachePolicy
 from fastvideo_core.engine.attached_model import AttachedModel
 from fastvideo_core.engine.attention.clock import KernelClock
 from fastvideo_core.engine.attention.masks import MaskReader
+from fastvideo_core.engine.attention.order import in_stream
 from fastvideo_core.engine.attention.route import LoadedBackend, Route
 from fastvideo_core.engine.branches import CallsInStep
 from fastvideo_core.engine.caching.choice import ChosenPolicy
@@ -167,14 +168,14 @@ class ActiveRun:
         """The order that the backend of the video tokens' own attention asks for."""
         for role in (Role.SELF, Role.JOINT):
             if role in self.routes:
-                return self.routes[role].resolution.backend.token_order(layout, device)
+                order = self.routes[role].resolution.backend.token_order(layout, device)
+                return in_stream(order, layout) if order is not None and role is Role.SELF else order
         return None
 
     def _announce(self, layout: TokenLayout) -> None:
         """Let each backend, and the policy, refuse what it cannot serve before anything is computed."""
         self._announced = True
         layers = self._model.num_layers()
-        num_heads = int(self._model.family.heads(self._model.transformers[0].config)[0])
         runs = {
             need.role: Run(
                 family=self._model.family.name,
@@ -182,7 +183,7 @@ class ActiveRun:
                 layout=layout,
                 num_steps=self.num_steps,
                 num_layers=layers[need.role],
-                num_heads=num_heads,
+                num_heads=self._model.family.heads(self._model.transformers[0].config, need.role)[0],
                 head_dim=need.head_dim,
                 dtype=need.dtype,
                 device=need.device,

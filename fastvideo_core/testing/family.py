@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from functools import partial
 from typing import Any, ClassVar
@@ -23,6 +24,7 @@ from fastvideo_core.testing.family_runs import (
     Scripted,
     Watching,
     arguments_of,
+    beside_video,
     blocks_of,
     computed,
     module_after,
@@ -127,18 +129,17 @@ class ModelFamilySuite(Suite):
 
     def test_the_grid_is_that_of_the_model(self) -> None:
         pipe, seen = self._pipeline(), Pass()
-        transformer, latents = self._transformer(pipe), list[torch.Size]()
-        hook = transformer.register_forward_pre_hook(
-            lambda module, args, kwargs: latents.append(kwargs["hidden_states"].shape), with_kwargs=True
-        )
+        transformer = self._transformer(pipe)
         with watched(transformer, self.family, seen), self._attached(pipe) as attachment:
-            self.generate(pipe)
-        hook.remove()
-        grid, entered = attachment.receipt.token_grid, seen.entered[0].shape
+            arguments = arguments_of(transformer, partial(self.generate, pipe))[0]
+        grid, entered, latents = attachment.receipt.token_grid, seen.entered[0].shape, arguments["hidden_states"].shape
         assert grid is not None
-        assert grid[0] * grid[1] * grid[2] == entered[1], f"the grid is {grid}, the blocks see {entered[1]} tokens"
-        if len(latents[0]) == 5:
-            sizes = [latents[0][axis] for axis in self.latent_axes]
+        beside = beside_video(self.family, transformer, arguments)
+        assert math.prod(grid) + beside == entered[1], (
+            f"the grid is {grid} and {beside} tokens are beside it, the blocks see {entered[1]} tokens"
+        )
+        if len(latents) == 5:
+            sizes = [latents[axis] for axis in self.latent_axes]
             for axis, tokens, size in zip(("height", "width"), grid[1:], sizes, strict=True):
                 assert size % tokens == 0, f"the grid has {tokens} tokens along the {axis}, the latents are {size}"
         autoencoder = getattr(pipe, "vae", None)

@@ -12,14 +12,14 @@ def check_calls(backend: Watching) -> None:
     """Fail unless each call has the tokens of its layout, the heads announced, and every layer its turn."""
     for call in backend.calls:
         where, video = f"{call.role} attention of layer {call.layer}", video_tokens(call.layout)
-        text = call.layout.text_before + call.layout.text_after if call.role is Role.JOINT else 0
+        text = 0 if call.role is Role.CROSS else call.layout.text_before + call.layout.text_after
         assert call.query[1] == video + text, (
-            f"{where} has {call.query[1]} queries for {video} video and {text} text tokens"
+            f"{where} has {call.query[1]} queries for {video} video and {text} other tokens"
         )
         if call.role is Role.JOINT:
             assert video < call.key[1] <= video + text, f"{where} has {call.key[1]} keys for {video} + {text} tokens"
         if call.role is Role.SELF:
-            assert call.key[1] == video, f"{where} has {call.key[1]} keys for {video} video tokens"
+            assert call.key[1] == video + text, f"{where} has {call.key[1]} keys for {video} + {text} tokens"
         if call.role is Role.CROSS:
             assert call.key[1] != video, f"{where} has as many keys as there are video tokens"
         run = backend.runs[call.role]

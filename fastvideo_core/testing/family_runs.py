@@ -186,6 +186,12 @@ def blocks_of(transformer: Any, family: ModelFamily) -> list[Any]:
     return [block for name in family.stack.lists for block in transformer.get_submodule(name)]
 
 
+def beside_video(family: ModelFamily, transformer: Any, arguments: Mapping[str, Any]) -> int:
+    """How many tokens of the stream that enters the blocks have no place in the grid."""
+    layout = family.token_layout(transformer.config, arguments)
+    return layout.text_before + layout.text_after if Role.SELF in family.roles else 0
+
+
 def computed(family: ModelFamily, signal: Signal, seen: Pass) -> list[torch.Tensor]:
     """What the model itself computed there, in a pass without the core."""
     if signal is Signal.MODULATED_INPUT:

@@ -163,6 +163,37 @@ def _cosmos25(kind: str, seed: int, parts: dict[str, Any] | None = None, **chang
     )
 
 
+def build_helios_pipeline(seed: int = 0) -> Any:
+    """A Helios with random weights: two layers, two heads of 16."""
+    return _helios("HeliosPipeline", "FlowMatchEulerDiscreteScheduler", seed, use_dynamic_shifting=True)
+
+
+def _helios(kind: str, scheduler: str, seed: int, **options: Any) -> Any:
+    import diffusers
+
+    torch.manual_seed(seed)
+    vae = diffusers.AutoencoderKLWan(
+        base_dim=4, z_dim=16, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True]
+    )
+    transformer = diffusers.HeliosTransformer3DModel(
+        num_attention_heads=2,
+        attention_head_dim=16,
+        text_dim=16,
+        freq_dim=16,
+        ffn_dim=32,
+        num_layers=2,
+        rope_dim=(4, 6, 6),
+        is_amplify_history=True,
+    )
+    return getattr(diffusers, kind)(
+        tokenizer=None,
+        text_encoder=None,
+        vae=vae.eval(),
+        scheduler=getattr(diffusers, scheduler)(**options),
+        transformer=transformer.eval(),
+    )
+
+
 _KANDINSKY5: dict[str, Any] = {
     "prompt": None,
     "prompt_embeds_qwen": text(7),
@@ -179,5 +210,6 @@ MORE: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
     "Kandinsky 5 image": (build_kandinsky5_image_pipeline, {**_KANDINSKY5, "image": IMAGE, "num_frames": 17}),
     "Cosmos 1": (build_cosmos_pipeline, {**_COSMOS, "num_frames": 17}),
     "Cosmos 2.5": (build_cosmos25_pipeline, _COSMOS),
+    "Helios": (build_helios_pipeline, {**_COSMOS, "num_frames": 33}),
 }
 """A pipeline of each kind with random weights, and what `run` needs beside the usual."""

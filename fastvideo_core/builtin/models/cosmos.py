@@ -61,12 +61,11 @@ COSMOS = ModelFamily(
         lists=("transformer_blocks",),
         modulation=2,
         modulation_per_token=3,
-        per_token=(3, 5, 7),
+        more_modulation=(3, 5, 7),
         rotary=4,
         rotary_axis=0,
     ),
     roles=(Role.SELF, Role.CROSS),
-    frame_rate_argument="fps",
     time_signals={Signal.TIME_EMBEDDING: ("time_embed.time_proj", "time_embed.t_embedder")},
 )
 

@@ -53,7 +53,7 @@ def _geometry(transformer: Mapping[str, Any], vae: Mapping[str, Any]) -> Geometr
     return Geometry((pixels * patch_height, pixels * patch_width), frames * patch_time, _POSITIONS)
 
 
-def _heads(config: Mapping[str, Any]) -> tuple[int, int]:
+def _heads(config: Mapping[str, Any], role: Role) -> tuple[int, int]:
     head_dim = sum(config["axes_dims"])
     return config["model_dim"] // head_dim, head_dim
 
