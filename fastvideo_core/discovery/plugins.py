@@ -48,6 +48,7 @@ BUILTIN = {
     "kandinsky5": "fastvideo_core.builtin.models.kandinsky5",
     "cosmos": "fastvideo_core.builtin.models.cosmos",
     "helios": "fastvideo_core.builtin.models.helios",
+    "easyanimate": "fastvideo_core.builtin.models.easyanimate",
     "progress-bar": "fastvideo_core.builtin.progress_bar",
 }
 """The plugins that come with the core, and their modules: as text, so that discovery imports nothing above it."""

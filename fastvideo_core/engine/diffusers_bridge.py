@@ -29,7 +29,13 @@ WORKING_VERSIONS = "0.40 to 0.42"
 
 _SLOT = "_attention_backend"
 _CALL_TORCH = frozenset(
-    {"CogVideoXAttnProcessor2_0", "MochiAttnProcessor2_0", "CosmosAttnProcessor2_0", "CosmosAttnProcessor2_5"}
+    {
+        "CogVideoXAttnProcessor2_0",
+        "MochiAttnProcessor2_0",
+        "CosmosAttnProcessor2_0",
+        "CosmosAttnProcessor2_5",
+        "EasyAnimateAttnProcessor2_0",
+    }
 )
 """Processors that call torch's attention themselves, or a dispatch that does and is told of no backend."""
 

@@ -165,9 +165,9 @@ class ForwardPass:
         if rotary is None:
             return None
         if self._rotary is None or self._rotary[0] is not rotary:
-            whole = not isinstance(rotary, tuple)
-            parts = tuple(part.index_select(axis, order.gather) for part in ((rotary,) if whole else rotary))
-            self._rotary = (rotary, parts[0] if whole else parts)
+            whole = rotary if isinstance(rotary, tuple) else (rotary,)
+            parts = tuple(part.index_select(axis, order.gather) for part in whole)
+            self._rotary = (rotary, parts if isinstance(rotary, tuple) else parts[0])
         return self._rotary[1]
 
     def _check_calls(self) -> None:

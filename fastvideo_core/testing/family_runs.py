@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -123,10 +124,11 @@ class Pass:
 def arguments_of(transformer: Any, generate: Callable[[], torch.Tensor]) -> list[dict[str, Any]]:
     """What each pass of a generation calls the transformer with."""
     given: list[dict[str, Any]] = []
+    parameters = tuple(inspect.signature(type(transformer).forward).parameters)[1:]
 
     def before(module: Any, args: Any, kwargs: Any) -> None:
-        assert not args, "call the transformer with named arguments, as diffusers' pipelines do"
-        given.append({name: _copied(value) for name, value in kwargs.items()})
+        named = dict(zip(parameters, args, strict=False)) | kwargs
+        given.append({name: _copied(value) for name, value in named.items()})
 
     hook = transformer.register_forward_pre_hook(before, with_kwargs=True)
     try:
@@ -215,10 +217,10 @@ def module_after(transformer: Any, family: ModelFamily, arguments: dict[str, Any
     found: list[Any] = []
 
     def look(module: Any, args: Any) -> None:
-        if left and not found and args and isinstance(args[0], torch.Tensor):
-            # Some bring the tokens back into frames, rows and columns before.
-            if torch.equal(args[0].flatten(), left[0].flatten()):
-                found.append(module)
+        looked_for = left and not found and args and isinstance(args[0], torch.Tensor)
+        # Flat, since some models bring the tokens back into frames, rows and columns before.
+        if looked_for and torch.equal(args[0].flatten(), left[0].flatten()):
+            found.append(module)
 
     own = dict(transformer.named_children())
     hooks = [child.register_forward_pre_hook(look) for name, child in own.items() if name not in family.stack.lists]

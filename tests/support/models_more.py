@@ -10,6 +10,9 @@ import torch
 IMAGE = torch.linspace(0, 1, 3 * 32 * 48).reshape(1, 3, 32, 48)
 """An image to start from, from 0 to 1."""
 
+VIDEO = torch.linspace(0, 1, 9 * 3 * 32 * 48).reshape(9, 3, 32, 48).transpose(0, 1)[None]
+"""A video of nine frames, (1, 3, frames, height, width), from 0 to 1."""
+
 
 def text(tokens: int, width: int = 16) -> torch.Tensor:
     """Embeddings of a text, (1, tokens, width)."""
@@ -50,11 +53,6 @@ def build_kandinsky5_pipeline(seed: int = 0, kind: str = "Kandinsky5T2VPipeline"
     )
 
 
-def build_kandinsky5_image_pipeline(seed: int = 0) -> Any:
-    """Likewise one that starts from an image."""
-    return build_kandinsky5_pipeline(seed, "Kandinsky5I2VPipeline")
-
-
 class LetsAllPass(torch.nn.Module):
     """In the place of the guard that NVIDIA's pipelines do not run without, a model of 20 GB."""
 
@@ -80,7 +78,7 @@ def _cosmos_transformer(**changes: Any) -> Any:
             "mlp_ratio": 2,
             "text_embed_dim": 16,
             "adaln_lora_dim": 4,
-            "max_size": (8, 16, 16),
+            "max_size": (16, 16, 16),
             "concat_padding_mask": False,  # what resizes the mask is torchvision
             **changes,
         }
@@ -114,33 +112,9 @@ def build_cosmos_pipeline(seed: int = 0) -> Any:
     )
 
 
-def build_cosmos25_pipeline(seed: int = 0) -> Any:
+def build_cosmos25_pipeline(seed: int = 0, **changes: Any) -> Any:
     """A Cosmos 2.5, which has a timestep for every frame."""
-    return _cosmos25("Cosmos2_5_PredictBasePipeline", seed)
-
-
-def build_cosmos25_transfer_pipeline(seed: int = 0) -> Any:
-    """A Cosmos 2.5 that follows a control video, and whose cross attention also sees an image of 3 tokens."""
-    from diffusers import CosmosControlNetModel
-
-    torch.manual_seed(seed)
-    image = {"img_context_dim_in": 16, "img_context_dim_out": 32}
-    control = CosmosControlNetModel(
-        n_controlnet_blocks=1,
-        in_channels=17,
-        latent_channels=17,
-        model_channels=32,
-        num_attention_heads=2,
-        attention_head_dim=16,
-        mlp_ratio=2,
-        text_embed_dim=16,
-        adaln_lora_dim=4,
-        max_size=(8, 16, 16),
-        extra_pos_embed_type=None,
-        **image,
-    )
-    changes = {"controlnet_block_every_n": 2, "img_context_num_tokens": 3, **image}
-    return _cosmos25("Cosmos2_5_TransferPipeline", seed, {"controlnet": control.eval()}, **changes)
+    return _cosmos25("Cosmos2_5_PredictBasePipeline", seed, **changes)
 
 
 def _cosmos25(kind: str, seed: int, parts: dict[str, Any] | None = None, **changes: Any) -> Any:
@@ -155,12 +129,28 @@ def _cosmos25(kind: str, seed: int, parts: dict[str, Any] | None = None, **chang
         tokenizer=None,
         transformer=_cosmos_transformer(in_channels=17, extra_pos_embed_type=None, **changes),
         vae=vae.eval(),
-        scheduler=diffusers.UniPCMultistepScheduler(
-            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=5.0
-        ),
         safety_checker=LetsAllPass(),
-        **(parts or {}),
+        **{
+            "scheduler": diffusers.UniPCMultistepScheduler(
+                prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=5.0
+            ),
+            **(parts or {}),
+        },
     )
+
+
+def build_cosmos2_pipeline(seed: int = 0) -> Any:
+    """A Cosmos 2, which tells its transformer noise levels on a scale of its own."""
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    scheduler = FlowMatchEulerDiscreteScheduler(use_karras_sigmas=True)
+    scheduler.register_to_config(sigma_max=80.0, sigma_min=0.002, sigma_data=1.0, final_sigmas_type="sigma_min")
+    return _cosmos25("Cosmos2VideoToWorldPipeline", seed, {"scheduler": scheduler})
+
+
+def build_helios_pyramid_pipeline(seed: int = 0) -> Any:
+    """A Helios whose videos grow from stage to stage of a run."""
+    return _helios("HeliosPyramidPipeline", "HeliosScheduler", seed, stages=2, stage_range=[0, 0.5, 1])
 
 
 def build_helios_pipeline(seed: int = 0) -> Any:
@@ -194,6 +184,37 @@ def _helios(kind: str, scheduler: str, seed: int, **options: Any) -> Any:
     )
 
 
+def build_easyanimate_pipeline(seed: int = 0) -> Any:
+    """An EasyAnimate with random weights: two layers, one with weights of the text's own, two heads of 16."""
+    from diffusers import (
+        AutoencoderKLMagvit,
+        EasyAnimatePipeline,
+        EasyAnimateTransformer3DModel,
+        FlowMatchEulerDiscreteScheduler,
+    )
+
+    torch.manual_seed(seed)
+    vae = AutoencoderKLMagvit(latent_channels=4, block_out_channels=(8, 8, 8, 8), layers_per_block=1, norm_num_groups=2)
+    transformer = EasyAnimateTransformer3DModel(
+        num_attention_heads=2,
+        attention_head_dim=16,
+        in_channels=4,
+        out_channels=4,
+        patch_size=2,
+        num_layers=2,
+        mmdit_layers=1,
+        time_embed_dim=8,
+        text_embed_dim=16,
+    )
+    return EasyAnimatePipeline(
+        vae=vae.eval(),
+        text_encoder=None,
+        tokenizer=None,
+        transformer=transformer.eval(),
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+    )
+
+
 _KANDINSKY5: dict[str, Any] = {
     "prompt": None,
     "prompt_embeds_qwen": text(7),
@@ -207,9 +228,40 @@ _COSMOS: dict[str, Any] = {"prompt": None, "prompt_embeds": text(7), "negative_p
 
 MORE: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
     "Kandinsky 5": (build_kandinsky5_pipeline, _KANDINSKY5),
-    "Kandinsky 5 image": (build_kandinsky5_image_pipeline, {**_KANDINSKY5, "image": IMAGE, "num_frames": 17}),
     "Cosmos 1": (build_cosmos_pipeline, {**_COSMOS, "num_frames": 17}),
-    "Cosmos 2.5": (build_cosmos25_pipeline, _COSMOS),
+    "Cosmos 2.5 video": (build_cosmos25_pipeline, {**_COSMOS, "video": VIDEO, "num_latent_conditional_frames": 1}),
     "Helios": (build_helios_pipeline, {**_COSMOS, "num_frames": 33}),
+    "EasyAnimate": (
+        build_easyanimate_pipeline,
+        {
+            **_COSMOS,
+            "negative_prompt_embeds": -text(7),
+            "prompt_attention_mask": torch.ones(1, 7),
+            "negative_prompt_attention_mask": torch.ones(1, 7),
+        },
+    ),
 }
 """A pipeline of each kind with random weights, and what `run` needs beside the usual."""
+
+VARIANTS: dict[str, tuple[str, Callable[[], Any], dict[str, Any]]] = {
+    "from an image": (
+        "Kandinsky 5",
+        lambda: build_kandinsky5_pipeline(kind="Kandinsky5I2VPipeline"),
+        {**_KANDINSKY5, "image": IMAGE, "num_frames": 17},
+    ),
+    "from an image, too": ("Cosmos", build_cosmos2_pipeline, {**_COSMOS, "image": IMAGE}),
+    "from a text": ("Cosmos", build_cosmos25_pipeline, _COSMOS),
+    "in two stages": (
+        "Helios",
+        build_helios_pyramid_pipeline,
+        {
+            **_COSMOS,
+            "num_frames": 33,
+            "width": 64,
+            "num_inference_steps": None,
+            "pyramid_num_inference_steps_list": [2, 2],
+        },
+    ),
+    "in two chunks": ("Helios", build_helios_pipeline, {**_COSMOS, "num_frames": 66}),
+}
+"""Other pipelines of these families: the family, and as above."""

@@ -17,7 +17,7 @@ def in_stream(order: TokenOrder, layout: TokenLayout) -> TokenOrder:
 
 
 def _with(places: torch.Tensor, before: int, after: int, others: int) -> torch.Tensor:
-    """The places, each `before` further on, between those that are in front of them and those behind `others` tokens."""
+    """The places, each `before` further on, between those in front of them and those behind `others` tokens."""
     front = torch.arange(before, device=places.device)
     behind = torch.arange(after, device=places.device) + before + others
     return torch.cat([front, places + before, behind])

@@ -51,7 +51,7 @@ class RunCaching:
             expert,
             branch,
             steps_done,
-            partial(self._make_branch, expert, branch, arguments),
+            partial(self._make_branch, expert, branch, self._num_steps - steps_done, arguments),
             self._family.stack.returns_text,
             self._reader(self._transformers[expert], arguments),
         )
@@ -68,9 +68,9 @@ class RunCaching:
             schedule=dict(self.gate.schedules()),
         )
 
-    def _make_branch(self, expert: int, branch: str, arguments: Mapping[str, Any]) -> Branch:
+    def _make_branch(self, expert: int, branch: str, steps_left: int, arguments: Mapping[str, Any]) -> Branch:
         timestep, hidden = arguments["timestep"], arguments["hidden_states"]
-        timesteps = self._timesteps(expert, timestep)
+        timesteps = self._timesteps(expert, timestep, steps_left)
         modules = self._family.time_signals.get(self.gate.policy.signal)
         changes = None
         if timesteps and modules:
@@ -78,8 +78,12 @@ class RunCaching:
             changes = time_changes(self._transformers[expert], modules, ahead, hidden.dtype, _shares(timestep))
         return Branch(self._model, branch, expert, len(timesteps) or self._num_steps, timesteps, changes)
 
-    def _timesteps(self, expert: int, timestep: torch.Tensor) -> tuple[float, ...]:
-        """The scheduler's timesteps from this pass on that are the expert's; none if they do not fit it."""
+    def _timesteps(self, expert: int, timestep: torch.Tensor, steps_left: int) -> tuple[float, ...]:
+        """The scheduler's timesteps from this pass on that are the expert's; none if they do not fit it.
+
+        A pipeline may tell the model noise levels on another scale, where the nearest timestep means nothing: then
+        there are not as many left as steps.
+        """
         scheduler = getattr(self._pipe, "scheduler", None)
         listed = getattr(scheduler, "timesteps", None)
         if not isinstance(listed, torch.Tensor) or not len(listed):
@@ -88,6 +92,8 @@ class RunCaching:
         now = float(timestep.max())
         start = min(range(len(every)), key=lambda index: abs(every[index] - now))
         if abs(every[start] - now) > _CLOSE * max(map(abs, every)):
+            return ()
+        if not steps_left <= len(every) - start <= steps_left * getattr(scheduler, "order", 1):
             return ()
         return experts_timesteps(
             tuple(every[start:]),
@@ -124,7 +130,7 @@ def experts_timesteps(
 
 
 def _shares(timestep: torch.Tensor) -> dict[float, float]:
-    """For a timestep per token, (batch, tokens), or frame: which fractions of the step's timestep occur, and how often."""
+    """For a timestep per token, (batch, tokens), or frame: which fractions of the step's occur, and how often."""
     if timestep.ndim < 2 or not timestep.max():
         return {1.0: 1.0}
     fractions, counts = torch.unique(timestep[0].float() / timestep.max(), return_counts=True)
