@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import diffusers
 import pytest
 import torch
 
@@ -11,7 +12,9 @@ from fastvideo_core import Attachment, Role, Signal, attach
 from fastvideo_core.errors import UnsupportedModelError
 from fastvideo_core.testing import ModelFamilySuite
 from fastvideo_core.testing.family_runs import Watching
+from tests.support.documents import ROOT
 from tests.support.families import FAMILIES, family_of_transformer
+from tests.support.left_out import LEFT_OUT
 from tests.support.models import SIZE, run_to_latents
 from tests.support.models_more import (
     MORE,
@@ -148,3 +151,12 @@ def test_helios_makes_nine_frames_of_latents_at_a_time_however_long_the_video() 
     pipe = build_helios_pipeline()
     geometry = FAMILIES["Helios"].geometry(pipe.transformer.config, pipe.vae.config)
     assert geometry.grid(33, 32, 48) == geometry.grid(132, 32, 48) == (9, 2, 3)
+
+
+@pytest.mark.parametrize("name", LEFT_OUT)
+def test_what_is_left_out_is_there_and_served_by_no_family(name: str) -> None:
+    if not hasattr(diffusers, name):
+        pytest.skip(f"diffusers {diffusers.__version__} has no {name}")
+    kinds = {kind.__name__ for kind in getattr(diffusers, name).__mro__}
+    assert kinds.isdisjoint(family.transformer for family in FAMILIES.values())
+    assert f"| `{name}` | {LEFT_OUT[name]} |" in (ROOT / "docs/model-family.md").read_text("utf-8")

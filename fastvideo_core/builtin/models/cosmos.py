@@ -45,15 +45,7 @@ def _geometry(transformer: Mapping[str, Any], vae: Mapping[str, Any]) -> Geometr
 COSMOS = ModelFamily(
     name="Cosmos",
     transformer="CosmosTransformer3DModel",
-    pipelines=frozenset(
-        {
-            "CosmosTextToWorldPipeline",
-            "CosmosVideoToWorldPipeline",
-            "Cosmos2VideoToWorldPipeline",
-            "Cosmos2_5_PredictBasePipeline",
-        }
-    ),
-    image_pipelines=frozenset({"CosmosVideoToWorldPipeline", "Cosmos2VideoToWorldPipeline"}),
+    pipelines=frozenset({"CosmosTextToWorldPipeline", "Cosmos2_5_PredictBasePipeline"}),
     attentions=_attentions,
     token_layout=_token_layout,
     geometry=_geometry,

@@ -52,7 +52,7 @@ def _geometry(transformer: Mapping[str, Any], vae: Mapping[str, Any]) -> Geometr
 HELIOS = ModelFamily(
     name="Helios",
     transformer="HeliosTransformer3DModel",
-    pipelines=frozenset({"HeliosPipeline", "HeliosPyramidPipeline"}),
+    pipelines=frozenset({"HeliosPipeline"}),
     attentions=_attentions,
     token_layout=_token_layout,
     geometry=_geometry,
