@@ -8,7 +8,7 @@ import diffusers
 import pytest
 import torch
 
-from fastvideo_core import Attachment, Role, Signal, attach
+from fastvideo_core import Attachment, Role, Signal, TokenLayout, attach
 from fastvideo_core.errors import UnsupportedModelError
 from fastvideo_core.testing import ModelFamilySuite
 from fastvideo_core.testing.family_runs import Watching
@@ -160,3 +160,20 @@ def test_what_is_left_out_is_there_and_served_by_no_family(name: str) -> None:
     kinds = {kind.__name__ for kind in getattr(diffusers, name).__mro__}
     assert kinds.isdisjoint(family.transformer for family in FAMILIES.values())
     assert f"| `{name}` | {LEFT_OUT[name]} |" in (ROOT / "docs/model-family.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize(("learned", "most"), [("learnable", 120), (None, 128)])
+def test_cosmos_s_longest_axis_is_what_its_position_embedding_holds(learned: str | None, most: int) -> None:
+    config = {"patch_size": (1, 2, 2), "max_size": (128, 240, 240), "extra_pos_embed_type": learned}
+    geometry = FAMILIES["Cosmos"].geometry(config, {})
+    assert (geometry.pixels_per_token, geometry.frames_per_token, geometry.max_tokens) == ((16, 16), 4, most)
+
+
+def test_easyanimate_s_texts_stand_one_behind_the_other() -> None:
+    arguments = {
+        "hidden_states": torch.empty(1, 4, 3, 4, 6),
+        "encoder_hidden_states": text(7),
+        "encoder_hidden_states_t5": text(5),
+    }
+    layout = FAMILIES["EasyAnimate"].token_layout({"patch_size": 2}, arguments)
+    assert layout == TokenLayout((3, 2, 3), text_before=12)
