@@ -177,3 +177,16 @@ def test_easyanimate_s_texts_stand_one_behind_the_other() -> None:
     }
     layout = FAMILIES["EasyAnimate"].token_layout({"patch_size": 2}, arguments)
     assert layout == TokenLayout((3, 2, 3), text_before=12)
+
+
+def test_cosmos_compiled_as_a_whole() -> None:
+    """Its loop counts the blocks, so that a graph of it has gone through their list before the first is called."""
+    build, options = MORE["Cosmos 1"]
+    bare = frames(pipe := build(), options)
+    torch.compiler.reset()
+    pipe.transformer.compile(backend="eager")
+    with attach(pipe, attention_backend="TORCH_SDPA") as fv:
+        torch.testing.assert_close(frames(pipe, options), bare)
+    torch.compiler.reset()
+    assert fv.receipt.compiled
+    assert (fv.receipt.attention["SELF"].calls, fv.receipt.attention["CROSS"].calls) == (12, 12)

@@ -90,10 +90,8 @@ class AttachedBlocks(torch.nn.ModuleList):
 
     def _traced(self) -> Iterator[Any]:
         """For a graph of the whole transformer, which knows each block's number as a constant."""
-        for number, block in enumerate(self._modules.values()):
-            TRACED.block = self._first + number
-            yield block
-        TRACED.block = -1
+        for number, block in enumerate(self._modules.values(), self._first):
+            yield partial(_numbered, number, block)
 
     # Policies decide here, from tensors' values and lists that grow: nothing to trace.
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch leaves it untyped
@@ -125,6 +123,14 @@ class AttachedBlocks(torch.nn.ModuleList):
         if current.order is None or isinstance(current, BarePass):
             return block
         return _ordered(block, self._stack.described, current, current.order, leaves)
+
+
+def _numbered(number: int, block: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
+    """Call a block with its number told: when it is called, since an enumerated list is traced to its end before."""
+    TRACED.block = number
+    result = block(*args, **kwargs)
+    TRACED.block = -1
+    return result
 
 
 def _positional(block: torch.nn.Module, function: Callable[[tuple[Any, ...]], Any]) -> Callable[..., Any]:
