@@ -17,12 +17,14 @@ from fastvideo_core.engine.attention.clock import KernelClock
 from fastvideo_core.engine.attention.masks import MaskReader
 from fastvideo_core.engine.attention.order import in_stream
 from fastvideo_core.engine.attention.route import LoadedBackend, Route
+from fastvideo_core.engine.attention.token_orders import OrderCheck
 from fastvideo_core.engine.branches import CallsInStep
 from fastvideo_core.engine.caching.choice import ChosenPolicy
 from fastvideo_core.engine.caching.run_caching import RunCaching
 from fastvideo_core.engine.call_site import CallSite
 from fastvideo_core.engine.forward_pass import ForwardPass, begin, end
 from fastvideo_core.engine.observers import Observers
+from fastvideo_core.engine.plugin_calls import hook
 from fastvideo_core.errors import BackendNotUsedError
 
 
@@ -66,6 +68,7 @@ class ActiveRun:
         self.routes = {role: Route(one, self._masks, num_steps, clock) for role, one in loaded.items()}
         self._model = model
         self._announced = False
+        self._check_order: OrderCheck | None = None
         self._started: dict[int, AttentionBackend | CachePolicy] = {}
         self._pass: ForwardPass | None = None
         self.started = time.perf_counter()
@@ -168,8 +171,12 @@ class ActiveRun:
         """The order that the backend of the video tokens' own attention asks for."""
         for role in (Role.SELF, Role.JOINT):
             if role in self.routes:
-                order = self.routes[role].resolution.backend.token_order(layout, device)
-                return in_stream(order, layout) if order is not None and role is Role.SELF else order
+                backend = self.routes[role].resolution.backend
+                with hook(backend, "token_order"):
+                    order = backend.token_order(layout, device)
+                self._check_order = self._check_order or OrderCheck(backend.name)
+                checked = self._check_order(order, layout)
+                return in_stream(checked, layout) if checked is not None and role is Role.SELF else checked
         return None
 
     def _announce(self, layout: TokenLayout) -> None:
@@ -198,5 +205,6 @@ class ActiveRun:
             self._start(self.caching.gate.policy, runs.get(Role.SELF) or runs[Role.JOINT])
 
     def _start(self, participant: AttentionBackend | CachePolicy, run: Run) -> None:
-        participant.start_run(run)
+        with hook(participant, "start_run"):
+            participant.start_run(run)
         self._started[id(participant)] = participant
