@@ -23,6 +23,7 @@ class Geometry:
         max_tokens: the longest axis, in tokens, that the position embedding has; None for any.
         latents_per_token: frames of latents that become one token; the pipeline pads what is missing.
         extra_latents: frames of latents that stand beside the video's own, such as one of a reference image.
+        latents_at_once: frames of latents that the pipeline makes at a time, however long the video; None for all.
     """
 
     pixels_per_token: tuple[int, int]
@@ -30,10 +31,11 @@ class Geometry:
     max_tokens: int | None
     latents_per_token: int = 1
     extra_latents: int = 0
+    latents_at_once: int | None = None
 
     def grid(self, num_frames: int, height: int, width: int) -> tuple[int, int, int]:
         """Tokens along time, height and width."""
-        latents = (num_frames - 1) // self.frames_per_token + 1 + self.extra_latents
+        latents = (self.latents_at_once or (num_frames - 1) // self.frames_per_token + 1) + self.extra_latents
         return (
             -(-latents // self.latents_per_token),
             height // self.pixels_per_token[0],
@@ -85,14 +87,16 @@ class BlockStack:
         modulation: position of the argument with the modulation.
         modulation_per_token: its number of axes where it may differ from token to token; `modulation_axis` is the one
             that then counts video tokens, or is 1.
-        rotary: position of the argument with the rotary embedding, a tuple of tensors.
+        rotary: position of the argument with the rotary embedding, a tensor or a tuple of tensors.
         rotary_axis: the axis of these that counts video tokens; it may be counted from behind.
         returns_text: whether a block returns a tuple of the video tokens and its second argument, the text tokens,
             rather than the video tokens alone.
         second_stream: whether it returns such a tuple, and its second argument is a stream that the model puts out as
             well, such as audio: then a caching policy's residual is kept and added for both.
-        more_modulation: positions of further arguments that may differ from token to token.
+        more_modulation: positions of further arguments that may differ from token to token, as modulation may, or that
+            may be left out: such as a position embedding that every block adds.
         more_rotary: positions of further rotary embeddings of the video tokens.
+        video_tokens: position of the argument that counts the video tokens, if a block has one.
         counted: whether the model goes by the number of a block in its list, so that nothing else may stand there.
         hints: blocks whose hints are added between these, where the model has such.
         adapters: the name of a list of modules that run between the blocks, where the model has such: called with the
@@ -109,6 +113,7 @@ class BlockStack:
     second_stream: bool = False
     more_modulation: tuple[int, ...] = ()
     more_rotary: tuple[int, ...] = ()
+    video_tokens: int | None = None
     counted: bool = False
     modulation_axis: int = 1
     hints: HintBlocks | None = None

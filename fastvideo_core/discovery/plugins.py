@@ -53,6 +53,10 @@ BUILTIN = {
     "cogvideox": "fastvideo_core.builtin.models.cogvideox",
     "allegro": "fastvideo_core.builtin.models.allegro",
     "mochi": "fastvideo_core.builtin.models.mochi",
+    "kandinsky5": "fastvideo_core.builtin.models.kandinsky5",
+    "cosmos": "fastvideo_core.builtin.models.cosmos",
+    "helios": "fastvideo_core.builtin.models.helios",
+    "easyanimate": "fastvideo_core.builtin.models.easyanimate",
     "progress-bar": "fastvideo_core.builtin.progress_bar",
 }
 """The plugins that come with the core, and their modules: as text, so that discovery imports nothing above it."""

@@ -91,10 +91,10 @@ def _place(
     return result
 
 
-def modulation_in_order(modulation: torch.Tensor, stack: BlockStack, order: TokenOrder) -> torch.Tensor:
+def modulation_in_order(modulation: torch.Tensor | None, stack: BlockStack, order: TokenOrder) -> torch.Tensor | None:
     """The modulation of a block whose video tokens are in the order, where it differs from token to token."""
     axis = stack.modulation_axis
-    if modulation.ndim != stack.modulation_per_token or modulation.shape[axis] == 1:
+    if modulation is None or modulation.ndim != stack.modulation_per_token or modulation.shape[axis] == 1:
         return modulation
     return modulation.index_select(axis, order.gather)
 

@@ -90,10 +90,8 @@ class AttachedBlocks(torch.nn.ModuleList):
 
     def _traced(self) -> Iterator[Any]:
         """For a graph of the whole transformer, which knows each block's number as a constant."""
-        for number, block in enumerate(self._modules.values()):
-            TRACED.block = self._first + number
-            yield block
-        TRACED.block = -1
+        for number, block in enumerate(self._modules.values(), self._first):
+            yield partial(_numbered, number, block)
 
     # Policies decide here, from tensors' values and lists that grow: nothing to trace.
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch leaves it untyped
@@ -135,6 +133,14 @@ class AttachedBlocks(torch.nn.ModuleList):
         return _ordered(block, self._stack.described, current, current.order, leaves)
 
 
+def _numbered(number: int, block: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
+    """Call a block with its number told: when it is called, since an enumerated list is traced to its end before."""
+    TRACED.block = number
+    result = block(*args, **kwargs)
+    TRACED.block = -1
+    return result
+
+
 def _ordered(
     block: torch.nn.Module, stack: BlockStack, current: ForwardPass, order: TokenOrder, leaves: bool
 ) -> Callable[..., Any]:
@@ -146,9 +152,12 @@ def _ordered(
             changed[0] = changed[0].index_select(1, order.gather)
             current.in_order = True
         for position in (stack.modulation, *stack.more_modulation):
-            changed[position] = modulation_in_order(changed[position], stack, order)
+            if position < len(changed):  # a block's last arguments may be left out
+                changed[position] = modulation_in_order(changed[position], stack, order)
         for position in (stack.rotary, *stack.more_rotary):
             changed[position] = current.rotary_in_order(changed[position], stack.rotary_axis, order)
+        if stack.video_tokens is not None:
+            changed[stack.video_tokens] += order.padding
         result = block(*changed)
         if not leaves:
             return result

@@ -29,8 +29,17 @@ from fastvideo_core.errors import AttachError, BackendMismatchError, DiffusersVe
 WORKING_VERSIONS = "0.40 to 0.42"
 
 _SLOT = "_attention_backend"
-_CALL_TORCH = frozenset({"CogVideoXAttnProcessor2_0", "MochiAttnProcessor2_0", "AllegroAttnProcessor2_0"})
-"""Processors that call torch's attention themselves."""
+_CALL_TORCH = frozenset(
+    {
+        "AllegroAttnProcessor2_0",
+        "CogVideoXAttnProcessor2_0",
+        "CosmosAttnProcessor2_0",
+        "CosmosAttnProcessor2_5",
+        "EasyAnimateAttnProcessor2_0",
+        "MochiAttnProcessor2_0",
+    }
+)
+"""Processors that call torch's attention themselves, or a dispatch that does and is told of no backend."""
 _MAKE_SQUARE_MASKS = frozenset({"HunyuanVideo15AttnProcessor2_0"})
 """Processors that make a mask of tokens x tokens out of the mask of the text."""
 
@@ -176,8 +185,10 @@ class _Intercept(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is not torch.nn.functional.scaled_dot_product_attention:
             return func(*args, **kwargs)
-        query, key, value = (tensor.transpose(1, 2) for tensor in args)
-        return self._attend(query, key, value, **kwargs).transpose(1, 2)
+        first = dict(zip(("query", "key", "value"), args, strict=False))
+        given = {**first, **kwargs}
+        heads_second = {name: given[name].transpose(1, 2) for name in ("query", "key", "value")}
+        return self._attend(**{**given, **heads_second}).transpose(1, 2)
 
 
 @functools.cache

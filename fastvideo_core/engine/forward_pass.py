@@ -80,7 +80,7 @@ class ForwardPass:
         """Whether the tokens are in the other order where the pass stands."""
         self.leaves_out = False
         """Whether what the model adds between its blocks is left out where the pass stands, as the blocks are."""
-        self._rotary: dict[int, tuple[Any, tuple[torch.Tensor, ...]]] = {}
+        self._rotary: dict[int, tuple[Any, tuple[torch.Tensor, ...] | torch.Tensor]] = {}
         self._routes, self._blocks = routes, blocks
         self._step, self._transformer = step, type(transformer).__name__
         self._block, self._ran, self._hints_ran = -1, 0, 0
@@ -175,13 +175,16 @@ class ForwardPass:
         )
 
     def rotary_in_order(
-        self, rotary: tuple[torch.Tensor, ...] | None, axis: int, order: TokenOrder
-    ) -> tuple[torch.Tensor, ...] | None:
+        self, rotary: tuple[torch.Tensor, ...] | torch.Tensor | None, axis: int, order: TokenOrder
+    ) -> tuple[torch.Tensor, ...] | torch.Tensor | None:
         """The rotary embedding in the other order: made at the first block, used by all."""
         if rotary is None:
             return None
         if id(rotary) not in self._rotary:  # kept with its own, so that the id stays its
-            self._rotary[id(rotary)] = (rotary, tuple(part.index_select(axis, order.gather) for part in rotary))
+            parts = tuple(
+                part.index_select(axis, order.gather) for part in (rotary if isinstance(rotary, tuple) else (rotary,))
+            )
+            self._rotary[id(rotary)] = (rotary, parts if isinstance(rotary, tuple) else parts[0])
         return self._rotary[id(rotary)][1]
 
     def _check_calls(self) -> None:

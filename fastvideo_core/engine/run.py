@@ -181,8 +181,8 @@ class ActiveRun:
                 with hook(backend, "token_order"):
                     order = backend.token_order(layout, device)
                 self._check_order = self._check_order or OrderCheck(backend.name)
-                order = self._check_order(order, layout)
-                return in_stream(order, layout) if order is not None and role is Role.SELF else order
+                checked = self._check_order(order, layout)
+                return in_stream(checked, layout) if checked is not None and role is Role.SELF else checked
         return None
 
     def _announce(self, layout: TokenLayout) -> None:

@@ -70,6 +70,9 @@ class ModelFamilySuite(Suite):
     size: ClassVar[tuple[int, int, int]]
     """Frames, height and width of what `generate` makes."""
 
+    latent_axes: ClassVar[tuple[int, int]] = (3, 4)
+    """Where the latents that the transformer is called with have height and width, if they have five axes."""
+
     cuts_text: ClassVar[bool] = False
     """Whether the model masks padded text, which the core cuts away instead: then equal up to rounding, not in bits."""
 
@@ -144,7 +147,8 @@ class ModelFamilySuite(Suite):
             f"the grid is {grid} and {beside} tokens are beside it, the blocks see {entered} tokens"
         )
         if len(latents) == 5:
-            for axis, tokens, size in zip(("height", "width"), grid[1:], latents[3:], strict=True):
+            sizes = [latents[axis] for axis in self.latent_axes]
+            for axis, tokens, size in zip(("height", "width"), grid[1:], sizes, strict=True):
                 assert size % tokens == 0, f"the grid has {tokens} tokens along the {axis}, the latents are {size}"
         autoencoder = getattr(pipe, "vae", None)
         geometry = self.family.geometry(transformer.config, autoencoder.config if autoencoder else {})

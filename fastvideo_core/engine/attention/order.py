@@ -12,9 +12,8 @@ def in_stream(order: TokenOrder, layout: TokenLayout) -> TokenOrder:
     before, after = layout.text_before, layout.text_after
     if not before and not after:
         return order
-    return TokenOrder(
-        _with(order.gather, before, after, len(order.scatter)), _with(order.scatter, before, after, len(order.gather))
-    )
+    gather = _with(order.gather, before, after, len(order.scatter))
+    return TokenOrder(gather, _with(order.scatter, before, after, len(order.gather)))
 
 
 def _with(places: torch.Tensor, before: int, after: int, others: int) -> torch.Tensor:

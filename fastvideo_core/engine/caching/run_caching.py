@@ -72,9 +72,7 @@ class RunCaching:
 
     def _make_branch(self, expert: int, branch: str, steps_left: int, arguments: Mapping[str, Any]) -> Branch:
         timestep, hidden = arguments["timestep"], arguments["hidden_states"]
-        timesteps = self._timesteps(expert, timestep)
-        if self._is_asynchronous(timestep, len(timesteps), steps_left):
-            timesteps = ()
+        timesteps = self._timesteps(expert, timestep, steps_left)
         modules = self._family.time_signals.get(self.gate.policy.signal)
         changes = None
         if timesteps and modules and (shares := _shares(timestep)):
@@ -82,13 +80,12 @@ class RunCaching:
             changes = time_changes(self._transformers[expert], modules, ahead, hidden.dtype, shares)
         return Branch(self._model, branch, expert, len(timesteps) or self._num_steps, timesteps, changes)
 
-    def _is_asynchronous(self, timestep: torch.Tensor, listed: int, steps_left: int) -> bool:
-        """Whether frames come in one after the other, each at its own place in the scheduler's list of timesteps."""
-        one_each = len(self._transformers) == self.gate.passes_a_step == 1
-        return timestep.ndim > 1 and one_each and listed != steps_left
+    def _timesteps(self, expert: int, timestep: torch.Tensor, steps_left: int) -> tuple[float, ...]:
+        """The scheduler's timesteps from this pass on that are the expert's; none if they do not fit it.
 
-    def _timesteps(self, expert: int, timestep: torch.Tensor) -> tuple[float, ...]:
-        """The scheduler's timesteps from this pass on that are the expert's; none if they do not fit it."""
+        A pipeline may tell the model noise levels on another scale, where the nearest timestep means nothing, or bring
+        frames in one after the other, each at its own place in the list: then there are not as many left as steps.
+        """
         scheduler = getattr(self._pipe, "scheduler", None)
         listed = getattr(scheduler, "timesteps", None)
         if not isinstance(listed, torch.Tensor) or not len(listed):
@@ -97,6 +94,8 @@ class RunCaching:
         now = float(timestep.max())
         start = min(range(len(every)), key=lambda index: abs(every[index] - now))
         if abs(every[start] - now) > _CLOSE * max(map(abs, every)):
+            return ()
+        if not steps_left <= len(every) - start <= steps_left * self.gate.passes_a_step:
             return ()
         return experts_timesteps(
             tuple(every[start:]),
@@ -133,7 +132,7 @@ def experts_timesteps(
 
 
 def _shares(timestep: torch.Tensor) -> dict[float, float]:
-    """For a timestep per token, (batch, tokens): how many of them have none, and how many the step's.
+    """For a timestep per token, (batch, tokens), or frame: how many of them have none, and how many the step's.
 
     Empty where some have another, of which the first pass does not say how it goes on.
     """
