@@ -63,8 +63,9 @@ def test_compiled_blocks_make_none(pipe: Any) -> None:
     graphs: list[torch.fx.GraphModule] = []
     bare = hunyuan15_latents(pipe, **LARGE)
     torch.compiler.reset()
+    backend_of_torch = counting(graphs)
     for block in pipe.transformer.transformer_blocks:
-        block.compile(fullgraph=True, backend=counting(graphs))
+        block.compile(fullgraph=True, backend=backend_of_torch)
     backend = Recorder()
     with attach(pipe, attention_backend=backend) as fv:
         compiled = hunyuan15_latents(pipe, **LARGE)
