@@ -31,11 +31,16 @@ def difference(colour: ArrayLike, other: ArrayLike) -> NDArray[np.float64]:
     return np.asarray(np.linalg.norm(lab(colour) - lab(other), axis=-1))
 
 
-def named(colour: ArrayLike, table: Mapping[str, tuple[int, int, int]], furthest: float) -> tuple[str | None, float]:
-    """The nearest colour's name, None where it is further than `furthest`, and the difference."""
-    distances = {name: float(difference(colour, value)) for name, value in table.items()}
-    nearest = min(distances, key=lambda name: distances[name])
-    return (nearest if distances[nearest] <= furthest else None), distances[nearest]
+def nearest(
+    colours: NDArray[np.floating], table: Mapping[str, tuple[int, int, int]], furthest: float
+) -> tuple[list[str | None], NDArray[np.float64]]:
+    """For each of (count, 3) colours the nearest one's name, None where it is further than `furthest`; how far."""
+    names = list(table)
+    distances = difference(colours[:, None], np.array([table[name] for name in names]))
+    best, least = distances.argmin(axis=1), distances.min(axis=1)
+    return [
+        names[number] if distance <= furthest else None for number, distance in zip(best, least, strict=True)
+    ], least
 
 
 def nearest_by_bytes(values: NDArray[np.float32]) -> NDArray[np.intp]:

@@ -161,7 +161,10 @@ def outline(view: Window, found: Fit, debris: NDArray[np.integer]) -> tuple[Floa
 
 
 def _step(view: Window, found: Fit, ramp: float) -> Fit:
-    """A step of Gauss-Newton on the squared differences of coverages; the radius of shapes cut by the border is kept."""
+    """A step of Gauss-Newton on the squared differences of coverages.
+
+    A shape that is cut by the border gets the radius that it has in the other frames.
+    """
     side = view.coverage.shape[1]
     distance = found.distance(side).astype(np.float32)
     ideal = np.clip(0.5 - distance / ramp, 0.0, 1.0)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fv_shapes.captions import parse
-from fv_shapes.colours import difference, named
+from fv_shapes.colours import difference, nearest
 from fv_shapes.outline import Fit, Window, coarse, fit, outline, overlap, refine, window
 from fv_shapes.scenes import BACKGROUNDS, COLOURS, DIRECTIONS, SHAPES, MovingShape, Scene
 from fv_shapes.segment import Floats, Region, eroded, foreground, grounds, planes, regions
@@ -258,10 +258,10 @@ def _mean_and_least(outlines: Floats) -> tuple[float, float]:
 
 def _steady(colours: Floats, table: dict[str, tuple[int, int, int]], furthest: float) -> tuple[str | None, float]:
     """The name that nearly all frames' colours, (num_frames, 3), have, and their mean distance from the nearest."""
-    each = [named(colour, table, furthest) for colour in colours]
-    name, _ = named(np.median(colours, axis=0), table, furthest)
-    steady = sum(one == name for one, _ in each) >= _MOST_FRAMES * len(each)
-    return (name if steady else None), sum(distance for _, distance in each) / len(each)
+    names, distances = nearest(np.concatenate([colours, np.median(colours, axis=0)[None]]), table, furthest)
+    *each, name = names
+    steady = each.count(name) >= _MOST_FRAMES * len(each)
+    return (name if steady else None), float(distances[:-1].mean())
 
 
 def _motion(x: Floats, y: Floats, good: NDArray[np.bool_], shorter: int) -> tuple[tuple[float, float], str | None]:
@@ -289,4 +289,4 @@ def _motion(x: Floats, y: Floats, good: NDArray[np.bool_], shorter: int) -> tupl
 def _along(part: NDArray[np.float64], whole: NDArray[np.float64]) -> bool:
     """Whether a velocity has about the direction of another, and not less than 0.4 of its speed."""
     along = float(part @ whole) / float(np.hypot(*whole))
-    return along > 0.4 * np.hypot(*whole) and along > np.cos(_TURN) * np.hypot(*part)
+    return bool(along > 0.4 * np.hypot(*whole) and along > np.cos(_TURN) * np.hypot(*part))

@@ -13,7 +13,7 @@ Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
 _FOREGROUND = 45.0
-"""RGB distance (0 to 442) from the background that makes a pixel part of something; named colours are 96 or more away."""
+"""RGB distance (0 to 442) from the background that makes a pixel part of something; named colours are 96+ away."""
 _FLAT = 40.0
 """RGB distance to its neighbours below which a pixel is no edge; noise of 8 in 255 makes 30."""
 _ANOTHER_COLOUR = 46.0
@@ -141,7 +141,7 @@ def _flat(pixels: Floats) -> Mask:
 def _median_of_largest(values: Floats) -> Floats:
     """The median of those values, (count, 3), that have the commonest nearest name."""
     names = nearest_by_bytes(values)
-    return np.median(values[names == np.bincount(names).argmax()], axis=0).astype(np.float32)
+    return np.asarray(np.median(values[names == np.bincount(names).argmax()], axis=0), np.float32)
 
 
 def _distance_from_mixtures(values: Floats, one: Floats, other: Floats) -> Floats:
@@ -176,4 +176,4 @@ def _middle(counts: NDArray[np.integer]) -> NDArray[np.float64]:
     """The place that halves each row of counts, in pixels."""
     below = np.cumsum(counts, axis=1)
     half = below[:, -1:] / 2
-    return (below < half).sum(axis=1) + 0.5
+    return np.asarray((below < half).sum(axis=1) + 0.5)
