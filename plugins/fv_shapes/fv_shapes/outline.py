@@ -27,6 +27,8 @@ _FOREIGN = 55.0
 _COARSE_RAMPS = (4.0, 3.0, 2.0, 1.5)
 _FINE_RAMPS = (1.5, 1.0)
 _CUT = 0.02
+"""Part of a shape beyond the border that makes its radius uncertain."""
+_MIXED = 0.15
 _REFERENCE = 64.0
 
 
@@ -134,30 +136,46 @@ def overlap(view: Window, found: Fit) -> Floats:
     return np.asarray(least / np.maximum(most, 1e-6), np.float32)
 
 
-def outline(view: Window, found: Fit, debris: NDArray[np.integer]) -> tuple[Floats, Floats]:
-    """Intersection over union of what the outlines enclose.
+@dataclass(frozen=True)
+class Outlines:
+    """A region's outline held against that of a fit, (num_frames,).
 
-    Args:
-        debris: (num_frames,), pixels elsewhere that belong to nothing; they count to the union.
-
-    Returns:
-        It per frame, and the part of the ideal shape that lies on the canvas.
+    Attributes:
+        overlap: intersection over union of what they enclose on the canvas.
+        visible: the part of the ideal shape that lies on the canvas.
+        softness: pixels of mixed colour along the edge, over those of the ideal shape: 1 for a perfect rendering.
     """
+
+    overlap: Floats
+    visible: Floats
+    softness: Floats
+
+
+def outlines(view: Window, found: Fit, debris: NDArray[np.integer]) -> Outlines:
+    """Compare outlines; `debris`, (num_frames,), is of pixels elsewhere that belong to nothing and join the union."""
     side = view.coverage.shape[1]
     fineness = int(np.clip(np.ceil(_FINE_RADIUS / max(1.0, float(np.median(found.radius)))), 1, 4))
     distance = found.distance(side)
+    ideal = np.clip(0.5 - distance, 0.0, 1.0)
     spread = _interpolation(side, fineness)
-    ideal = spread @ np.clip(0.5 - distance, 0.0, 1.0) @ spread.T > 0.5
-    there = spread @ view.coverage @ spread.T > 0.5
+    wanted, there = (spread @ one @ spread.T > 0.5 for one in (ideal, view.coverage))
     inside = view.inside.astype(bool).repeat(fineness, axis=1).repeat(fineness, axis=2)
-    whole = ideal.sum(axis=(1, 2))
-    ideal &= inside
+    whole = wanted.sum(axis=(1, 2))
+    wanted &= inside
     there &= inside
-    visible = ideal.sum(axis=(1, 2))
     strange = (view.foreign & (distance > 0)).sum(axis=(1, 2)) + debris
-    union = (ideal | there).sum(axis=(1, 2)) + strange * fineness**2
-    shared = (ideal & there).sum(axis=(1, 2))
-    return (shared / np.maximum(union, 1)).astype(np.float32), (visible / np.maximum(whole, 1)).astype(np.float32)
+    union = (wanted | there).sum(axis=(1, 2)) + strange * fineness**2
+    near = (np.abs(distance) < found.radius[:, None, None] / 3) & (view.inside > 0)
+    mixed, ideally = ((near & _mixed(one)).sum(axis=(1, 2)) for one in (view.coverage, ideal))
+    return Outlines(
+        ((wanted & there).sum(axis=(1, 2)) / np.maximum(union, 1)).astype(np.float32),
+        (wanted.sum(axis=(1, 2)) / np.maximum(whole, 1)).astype(np.float32),
+        (mixed / np.maximum(ideally, 1)).astype(np.float32),
+    )
+
+
+def _mixed(coverage: Floats) -> Mask:
+    return (coverage > _MIXED) & (coverage < 1 - _MIXED)
 
 
 def _step(view: Window, found: Fit, ramp: float) -> Fit:

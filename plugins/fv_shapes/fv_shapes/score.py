@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fv_shapes.captions import parse
 from fv_shapes.colours import difference, nearest
-from fv_shapes.outline import Fit, Window, coarse, fit, outline, overlap, refine, window
+from fv_shapes.outline import Fit, Window, coarse, fit, outlines, overlap, refine, window
 from fv_shapes.scenes import BACKGROUNDS, COLOURS, DIRECTIONS, SHAPES, MovingShape, Scene
 from fv_shapes.segment import Floats, Region, eroded, foreground, grounds, planes, regions
 
@@ -19,6 +19,8 @@ ATTRIBUTES = ("shape", "colour", "direction", "background")
 LEAST_OUTLINE = 0.85
 """Mean intersection over union below which a region is no shape; a circle and a square of equal area have 0.83."""
 _LEAST_OUTLINE_OF_A_FRAME = 0.75
+_LEAST_LEAD = 0.03
+"""Lead over the next similar shape; a blob between a circle and a square has less."""
 _MOST_FRAMES = 0.9
 """Share of the frames that must show the same."""
 _LEAST_VISIBLE = 0.5
@@ -41,6 +43,7 @@ class Figure:
         outline: intersection over union with the ideal `shape` at the best place and of the best size in each frame,
             the mean over the frames; of the most similar shape if `shape` is None.
         worst_outline: of the worst frame.
+        softness: pixels of mixed colour along the edge, over those of the ideal shape: 1 for a perfect rendering.
         colour_distance: CIE 1976 Delta E (CIELAB, D65) to the nearest named colour, the mean over the frames.
         velocity: to the right and downwards, in shorter sides of the canvas per frame.
         radius: in shorter sides of the canvas, the median over the frames.
@@ -51,6 +54,7 @@ class Figure:
     direction: str | None
     outline: float
     worst_outline: float
+    softness: float
     colour_distance: float
     velocity: tuple[float, float]
     radius: float
@@ -76,7 +80,7 @@ class Measures:
 
     Attributes:
         wanted: the shape in the prompt.
-        outline, worst_outline: as in `Figure`, but with the shape that is wanted.
+        outline, worst_outline, softness: as in `Figure`, but with the shape that is wanted.
         colour_distance: to the colour that is wanted.
         along, across: speed in the direction that is wanted and perpendicular to it, in shorter sides per frame; for a
             shape that is to stand still, 0 and the speed.
@@ -85,6 +89,7 @@ class Measures:
     wanted: MovingShape
     outline: float = 0.0
     worst_outline: float = 0.0
+    softness: float | None = None
     colour_distance: float | None = None
     along: float | None = None
     across: float | None = None
@@ -195,34 +200,38 @@ class _Track:
         self._small = coarse(self.view, self.region)
         fits = [fit(self._small, shape) for shape in SHAPES]
         overlaps = np.stack([overlap(self._small, one) for one in fits])
-        best = fits[int(overlaps[:, self.region.seen].mean(axis=1).argmax())]
-        outlines, path = self._outlines(best)
-        same = overlaps[SHAPES.index(best.shape)] >= overlaps.max(axis=0)
-        good = same & (outlines >= _LEAST_OUTLINE_OF_A_FRAME)
-        judged = ~np.isnan(outlines)
-        known = judged.any() and good[judged].mean() >= _MOST_FRAMES and outlines[judged].mean() >= LEAST_OUTLINE
+        means = overlaps[:, self.region.seen].mean(axis=1)
+        best = int(means.argmax())
+        self._best = self._fine(fits[best])
+        good = (overlaps.argmax(axis=0) == best) & (self._best.overlap >= _LEAST_OUTLINE_OF_A_FRAME)
+        leads = means[best] - np.delete(means, best).max() >= _LEAST_LEAD
+        known = leads and self._best.mean >= LEAST_OUTLINE and good[self._best.judged].mean() >= _MOST_FRAMES
         colour, distance = _steady(self.region.colour, COLOURS, _FURTHEST_COLOUR)
+        path = self._best.path
         velocity, direction = _motion(path.x + self.view.left, path.y + self.view.top, good, self.shorter)
         self.figure = Figure(
-            best.shape if known else None,
+            path.shape if known else None,
             colour,
             direction,
-            *_mean_and_least(outlines),
+            self._best.mean,
+            self._best.worst,
+            self._best.softness,
             distance,
             velocity,
             float(np.median(path.radius)) / self.shorter,
         )
-        self._best, self._found = best.shape, outlines
 
     def measures(self, wanted: MovingShape) -> Measures:
         """Against a shape of the prompt."""
-        same = wanted.shape == self._best
-        outlines = self._found if same else self._outlines(fit(self._small, wanted.shape))[0]
+        same = wanted.shape == self._best.path.shape
+        fine = self._best if same else self._fine(fit(self._small, wanted.shape))
         towards, velocity = np.array(DIRECTIONS[wanted.direction]), np.array(self.figure.velocity)
         along = float(towards @ velocity)
         return Measures(
             wanted,
-            *_mean_and_least(outlines),
+            fine.mean,
+            fine.worst,
+            fine.softness,
             float(difference(self.region.colour, COLOURS[wanted.colour]).mean()),
             along,
             float(np.linalg.norm(velocity - along * towards)),
@@ -231,16 +240,37 @@ class _Track:
     def distance(self, wanted: MovingShape) -> float:
         """How unlike a shape of the prompt this is: in colour first."""
         other = difference(np.median(self.region.colour, axis=0), COLOURS[wanted.colour])
-        return float(other) + 5 * (self._best != wanted.shape)
+        return float(other) + 5 * (self._best.path.shape != wanted.shape)
 
-    def _outlines(self, found: Fit) -> tuple[Floats, Fit]:
-        """Intersection over union per frame, NaN where too little is on the canvas, and the fit on the whole window."""
+    def _fine(self, found: Fit) -> _Fine:
         path = refine(self.view, found, self._small.factor)
-        outlines, visible = outline(self.view, path, self.debris)
-        outlines[~self.region.seen] = 0.0
-        if (visible >= _LEAST_VISIBLE).any():
-            outlines[(visible < _LEAST_VISIBLE) & self.region.seen] = np.nan
-        return outlines, path
+        compared = outlines(self.view, path, self.debris)
+        seen = self.region.seen
+        enough = compared.visible >= _LEAST_VISIBLE
+        judged = enough | ~seen if (enough & seen).any() else np.ones_like(seen)
+        return _Fine(path, judged, np.where(seen, compared.overlap, 0.0), compared.softness)
+
+
+@dataclass(frozen=True)
+class _Fine:
+    """A fit on the whole window, and per frame whether it is judged, intersection over union, and softness."""
+
+    path: Fit
+    judged: NDArray[np.bool_]
+    overlap: Floats
+    softnesses: Floats
+
+    @property
+    def mean(self) -> float:
+        return float(self.overlap[self.judged].mean())
+
+    @property
+    def worst(self) -> float:
+        return float(self.overlap[self.judged].min())
+
+    @property
+    def softness(self) -> float:
+        return float(np.median(self.softnesses[self.judged]))
 
 
 def _debris(core: NDArray[np.bool_], views: list[Window]) -> NDArray[np.integer]:
@@ -250,10 +280,6 @@ def _debris(core: NDArray[np.bool_], views: list[Window]) -> NDArray[np.integer]
         for frame, left, top in zip(core, view.left, view.top, strict=True):
             frame[max(top, 0) : max(top + side, 0), max(left, 0) : max(left + side, 0)] = False
     return np.asarray(core.sum(axis=(1, 2)))
-
-
-def _mean_and_least(outlines: Floats) -> tuple[float, float]:
-    return float(np.nanmean(outlines)), float(np.nanmin(outlines))
 
 
 def _steady(colours: Floats, table: dict[str, tuple[int, int, int]], furthest: float) -> tuple[str | None, float]:

@@ -36,23 +36,21 @@ COLUMNS = (*ATTRIBUTES, "all")
 SHEET_PROMPTS = 24
 
 
-class SizeType(click.ParamType):
-    """FRAMESxHEIGHTxWIDTH."""
-
-    name = "FRAMESxHEIGHTxWIDTH"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Size:
-        parts = str(value).split("x")
+def as_sizes(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[Size, ...]:
+    """Frames, height and width of each FRAMESxHEIGHTxWIDTH."""
+    sizes = []
+    for value in values:
+        parts = value.split("x")
         if len(parts) != 3 or not all(part.isdigit() for part in parts):
-            self.fail(f"{value!r} is not like 33x128x128", param, ctx)
-        frames, height, width = map(int, parts)
-        return frames, height, width
+            raise click.BadParameter(f"{value!r} is not like 33x128x128")
+        sizes.append((int(parts[0]), int(parts[1]), int(parts[2])))
+    return tuple(sizes)
 
 
 @click.command()
 @click.option("--model", default="shapes", show_default=True, help="`shapes`, or a folder in diffusers format.")
 @click.option("--prompts", default=100, show_default=True, help="Number of random prompts for each size.")
-@click.option("--size", "sizes", type=SizeType(), multiple=True, default=["33x128x128"], show_default=True)
+@click.option("--size", "sizes", callback=as_sizes, multiple=True, default=["33x128x128"], show_default=True)
 @click.option("--pairs", is_flag=True, help="Prompts for two shapes.")
 @click.option("--steps", default=20, show_default=True)
 @click.option("--guidance", default=4.0, show_default=True)
@@ -170,9 +168,10 @@ def accuracies(rows: Sequence[Row]) -> list[str]:
 def outlines(rows: Sequence[Row]) -> list[str]:
     """A table in Markdown: outline, colour and speed, by size and wanted shape."""
     lines = [
-        "| | shapes | outline: mean | 5th percentile | worst frame, 5th percentile | colour: mean Delta E "
+        "| | shapes | outline: mean | 5th percentile | worst frame, 5th percentile | softness: median "
+        "| colour: mean Delta E "
         "| speed of moving ones, sides per frame: median (5th-95th percentile) |",
-        "|---" * 7 + "|",
+        "|---" * 8 + "|",
     ]
     for size, some in by_size(rows).items():
         measures = [one for row in some for one in row["shapes"]]
@@ -186,6 +185,7 @@ def outlines(rows: Sequence[Row]) -> list[str]:
 def _cells(measures: Sequence[Row]) -> list[str]:
     outline = [one["outline"] for one in measures]
     worst = [one["worst_outline"] for one in measures]
+    soft = [one["softness"] for one in measures if one["softness"] is not None]
     colour = [one["colour_distance"] for one in measures if one["colour_distance"] is not None]
     moving = [one["along"] for one in measures if one["along"] is not None and one["wanted"]["direction"] != "still"]
     low, middle, high = np.percentile(moving, (5, 50, 95)) if moving else (math.nan,) * 3
@@ -193,6 +193,7 @@ def _cells(measures: Sequence[Row]) -> list[str]:
         f"{np.mean(outline):.3f}",
         f"{np.percentile(outline, 5):.3f}",
         f"{np.percentile(worst, 5):.3f}",
+        f"{np.median(soft):.1f}" if soft else "-",
         f"{np.mean(colour):.1f}" if colour else "-",
         f"{middle:.4f} ({low:.4f}-{high:.4f})" if moving else "-",
     ]
@@ -247,7 +248,7 @@ def sheet_prompts() -> list[str]:
         shape = SHAPES[number % len(SHAPES)]
         colour = list(COLOURS)[(3 * number + number // 8) % len(COLOURS)]
         direction = list(DIRECTIONS)[number % len(DIRECTIONS)]
-        background = list(BACKGROUNDS)[(number // 3 + number) % len(BACKGROUNDS)]
+        background = list(BACKGROUNDS)[(number + number // len(BACKGROUNDS)) % len(BACKGROUNDS)]
         scenes.append(Scene((MovingShape(shape, colour, direction),), background))
     return [caption(scene, rng) for scene in scenes]
 
@@ -259,7 +260,7 @@ def contact_sheet(texts: Sequence[str], videos: Sequence[Frames], path: Path, co
     height, width = videos[0].shape[1:3]
     gap, line = 6, 18
     cell = (shown * (width + 2) + gap, height + line + gap)
-    sheet = Image.new("RGB", (columns * cell[0], math.ceil(len(videos) / columns) * cell[1]), "white")
+    sheet = Image.new("RGB", (columns * cell[0], math.ceil(len(videos) / columns) * cell[1]), (230, 230, 230))
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
     for number, (text, frames) in enumerate(zip(texts, videos, strict=True)):
         left, top = number % columns * cell[0], number // columns * cell[1]
