@@ -20,8 +20,8 @@ from fv_shapes.segment import Floats, Mask, Region, eroded
 
 _WINDOW = 1.7
 """Half the window's side, in radii of a disc of the region's area; the tip of a triangle is 1.65 from its middle."""
-_COARSE_RADIUS = 10.0
-_FINE_RADIUS = 64.0
+_COARSE_RADIUS = 8.0
+_FINE_RADIUS = 45.0
 _FOREIGN = 55.0
 """RGB distance from all mixtures of the shape's and the background's colour that makes a pixel part of neither."""
 _COARSE_RAMPS = (4.0, 3.0, 2.0, 1.5)
@@ -29,6 +29,8 @@ _FINE_RAMPS = (1.5, 1.0)
 _CUT = 0.02
 """Part of a shape beyond the border that makes its radius uncertain."""
 _MIXED = 0.15
+_PHASES = (0.618034, 0.754878)
+"""Shifts of the fine grid from frame to frame, so that an edge that stands still is not always rounded the same way."""
 _REFERENCE = 64.0
 
 
@@ -94,7 +96,7 @@ def window(pixels: Floats, ground: Floats, region: Region, others: Sequence[Regi
 
 
 def coarse(view: Window, region: Region) -> Window:
-    """The window at a resolution where the region's radius is about 10 pixels."""
+    """The window at a resolution where the region's radius is about 8 pixels."""
     factor = max(1, round(region.radius / _COARSE_RADIUS))
     if factor == 1:
         return view
@@ -157,9 +159,11 @@ def outlines(view: Window, found: Fit, debris: NDArray[np.integer]) -> Outlines:
     fineness = int(np.clip(np.ceil(_FINE_RADIUS / max(1.0, float(np.median(found.radius)))), 1, 4))
     distance = found.distance(side)
     ideal = np.clip(0.5 - distance, 0.0, 1.0)
-    spread = _interpolation(side, fineness)
-    wanted, there = (spread @ one @ spread.T > 0.5 for one in (ideal, view.coverage))
-    inside = view.inside.astype(bool).repeat(fineness, axis=1).repeat(fineness, axis=2)
+    every = np.arange(len(distance))
+    rows, columns = (_fine_grid(side, fineness, every * step % 1) for step in _PHASES)
+    down, across = _interpolation(rows, side), _interpolation(columns, side).transpose(0, 2, 1)
+    wanted, there = (down @ one @ across > 0.5 for one in (ideal, view.coverage))
+    inside = view.inside[every[:, None, None], rows.astype(int)[:, :, None], columns.astype(int)[:, None]] > 0
     whole = wanted.sum(axis=(1, 2))
     wanted &= inside
     there &= inside
@@ -228,13 +232,18 @@ def _opened(mask: Mask) -> Mask:
     return ~eroded(~eroded(mask))
 
 
-def _interpolation(side: int, fineness: int) -> Floats:
-    """The matrix, (side * fineness, side), that interpolates linearly between centres of pixels."""
-    at = ((np.arange(side * fineness) + 0.5) / fineness - 0.5).clip(0, side - 1)
-    low = np.minimum(at.astype(int), side - 2)
-    matrix = np.zeros((len(at), side), np.float32)
-    matrix[np.arange(len(at)), low] = 1 - (at - low)
-    matrix[np.arange(len(at)), low + 1] = at - low
+def _fine_grid(side: int, fineness: int, phases: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Places in pixels, (num_frames, side * fineness); each frame's grid is shifted by its phase of a step."""
+    return np.asarray((np.arange(side * fineness) + phases[:, None]) / fineness)
+
+
+def _interpolation(at: NDArray[np.floating], side: int) -> Floats:
+    """The matrices, (num_frames, places, side), that interpolate linearly between centres of pixels."""
+    place = (at - 0.5).clip(0, side - 1)
+    low = np.minimum(place.astype(int), side - 2)
+    matrix = np.zeros((*at.shape, side), np.float32)
+    np.put_along_axis(matrix, low[..., None], (1 - (place - low))[..., None], axis=2)
+    np.put_along_axis(matrix, low[..., None] + 1, (place - low)[..., None], axis=2)
     return matrix
 
 

@@ -141,7 +141,8 @@ def _flat(pixels: Floats) -> Mask:
 def _median_of_largest(values: Floats) -> Floats:
     """The median of those values, (count, 3), that have the commonest nearest name."""
     names = nearest_by_bytes(values)
-    return np.asarray(np.median(values[names == np.bincount(names).argmax()], axis=0), np.float32)
+    commonest = values[names == np.bincount(names).argmax()]
+    return np.asarray(np.median(commonest, axis=0), np.float32)
 
 
 def _distance_from_mixtures(values: Floats, one: Floats, other: Floats) -> Floats:

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import fv_shapes
 from fv_shapes.captions import caption
 from fv_shapes.scenes import BACKGROUNDS, COLOURS, DIRECTIONS, SHAPES, MovingShape, Scene, random_pair, random_scene
-from fv_shapes.score import ATTRIBUTES, judge
+from fv_shapes.score import ATTRIBUTES, Judgement, judge
 
 Frames = NDArray[np.floating]
 Size = tuple[int, int, int]
@@ -141,19 +141,27 @@ def random_prompts(count: int, seed: int, pairs: bool) -> list[str]:
 
 
 def measure(generate: Generate, texts: list[str], size: Size, seed: int) -> list[Row]:
-    """A row for each prompt, as plain values."""
+    """A row for each prompt."""
     rows = []
     for number, (text, frames) in enumerate(zip(texts, generate(texts, size, seed), strict=True)):
-        judged = judge(frames, text)
-        right = {**judged.right, "all": all(judged.right.values())}
-        measures = [asdict(one) for one in judged.measures]
-        reading = asdict(judged.reading)
-        rows.append(
-            {"prompt": text, "seed": seed + number, "size": list(size), **right, "shapes": measures, "reading": reading}
-        )
-        if not right["all"]:
+        rows.append(row_of(text, seed + number, size, judge(frames, text)))
+        if not rows[-1]["all"]:
             click.echo(f"{number + 1} of {len(texts)} at {name(size)} fails: {text}", err=True)
     return rows
+
+
+def row_of(text: str, seed: int, size: Size, judged: Judgement) -> Row:
+    """What was found of a video, as plain values."""
+    right = {**judged.right, "all": all(judged.right.values())}
+    measures = [asdict(one) for one in judged.measures]
+    return {
+        "prompt": text,
+        "seed": seed,
+        "size": list(size),
+        **right,
+        "shapes": measures,
+        "reading": asdict(judged.reading),
+    }
 
 
 def accuracies(rows: Sequence[Row]) -> list[str]:
