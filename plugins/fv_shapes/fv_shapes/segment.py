@@ -148,7 +148,7 @@ def _median_of_largest(values: Floats) -> Floats:
 def _distance_from_mixtures(values: Floats, one: Floats, other: Floats) -> Floats:
     line = other - one
     share = np.clip((values - one) @ line / float(line @ line), 0.0, 1.0)
-    return np.linalg.norm(values - one - share[:, None] * line, axis=1).astype(np.float32)
+    return np.asarray(np.linalg.norm(values - one - share[:, None] * line, axis=1), np.float32)
 
 
 def _region(pixels: Floats, mask: Mask) -> Region | None:

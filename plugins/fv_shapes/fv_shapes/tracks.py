@@ -17,6 +17,8 @@ LEAST_OUTLINE = 0.85
 _LEAST_OUTLINE_OF_A_FRAME = 0.75
 _LEAST_LEAD = 0.03
 """Lead over the next similar shape; a blob between a circle and a square has less."""
+_MOST_DEBRIS = 0.05
+"""Pixels elsewhere that belong to nothing, over the shape's own."""
 _MOST_FRAMES = 0.9
 """Share of the frames that must show the same."""
 _LEAST_VISIBLE = 0.5
@@ -100,6 +102,7 @@ class Track:
         best = int(means.argmax())
         self._best = self._fine(fits[best])
         good = (overlaps.argmax(axis=0) == best) & (self._best.overlap >= _LEAST_OUTLINE_OF_A_FRAME)
+        good &= self.debris <= _MOST_DEBRIS * np.pi * self.region.radius**2
         leads = means[best] - np.delete(means, best).max() >= _LEAST_LEAD
         known = leads and self._best.mean >= LEAST_OUTLINE and good[self._best.judged].mean() >= _MOST_FRAMES
         colour, distance = steady(self.region.colour, COLOURS, _FURTHEST_COLOUR)
