@@ -169,7 +169,12 @@ def test_a_model_with_a_checker_has_an_accuracy(prompts: Path) -> None:
 def test_videos_that_a_checker_cannot_judge_are_not_counted(
     wan_folder: Path, prompts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said = {"cow": {"cow": True, "sky": True}, "hen": {"hen": False}, "cat": "no cats are judged", "owl": {}}
+    said: dict[str, dict[str, bool] | str] = {
+        "cow": {"cow": True, "sky": True},
+        "hen": {"hen": False},
+        "cat": "no cats are judged",
+        "owl": {},
+    }
     preset = ModelPreset("animals", str(wan_folder), score=lambda frames, prompt: said[prompt])
     plugins = Plugins([*load_plugins().all, Plugin("animals", "acme", "1.0", presets=[preset])])
     for module in ("engine.attachment", "app.generator", "app.bench.setup"):
