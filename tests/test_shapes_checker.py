@@ -120,10 +120,11 @@ def test_it_measures_a_perfect_rendering(shape: str) -> None:
 
 
 def test_shapes_that_the_border_cuts_are_measured_all_the_same() -> None:
-    scene = Scene((MovingShape("triangle", "green", "up-right", "large", offset=(0.08, -0.08)),), "black")
-    (figure,) = read(render(scene, 45)).figures
-    assert (figure.shape, figure.direction) == ("triangle", "up-right")
-    assert figure.outline > 0.995
+    scene = Scene((MovingShape("circle", "green", "up-right", "large", offset=(0.15, -0.15)),), "black")
+    (figure,) = read(render(scene, 33)).figures
+    assert (figure.shape, figure.direction) == ("circle", "up-right")
+    assert figure.outline > 0.998
+    assert figure.worst_outline > 0.99
     assert figure.speed == pytest.approx(SPEED, rel=0.01)
 
 
@@ -181,6 +182,12 @@ def torn(frames: Video, which: slice, by: int = 12) -> Video:
     return frames
 
 
+def patched(frames: Video) -> Video:
+    """With a blue stripe through the shape."""
+    stripe = (np.abs(np.arange(128) - 64) < 6)[:, None, None]
+    return np.where(stripe & (frames[..., 1:2] < 140), (35, 75, 225), frames).astype(np.uint8)
+
+
 def both(one: Video, other: Video) -> Video:
     return np.minimum(one, other)
 
@@ -197,7 +204,7 @@ BROKEN: dict[str, tuple[Callable[[], Video], set[str]]] = {
     ),
     "another shape halfway": (lambda: spliced(video(), video(shape="square")), {"shape"}),
     "between circle and square": (
-        lambda: drawn(lambda x, y: (abs(x) ** 3.5 + abs(y) ** 3.5) ** (1 / 3.5) - 21),
+        lambda: drawn(lambda x, y: (abs(x) ** 3.8 + abs(y) ** 3.8) ** (1 / 3.8) - 21),
         {"shape"},
     ),
     "an ellipse": (lambda: drawn(lambda x, y: np.hypot(1.3 * x, y) - 21), {"shape"}),
@@ -207,6 +214,10 @@ BROKEN: dict[str, tuple[Callable[[], Video], set[str]]] = {
     "another direction halfway": (lambda: spliced(video(), video(direction="down-right")), {"direction"}),
     "there and back": (lambda: spliced(video(), video()[::-1]), {"direction"}),
     "a jump": (lambda: np.concatenate([video()[8:], video()[:8]]), {"direction"}),
+    "a zigzag": (
+        lambda: np.concatenate([np.roll(video()[n : n + 1], n % 2 * 10, 1) for n in range(17)]),
+        {"direction"},
+    ),
     "it stops halfway": (lambda: np.concatenate([video()[:6], np.repeat(video()[5:6], 11, axis=0)]), {"direction"}),
     "another colour halfway": (lambda: spliced(video(), video(colour="orange")), {"colour"}),
     "a flicker": (lambda: np.where(np.arange(17)[:, None, None, None] % 2, video(), video(colour="blue")), {"colour"}),
@@ -216,6 +227,7 @@ BROKEN: dict[str, tuple[Callable[[], Video], set[str]]] = {
         ).astype(np.uint8),
         {"shape"},
     ),
+    "a blue patch in seven frames": (lambda: np.concatenate([patched(video()[:7]), video()[7:]]), {"shape"}),
     "another background halfway": (lambda: spliced(video(), video(replace(ONE, background="gray"))), {"background"}),
 }
 
@@ -232,6 +244,18 @@ def test_a_broken_pair_is_not_passed() -> None:
     assert wrong(spliced(video(TWO), alone), PROMPT_OF_TWO) >= {"shape"}
     assert wrong(render(third, 17), PROMPT_OF_TWO) == {"shape"}
     assert wrong(np.where(np.arange(128)[:, None] < 64, torn(video(TWO), slice(None)), 0), PROMPT_OF_TWO) >= {"shape"}
+
+
+def test_two_shapes_that_are_near_each_other_are_measured_apart() -> None:
+    near = [replace(one, offset=(0.0, side * 0.13), scale=0.6) for one, side in zip(TWO.shapes, (-1, 1), strict=True)]
+    standing = tuple(replace(one, direction="still") for one in near)
+    assert [figure.outline > 0.995 for figure in read(render(Scene(standing, "white"), 17)).figures] == [True, True]
+
+
+def test_what_belongs_to_nothing_counts_to_the_union() -> None:
+    speck = both(video(), video(offset=(0, -0.4), scale=0.35))
+    (measures,) = judge(speck, PROMPT).measures
+    assert measures.outline == pytest.approx(1 / (1 + 0.35**2), abs=0.04)
 
 
 def test_a_single_torn_frame_shows_in_the_outline() -> None:

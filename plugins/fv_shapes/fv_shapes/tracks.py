@@ -147,7 +147,7 @@ class Track:
         seen = self.region.seen
         enough = compared.visible >= _LEAST_VISIBLE
         judged = enough | ~seen if (enough & seen).any() else np.ones_like(seen)
-        return _Fine(path, judged, np.where(seen, compared.overlap, 0.0), compared.softness)
+        return _Fine(path, judged, compared.overlap, compared.softness)
 
 
 @dataclass(frozen=True)
