@@ -43,13 +43,18 @@ def shape_coverage(
     """Return how much of each pixel the shape covers: (len(centre_x), height, width), from 0 to 1."""
     x = np.arange(width)[None, None, :] + 0.5 - centre_x[:, None, None]
     y = np.arange(height)[None, :, None] + 0.5 - centre_y[:, None, None]
-    distance = _signed_distance(shape, x.astype(np.float32), y.astype(np.float32), radius)
+    distance = signed_distance(shape, x.astype(np.float32), y.astype(np.float32), radius)
     coverage: NDArray[np.float32] = np.clip(0.5 - distance, 0.0, 1.0).astype(np.float32)
     return coverage
 
 
-def _signed_distance(shape: str, x: NDArray[np.float32], y: NDArray[np.float32], radius: float) -> NDArray[np.floating]:
-    """Distance to the outline, negative inside; sizes are chosen so that the shapes look equally large."""
+def signed_distance(
+    shape: str, x: NDArray[np.float32], y: NDArray[np.float32], radius: float | NDArray[np.float32]
+) -> NDArray[np.floating]:
+    """Distance to the outline of a shape at the origin, negative inside; all broadcast against each other.
+
+    Sizes are chosen so that the shapes look equally large.
+    """
     across, along = np.abs(x), np.abs(y)
     if shape == "circle":
         return np.hypot(x, y) - radius
