@@ -108,8 +108,10 @@ def _scored(setup: Setup, result: VideoResult) -> tuple[dict[str, bool] | None, 
         return None, None
     try:
         found = score(result.frames, result.prompt)
-        if isinstance(found, str) or not found:
-            return None, found or "the model's checker judged nothing"
+        if isinstance(found, str):
+            return None, found
+        if not found:
+            return None, "the model's checker judged nothing"
         return {str(name): bool(right) for name, right in found.items()}, None
     except Exception as error:
         return None, f"{type(error).__name__}: {error}"
