@@ -64,13 +64,10 @@ def main(
     rng = Random(seed)
     texts = [caption(random_scene(rng), rng) for _ in range(prompts)]
     sampling = {"num_frames": frames, "height": side, "width": side, "save_video": False}
-    settings = [(policy, "TORCH_SDPA") for policy in policies.split()]
-    settings += [(None, f"SLIDING_TILE_ATTN@{window}:tile={tile}") for window in windows.split()]
+    tasks = [(n, text) for n, text in enumerate(texts)]
+    how = (policies.split(), windows.split(), tile, sampling, seed, device)
     with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
-        parts = [
-            pool.submit(measure, [(n, texts[n]) for n in range(k, prompts, processes)], settings, sampling, seed, device)
-            for k in range(processes)
-        ]
+        parts = [pool.submit(measure, tasks[start::processes], *how) for start in range(processes)]
         rows = [row for part in parts for row in part.result()]
     if output:
         output.write_text(json.dumps(rows, indent=1))
@@ -80,7 +77,9 @@ def main(
 
 def measure(
     texts: list[tuple[int, str]],
-    settings: list[tuple[str | None, str]],
+    policies: list[str],
+    windows: list[str],
+    tile: str,
     sampling: dict[str, Any],
     seed: int,
     device: str | None,
@@ -88,16 +87,20 @@ def measure(
     """A row for each of some prompts with each setting."""
     rows: list[Row] = []
     plain: dict[int, Any] = {}
-    for backend in dict.fromkeys(["TORCH_SDPA", *(backend for _, backend in settings)]):
-        caches = [cache for cache, one in settings if one == backend]
-        with VideoGenerator.from_pretrained("shapes", attention_backend=backend, device=device) as generator:
+    with VideoGenerator.from_pretrained("shapes", attention_backend="TORCH_SDPA", device=device) as generator:
+        for number, text in texts:
+            for cache in ("none", *policies):
+                result = generator.generate_video(text, seed=seed + number, cache=cache, **sampling)
+                plain.setdefault(number, result.frames)
+                rows.append(_row(PLAIN if cache == "none" else cache, number, text, result, plain[number]))
+    for window in windows:
+        settings = {"window": window, "tile": tile}
+        with VideoGenerator.from_pretrained(
+            "shapes", attention_backend="SLIDING_TILE_ATTN", attention_config=settings, device=device
+        ) as generator:
             for number, text in texts:
-                for cache in ["none", *caches] if backend == "TORCH_SDPA" else caches:
-                    result = generator.generate_video(text, seed=seed + number, cache=cache, **sampling)
-                    if cache == "none":
-                        plain[number] = result.frames
-                    name = PLAIN if cache == "none" else cache or backend.partition("@")[2].partition(":")[0]
-                    rows.append(_row(name, number, text, result, plain[number]))
+                result = generator.generate_video(text, seed=seed + number, cache="none", **sampling)
+                rows.append(_row(window, number, text, result, plain[number]))
     return rows
 
 
@@ -121,7 +124,8 @@ def _row(name: str, number: int, text: str, result: Any, plain: Any) -> Row:
 def table(rows: list[Row]) -> list[str]:
     """A Markdown table: a row a setting, compared prompt by prompt with the plain videos."""
     lines = [
-        "| | steps skipped | attention work | PSNR against plain, median (range) | right (95 % interval) | lost, won | outline |",
+        "| | steps skipped | attention work | PSNR against plain, median (range) | right (95 % interval) | lost, won "
+        "| outline |",
         "|---|---|---|---|---|---|---|",
     ]
     was_right = {row["number"]: all(row["right"].values()) for row in rows if row["setting"] == PLAIN}

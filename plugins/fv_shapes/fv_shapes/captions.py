@@ -81,7 +81,9 @@ def parse(prompt: str) -> Scene:
             f"the prompt {prompt!r} names no {' and no '.join(missing)}; shapes: {', '.join(SHAPES)}; "
             f"colours: {', '.join(COLOURS)}; directions: {', '.join(DIRECTIONS)}"
         )
-    shapes = tuple(MovingShape(**{name: str(value) for name, value in one.items()}) for one in found)
+    shapes = tuple(
+        MovingShape(str(one["shape"]), str(one["colour"]), str(one["direction"]), str(one["size"])) for one in found
+    )
     if len({shape.colour for shape in shapes}) < len(shapes):
         raise ValueError(f"the prompt {prompt!r} names two {shapes[0].colour} shapes; two must differ in colour")
     return Scene(shapes, _first(words, _BACKGROUND_WORDS))

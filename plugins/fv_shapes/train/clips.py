@@ -23,7 +23,7 @@ class Scenes:
     """Scenes of one draw.
 
     Attributes:
-        table: (scenes, 2, 13) float32: per shape whether it is there, kind, radius, offset, velocity, colour, background.
+        table: (scenes, 2, 13) float32: per shape whether it is there, kind, radius, offset, velocity, colour, ground.
         captions: for each scene as many captions as were asked for.
     """
 
@@ -59,7 +59,8 @@ def table_of(scenes: Sequence[Scene]) -> torch.Tensor:
 
 def render_clips(table: torch.Tensor, frames: int, side: int) -> torch.Tensor:
     """What `fv_shapes.render.render` draws, for many scenes at once: (scenes, 3, frames, side, side) in -1…1."""
-    there, kind, scale, offset_x, offset_y, velocity_x, velocity_y = (one[..., None] for one in table[..., :7].unbind(-1))
+    there, kind, scale, *motion = (one[..., None] for one in table[..., :7].unbind(-1))
+    offset_x, offset_y, velocity_x, velocity_y = motion
     moment = torch.arange(frames, device=table.device) - (frames - 1) / 2
     grid = torch.arange(side, device=table.device) + 0.5
     x = grid.view(1, 1, 1, 1, -1) - side * (0.5 + offset_x + velocity_x * moment)[..., None, None]
@@ -76,7 +77,7 @@ def render_clips(table: torch.Tensor, frames: int, side: int) -> torch.Tensor:
 def _distance(kind: torch.Tensor, x: torch.Tensor, y: torch.Tensor, radius: torch.Tensor) -> torch.Tensor:
     """Signed distances as in `fv_shapes.render`, of the kind of each shape."""
     across, along = x.abs(), y.abs()
-    circle = torch.hypot(*torch.broadcast_tensors(x, y)) - radius
+    circle = (x.square() + y.square()).sqrt() - radius
     square = torch.maximum(across, along) - 0.89 * radius
     triangle = torch.maximum(across * 0.8660254 - y * 0.5, y) - 0.62 * radius
     arm, reach = 0.36 * radius, 1.08 * radius
@@ -93,10 +94,9 @@ def _rows(scene: Scene) -> list[list[float]]:
     for shape in scene.shapes:
         x, y = DIRECTIONS[shape.direction]
         speed = SPEED * shape.speed
-        rows.append(
-            [1.0, SHAPES.index(shape.shape), SIZES[shape.size] * shape.scale, *shape.offset, x * speed, y * speed]
-            + [*COLOURS[shape.colour], *BACKGROUNDS[scene.background or "white"]]
-        )
+        path = (SIZES[shape.size] * shape.scale, *shape.offset, x * speed, y * speed)
+        colours = (*COLOURS[shape.colour], *BACKGROUNDS[scene.background or "white"])
+        rows.append([1.0, SHAPES.index(shape.shape), *path, *colours])
     return rows + [[0.0] * len(rows[0])] * (_MOST_SHAPES - len(rows))
 
 

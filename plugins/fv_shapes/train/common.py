@@ -8,7 +8,7 @@ import math
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -30,11 +30,11 @@ def autocast() -> AbstractContextManager[None]:
 
 
 class Optimiser:
-    """Muon for the weight matrices (convolutions flattened to matrices), Adam for the rest; nothing in it waits for a GPU.
+    """Muon for the weight matrices (convolutions flattened to matrices), Adam for the rest; it never waits for a GPU.
 
-    Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/) reaches a given loss in about half the steps of
-    AdamW here. torch's own takes one matrix at a time, and cannot be captured in a CUDA graph; this one takes all matrices
-    of a shape together. Updates are scaled as Liu et al. 2025 (Moonlight) do, so that both take one learning rate.
+    Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/) reaches a given loss in about half the steps
+    of AdamW here. torch's own takes one matrix at a time, and cannot be captured in a CUDA graph; this one takes all
+    matrices of a shape together. Updates are scaled as in Liu et al. 2025 (Moonlight): one learning rate fits both.
 
     Args:
         learning_rate: the peak; `share` of it is used.
@@ -51,9 +51,7 @@ class Optimiser:
                 self._groups[parameter.shape[0], parameter[0].numel()].append(parameter)
             else:
                 self._others.append(parameter)
-        self._momenta = {
-            shape: torch.zeros(len(group), *shape, device=DEVICE) for shape, group in self._groups.items()
-        }
+        self._momenta = {shape: torch.zeros(len(group), *shape, device=DEVICE) for shape, group in self._groups.items()}
         self._means = [torch.zeros_like(p) for p in self._others]
         self._squares = [torch.zeros_like(p) for p in self._others]
         self._count = torch.zeros((), device=DEVICE)
@@ -99,10 +97,10 @@ class Optimiser:
         torch._foreach_addcmul_(self._squares, gradients, gradients, 1 - second)
         roots = torch._foreach_sqrt(self._squares)
         torch._foreach_add_(roots, 1e-8)
-        updates = torch._foreach_div(self._means, roots)
+        updates = list(torch._foreach_div(self._means, roots))
         unbiased = (1 - second**self._count).sqrt() / (1 - first**self._count)
         torch._foreach_mul_(updates, min(self._rate, 2e-3) * self.share * unbiased)
-        torch._foreach_sub_(self._others, updates)
+        torch._foreach_sub_([p.data for p in self._others], updates)
 
 
 def _orthogonal(matrices: torch.Tensor) -> torch.Tensor:
@@ -113,7 +111,8 @@ def _orthogonal(matrices: torch.Tensor) -> torch.Tensor:
     for _ in range(5):
         square = x @ x.mT
         x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
-    return x if wide else x.mT
+    result: torch.Tensor = x if wide else x.mT
+    return result
 
 
 class Average:
@@ -127,15 +126,15 @@ class Average:
     def __init__(self, model: torch.nn.Module) -> None:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self.rate = torch.ones((), device=DEVICE)
-        self._pairs = [list(self.model.parameters()), list(model.parameters())]
+        self._average = [p.data for p in self.model.parameters()]
+        self._current = [p.data for p in model.parameters()]
 
     @torch.no_grad()
     def follow(self) -> None:
         """Move towards the model's weights."""
-        average, current = self._pairs
-        moves = torch._foreach_sub([p.detach() for p in current], average)
+        moves = list(torch._foreach_sub(self._current, self._average))
         torch._foreach_mul_(moves, self.rate)
-        torch._foreach_add_(average, moves)
+        torch._foreach_add_(self._average, moves)
 
 
 class Captured:
@@ -163,7 +162,7 @@ class Captured:
         return self._results
 
     def _apart(self) -> dict[str, torch.Tensor]:
-        stream = torch.cuda.Stream()
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             results = self._step()
@@ -193,7 +192,7 @@ class Log:
         self._path, self._started = path, started
         path.parent.mkdir(parents=True, exist_ok=True)
 
-    def write(self, stage: str, message: str = "", **values: float) -> None:
+    def write(self, stage: str, message: str, values: Mapping[str, float]) -> None:
         """Note a moment of a stage."""
         seconds = round(time.monotonic() - self._started, 1)
         shown = " ".join(f"{name} {value:.5g}" for name, value in values.items())

@@ -19,6 +19,7 @@ from vae import MEASURED, AutoencoderTraining, psnr, save, standardise
 _STATE_EVERY = 60.0
 _TABLE = 20_000
 _HELD_OUT_SEED = 987
+_STOPPED = "stopped; call again to go on"
 
 
 class Clock:
@@ -77,11 +78,11 @@ def main(
     state = output / "transformer.pt"
     if state.exists():
         training.load(torch.load(state, map_location=DEVICE))
-        log.write("transformer", "goes on", steps=training.steps)
+        log.write("transformer", "goes on", {"steps": training.steps})
     done = training.run(minutes, rng, log, _saving(training, state, clock))
     _save_state(training, state)
     training.save(output / "model")
-    log.write("transformer", "done" if done else "stopped; call again to go on", steps=training.steps)
+    log.write("transformer", "done" if done else _STOPPED, {"steps": training.steps})
 
 
 def _train_vae(
@@ -99,17 +100,18 @@ def _train_vae(
     state = output / "vae.pt"
     if state.exists():
         training.load(torch.load(state, map_location=DEVICE))
-        log.write("autoencoder", "goes on", steps=training.steps)
+        log.write("autoencoder", "goes on", {"steps": training.steps})
     done = training.run(minutes, rng, log, _saving(training, state, clock))
     _save_state(training, state)
     if not done:
-        log.write("autoencoder", "stopped; call again to go on", steps=training.steps)
+        log.write("autoencoder", _STOPPED, {"steps": training.steps})
         return False
     vae, scenes = training.averaged, held_out.result().table.to(DEVICE)
     standardise(vae, scenes)
     for frames, side in MEASURED:
         mean, least = psnr(vae, scenes[::3], frames, side)
-        log.write("autoencoder", f"held-out clips, {frames} frames of {side}x{side}", psnr_mean=mean, psnr_least=least)
+        title = f"held-out clips, {frames} frames of {side}x{side}"
+        log.write("autoencoder", title, {"psnr_mean": mean, "psnr_least": least})
     save(vae, output / "vae")
     return True
 

@@ -117,7 +117,7 @@ class Bank:
         chunk = max(1, _PIXELS_AT_ONCE // (canvas.frames * canvas.side**2))
         latents = []
         with torch.no_grad(), autocast():
-            for table in scenes.table[:count].split(chunk):
+            for table in torch.split(scenes.table[:count], chunk):
                 clips = render_clips(table.to(DEVICE), canvas.frames, canvas.side)
                 latents.append(((vae.encode(clips).latent_dist.mean.float() - mean) / deviation).bfloat16())
         texts = [text for captions in scenes.captions[:count] for text in captions]
@@ -183,7 +183,7 @@ class TransformerTraining:
             values = {f"loss_{one.frames}x{one.side}": float(loss) for one, loss in last.items()}
             self.spent += time.monotonic() - begin
             if self.steps % 200 == 0:
-                log.write("transformer", steps=self.steps, done=done, **values)
+                log.write("transformer", "", {"steps": self.steps, "done": done, **values})
         return True
 
     def _prepare(self, part: int, log: Log) -> None:
@@ -201,8 +201,7 @@ class TransformerTraining:
                 log.write(
                     "transformer",
                     f"{len(bank.latents)} clips of {canvas.frames} frames of {canvas.side}x{canvas.side}",
-                    encoding=encoded,
-                    compiling=time.monotonic() - begin - encoded,
+                    {"encoding": encoded, "compiling": time.monotonic() - begin - encoded},
                 )
 
     def _step(self, canvas: Canvas, bank: Bank) -> dict[str, torch.Tensor]:

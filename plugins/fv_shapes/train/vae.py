@@ -89,7 +89,7 @@ class AutoencoderTraining:
             values = {name: float(value) for name, value in results.items()}
             self.spent += time.monotonic() - begin
             if self.steps % 200 == 0:
-                log.write("autoencoder", steps=self.steps, done=done, **values)
+                log.write("autoencoder", "", {"steps": self.steps, "done": done, **values})
         return True
 
     def _step(self, frames: int, side: int, batch: int) -> dict[str, torch.Tensor]:
@@ -131,7 +131,7 @@ def standardise(vae: AutoencoderKLWan, table: torch.Tensor) -> None:
 def psnr(vae: AutoencoderKLWan, table: torch.Tensor, frames: int, side: int) -> tuple[float, float]:
     """Mean and least PSNR of reconstructed clips, in dB."""
     found = []
-    for one in table.split(4):
+    for one in torch.split(table, 4):
         rendered = render_clips(one, frames, side)
         decoded = vae.decode(vae.encode(rendered).latent_dist.mean).sample.clamp(-1, 1)
         found.append(-10 * torch.log10((decoded - rendered).square().mean(dim=(1, 2, 3, 4)) / 4))
