@@ -63,8 +63,9 @@ def test_compiled_blocks_make_none(pipe: Any) -> None:
     graphs: list[torch.fx.GraphModule] = []
     bare = hunyuan15_latents(pipe, **LARGE)
     torch.compiler.reset()
+    backend_of_torch = counting(graphs)
     for block in pipe.transformer.transformer_blocks:
-        block.compile(fullgraph=True, backend=counting(graphs))
+        block.compile(fullgraph=True, backend=backend_of_torch)
     backend = Recorder()
     with attach(pipe, attention_backend=backend) as fv:
         compiled = hunyuan15_latents(pipe, **LARGE)
@@ -101,13 +102,26 @@ def arguments_of_a_pass(pipe: Any) -> dict[str, Any]:
     }
 
 
-def test_outside_of_runs_it_is_bare_diffusers(pipe: Any) -> None:
-    arguments = arguments_of_a_pass(pipe)
+def test_outside_of_runs_it_is_bare_diffusers(pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
+
+    arguments, table, shapes = arguments_of_a_pass(pipe), _AttentionBackendRegistry._backends, list[Any]()
+    name = AttentionBackendName._NATIVE_MATH
+    was_set = table[name]
+
+    def noted(**given: Any) -> torch.Tensor:
+        shapes.append(tuple(given["attn_mask"].shape))
+        result: torch.Tensor = was_set(**given)
+        return result
+
+    monkeypatch.setitem(table, name, noted)
+    pipe.transformer.set_attention_backend("_native_math")
     with torch.no_grad():
         bare = pipe.transformer(**arguments)[0]
         with attach(pipe, attention_backend=Recorder()):
             assert torch.equal(pipe.transformer(**arguments)[0], bare)
         assert torch.equal(pipe.transformer(**arguments)[0], bare)
+    assert shapes == [(2, 1, 34, 34)] * 6  # two layers in three passes, 18 tokens of video and 16 of text
 
 
 @pytest.mark.parametrize(

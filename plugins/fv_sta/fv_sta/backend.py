@@ -57,6 +57,7 @@ class SlidingTileAttention(AttentionBackend):
         self._tallies: Counter[str] = Counter()
         self._windows_used: Counter[str] = Counter()
         self._last_grid: Triple | None = None
+        self._fixed = False
         self._found: dict[tuple[str, str | None], dict[str, Probe]] = {}
 
     def probe(self) -> Probe:
@@ -94,7 +95,7 @@ class SlidingTileAttention(AttentionBackend):
 
     def start_run(self, run: Run) -> None:
         self._tallies, self._windows_used = Counter(), Counter()
-        self._ordered = self._orders_once and not run.layout.fixed
+        self._fixed = run.layout.fixed
         layout, tiling = run.layout, self.tiling(run.layout.grid)
         if layout.text_before:
             raise BackendMismatchError(
@@ -143,7 +144,7 @@ class SlidingTileAttention(AttentionBackend):
             "density": tallies["sparse work"] / tallies["sparse whole"] if tallies["sparse whole"] else 1.0,
             "work": tallies["work"] / tallies["whole"],
             "kernels": {name: tallies[name] for name in (*KERNELS, "dense") if tallies[name]},
-            "token_order": "once per forward pass" if self._ordered else "at each call",
+            "token_order": "once per forward pass" if self._orders_once and not self._fixed else "at each call",
             "config": self._table.source if self._table else None,
         }
 
