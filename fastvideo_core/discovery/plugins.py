@@ -45,6 +45,11 @@ BUILTIN = {
     "ltx-video": "fastvideo_core.builtin.models.ltx_video",
     "cogvideox": "fastvideo_core.builtin.models.cogvideox",
     "mochi": "fastvideo_core.builtin.models.mochi",
+    "wan-presets": "fastvideo_core.builtin.presets.wan",
+    "hunyuan-video-presets": "fastvideo_core.builtin.presets.hunyuan_video",
+    "ltx-video-presets": "fastvideo_core.builtin.presets.ltx_video",
+    "cogvideox-presets": "fastvideo_core.builtin.presets.cogvideox",
+    "mochi-presets": "fastvideo_core.builtin.presets.mochi",
     "progress-bar": "fastvideo_core.builtin.progress_bar",
 }
 """The plugins that come with the core, and their modules: as text, so that discovery imports nothing above it."""

@@ -1,0 +1,28 @@
+"""Presets of Mochi."""
+
+from __future__ import annotations
+
+from fastvideo_core.contract.hookspecs import API_VERSION, hookimpl
+from fastvideo_core.contract.preset import ModelPreset
+
+api_version = API_VERSION
+
+
+@hookimpl
+def fastvideo_model_presets() -> list[ModelPreset]:
+    """Size, steps and guidance as the model card of the checkpoint uses them."""
+    return [
+        ModelPreset(
+            "genmo/mochi-1-preview",
+            "genmo/mochi-1-preview",
+            {
+                "height": 480,
+                "width": 848,
+                "num_frames": 85,
+                "fps": 30,
+                "num_inference_steps": 64,
+                "guidance_scale": 4.5,
+            },
+            "Mochi 1 text-to-video, 10 billion parameters",
+        ),
+    ]
