@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import inspect
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from fastvideo_core.app.inputs import PipelineInputs
 from fastvideo_core.contract.caching import CachedModel
 from fastvideo_core.contract.model import Geometry, ModelFamily
 from fastvideo_core.contract.preset import ModelPreset
@@ -29,7 +29,9 @@ class ModelInfo:
         preset: the preset of that name, if there is one.
         pipeline: the class name of its pipeline.
         head_dim: head size of its attention; `channels` of a token, all heads together.
-        takes_image: whether it needs an image to start from.
+        inputs: what its pipeline takes.
+        scheduler: the configuration of its scheduler; empty if that cannot be read.
+        has_two_experts: whether a second transformer takes over at a boundary, as in Wan 2.2 A14B.
     """
 
     name: str
@@ -40,7 +42,9 @@ class ModelInfo:
     pipeline: str
     head_dim: int
     channels: int
-    takes_image: bool
+    inputs: PipelineInputs
+    scheduler: Mapping[str, Any]
+    has_two_experts: bool
 
     @property
     def cached_model(self) -> CachedModel:
@@ -61,7 +65,7 @@ def read_model(plugins: Plugins, model_path: str | Path) -> ModelInfo:
 
     Raises:
         ModelNotFoundError: it is none of them, or its files cannot be read.
-        UnsupportedModelError: no plugin knows its transformer, or it does not start from text or an image.
+        UnsupportedModelError: no plugin knows its transformer, or its pipeline needs what a generator cannot give.
         DuplicateProviderError: two plugins know its transformer.
     """
     name = str(model_path)
@@ -84,8 +88,17 @@ def read_model(plugins: Plugins, model_path: str | Path) -> ModelInfo:
         raise UnsupportedModelError(f"the configuration of {name} lacks {error}") from error
     except (TypeError, ValueError, ArithmeticError) as error:
         raise UnsupportedModelError(f"the configuration of {name} garbles a number: {error}") from error
-    takes_image = _takes_image(pipeline, family, name)
-    return ModelInfo(name, location, preset, family, geometry, pipeline, head_dim, channels, takes_image)
+    inputs = PipelineInputs.of(pipeline, family, name)
+    two = index.get("boundary_ratio") is not None and (index.get("transformer_2") or [None])[0] is not None
+    scheduler = _scheduler(read_json)
+    return ModelInfo(name, location, preset, family, geometry, pipeline, head_dim, channels, inputs, scheduler, two)
+
+
+def _scheduler(read_json: Callable[[str], dict[str, Any]]) -> dict[str, Any]:
+    try:
+        return read_json("scheduler/scheduler_config.json")
+    except ModelNotFoundError:  # loading it will say so
+        return {}
 
 
 def _positive(config: Mapping[str, Any], key: str) -> int:
@@ -99,31 +112,6 @@ def _transformer_classes(index: Mapping[str, Any]) -> list[str]:
     """The class name of a pipeline's transformer, from its model_index.json."""
     described = index.get("transformer")
     return [str(described[-1])] if isinstance(described, list) and described else []
-
-
-def _takes_image(pipeline: str, family: ModelFamily, name: str) -> bool:
-    """Whether a pipeline needs an image; read off its arguments where the family does not name it.
-
-    Raises:
-        UnsupportedModelError: it needs a video.
-    """
-    if pipeline in family.pipelines:
-        arguments = {"image"} if pipeline in family.image_pipelines else set()
-    else:
-        arguments = _arguments_of(pipeline)
-    if arguments & {"video", "control_video"}:
-        raise UnsupportedModelError(
-            f"{name} is a {pipeline}, which starts from a video; VideoGenerator starts from text or an image: load it "
-            "with diffusers, and call fastvideo_core.attach(pipe)"
-        )
-    return "image" in arguments
-
-
-def _arguments_of(pipeline: str) -> set[str]:
-    import diffusers
-
-    kind = getattr(diffusers, pipeline, None)
-    return set(inspect.signature(kind.__call__).parameters) if isinstance(kind, type) else set()
 
 
 def family_names() -> list[str]:

@@ -30,6 +30,7 @@ DEFAULT_MODEL = "shapes"
 @settings_option
 @click.option("--negative-prompt", help="What the guidance leads away from.")
 @click.option("--image", "image_path", metavar="PATH", help="What an image-to-video model starts from.")
+@click.option("--video", "video_path", metavar="PATH", help="What a video-to-video or control model starts from.")
 @sampling_options
 @click.option("--fps", type=int, help="Frames per second of the file.")
 @click.option("--seed", type=int, help="Same seed, same video.")

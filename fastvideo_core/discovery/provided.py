@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +71,7 @@ def checked_preset(thing: Any) -> ModelPreset:
     """
     if not isinstance(thing, ModelPreset):
         raise _not_in("fastvideo_model_presets", thing)
-    plain = ModelPreset(thing.name, thing.location, thing.sampling, thing.description, thing.score)
+    plain = ModelPreset(thing.name, thing.location, thing.sampling, thing.description, thing.score, thing.flow_shift)
     for field in ("name", "location", "description"):
         value = getattr(plain, field)
         if type(value) is not str or value != printable(value) or (not value.strip() and field != "description"):
@@ -79,7 +80,18 @@ def checked_preset(thing: Any) -> ModelPreset:
         raise PluginError(f"the sampling of the model preset {plain.name!r} must be a dict of sampling parameters")
     if plain.score is not None and not callable(plain.score):
         raise PluginError(f"the score of the model preset {plain.name!r} is {plain.score!r}, it must be a function")
+    if type(plain.flow_shift) is not dict or not all(map(_is_shift, plain.flow_shift.items())):
+        raise PluginError(
+            f"the flow_shift of the model preset {plain.name!r} is {plain.flow_shift!r}, it must be a dict such as "
+            "{(480, 832): 3.0}"
+        )
     return plain
+
+
+def _is_shift(item: tuple[Any, Any]) -> bool:
+    size, shift = item
+    sizes = type(size) is tuple and len(size) == 2 and all(type(one) is int and one > 0 for one in size)
+    return sizes and type(shift) in (int, float) and 0 < shift < math.inf
 
 
 def check_commands(cli: click.Group) -> None:
