@@ -50,6 +50,12 @@ BUILTIN = {
     "ltx-video-presets": "fastvideo_core.builtin.presets.ltx_video",
     "cogvideox-presets": "fastvideo_core.builtin.presets.cogvideox",
     "mochi-presets": "fastvideo_core.builtin.presets.mochi",
+    "skyreels-v2-presets": "fastvideo_core.builtin.presets.skyreels_v2",
+    "kandinsky5-presets": "fastvideo_core.builtin.presets.kandinsky5",
+    "cosmos-presets": "fastvideo_core.builtin.presets.cosmos",
+    "chronoedit-presets": "fastvideo_core.builtin.presets.chronoedit",
+    "helios-presets": "fastvideo_core.builtin.presets.helios",
+    "sana-video-presets": "fastvideo_core.builtin.presets.sana_video",
     "progress-bar": "fastvideo_core.builtin.progress_bar",
 }
 """The plugins that come with the core, and their modules: as text, so that discovery imports nothing above it."""
