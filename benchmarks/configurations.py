@@ -2,8 +2,8 @@
 
 Those of transformers and autoencoders are from the scripts of diffusers that converted the checkpoints (scripts/
 convert_*_to_diffusers.py) and from the defaults of diffusers' classes, those of text and image encoders from the model
-cards of UMT5-XXL, T5 v1.1-XXL, T5-11B, Llama 3 8B, CLIP-L and CLIP-H, Qwen2.5-VL-7B, ByT5-small, SigLIP so400m, Gemma 2
-2B and Gemma 3 12B. Of ByT5 the tokens that HunyuanVideo-1.5 adds for fonts and colours are left out.
+cards of UMT5-XXL, T5 v1.1-XXL, T5-11B, Llama 3 8B, CLIP-L and CLIP-H, Qwen2.5-VL-7B, ByT5-small, SigLIP so400m and
+Gemma 3 12B. Of ByT5 the tokens that HunyuanVideo-1.5 adds for fonts and colours are left out.
 """
 
 from __future__ import annotations
@@ -129,18 +129,6 @@ _SIGLIP: dict[str, Any] = {
     "patch_size": 14,
 }
 SIGLIP = Part("SiglipVisionModel", {**_SIGLIP, "image_size": 384})
-GEMMA_2_2B = Part(
-    "Gemma2Model",
-    {
-        "vocab_size": 256000,
-        "hidden_size": 2304,
-        "intermediate_size": 9216,
-        "num_hidden_layers": 26,
-        "num_attention_heads": 8,
-        "num_key_value_heads": 4,
-        "head_dim": 256,
-    },
-)
 GEMMA_3_12B = Part(
     "Gemma3ForConditionalGeneration",
     {
@@ -300,10 +288,5 @@ MODELS: dict[str, dict[str, Part]] = {
         **_WAN_IMAGE,
     },
     "BestWishYsh/Helios-Base": {"transformer": Part("HeliosTransformer3DModel"), **_WAN_PARTS},
-    "Efficient-Large-Model/SANA-Video_2B_480p_diffusers": {
-        "transformer": Part("SanaVideoTransformer3DModel"),
-        "text_encoder": GEMMA_2_2B,
-        "vae": WAN_VAE,
-    },
 }
 """By the name of a preset, those components of its pipeline whose configuration is known."""

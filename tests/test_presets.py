@@ -84,7 +84,6 @@ PUBLISHED: dict[str, tuple[str, tuple[int, int, int, int, int], float]] = {
     "nvidia/Cosmos-Predict2-14B-Video2World": ("Cosmos2VideoToWorldPipeline", (704, 1280, 93, 16, 35), 7.0),
     "nvidia/ChronoEdit-14B-Diffusers": ("ChronoEditPipeline", (720, 1280, 5, 16, 50), 5.0),
     "BestWishYsh/Helios-Base": ("HeliosPipeline", (384, 640, 132, 24, 50), 5.0),
-    "Efficient-Large-Model/SANA-Video_2B_480p_diffusers": ("SanaVideoPipeline", (480, 832, 81, 16, 50), 6.0),
 }
 """Pipeline; height, width, frames, frame rate and steps; guidance: of model cards, or of diffusers' documentation."""
 

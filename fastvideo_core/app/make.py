@@ -15,6 +15,7 @@ from fastvideo_core.app.calling import arguments_of, frames_of, note, prepared
 from fastvideo_core.app.model_info import ModelInfo
 from fastvideo_core.app.result import VideoResult, check_finite
 from fastvideo_core.app.sampling import SamplingParam
+from fastvideo_core.app.vae_tiling import Tiling
 from fastvideo_core.contract.observing import Generation
 from fastvideo_core.engine.attachment import Attachment
 from fastvideo_core.engine.machine import peak_memory_bytes
@@ -45,6 +46,7 @@ class Maker:
     Args:
         request: the caching policy; TEACACHE also takes the sampling parameters' `teacache_params`.
         load_seconds: how long the model took to load, for the receipts.
+        tiling: how the autoencoder decodes.
 
     Raises:
         CacheError, InputError: the policy is unknown, or does not serve the model.
@@ -58,8 +60,10 @@ class Maker:
         params: SamplingParam,
         request: CacheRequest,
         load_seconds: float,
+        tiling: Tiling,
     ) -> None:
         self._attachment, self._info, self._params, self._load_seconds = attachment, info, params, load_seconds
+        self._tiling = tiling
         self._choose_policy = partial(
             attachment.use_cache, request.cache, request.config, request.defaults(params, info.cached_model)
         )
@@ -92,12 +96,13 @@ class Maker:
         if device.startswith("cuda"):
             torch.cuda.reset_peak_memory_stats(device)
         pipe, start = self._attachment.pipe, time.perf_counter()
-        with prepared(pipe, params, self._info):
+        with prepared(pipe, params, self._info), self._tiling.applied(pipe):
             frames = frames_of(pipe(**arguments_of(pipe, prompt, params, self._info)))
         end = time.perf_counter()
         receipt = self._attachment.receipt
         receipt.model, receipt.prompt, receipt.negative_prompt = self._info.name, prompt, params.negative_prompt
         note(receipt, frames, params, self._info)
+        receipt.vae_tiling = self._tiling.used
         receipt.seconds = {
             "load": self._load_seconds,
             "text": self._attachment.run_started - start,

@@ -29,6 +29,7 @@ class ModelInfo:
         preset: the preset of that name, if there is one.
         pipeline: the class name of its pipeline.
         head_dim: head size of its attention; `channels` of a token, all heads together.
+        components: by name, the class of each component of its pipeline.
         inputs: what its pipeline takes.
         scheduler: the configuration of its scheduler; empty if that cannot be read.
         has_two_experts: whether a second transformer takes over at a boundary, as in Wan 2.2 A14B.
@@ -42,6 +43,7 @@ class ModelInfo:
     pipeline: str
     head_dim: int
     channels: int
+    components: Mapping[str, str]
     inputs: PipelineInputs
     scheduler: Mapping[str, Any]
     has_two_experts: bool
@@ -91,7 +93,10 @@ def read_model(plugins: Plugins, model_path: str | Path) -> ModelInfo:
     inputs = PipelineInputs.of(pipeline, family, name)
     two = index.get("boundary_ratio") is not None and (index.get("transformer_2") or [None])[0] is not None
     scheduler = _scheduler(read_json)
-    return ModelInfo(name, location, preset, family, geometry, pipeline, head_dim, channels, inputs, scheduler, two)
+    named = {key: str(one[-1]) for key, one in index.items() if isinstance(one, list) and one and one[-1]}
+    return ModelInfo(
+        name, location, preset, family, geometry, pipeline, head_dim, channels, named, inputs, scheduler, two
+    )
 
 
 def _scheduler(read_json: Callable[[str], dict[str, Any]]) -> dict[str, Any]:

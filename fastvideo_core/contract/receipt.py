@@ -78,6 +78,8 @@ class Receipt:
         requested_backend: the name that was asked for; None for the automatic choice.
         attention: per role, what served it.
         compiled: whether the transformer, or any of its blocks, ran compiled.
+        quantization: by component, what its weights were rounded to; empty where they were plain numbers.
+        vae_tiling: whether the video was decoded in tiles; None under `attach`.
         token_grid: video tokens along time, height and width.
         steps_computed: forward passes per guidance branch in which the blocks ran; `steps_skipped` the others.
         interrupted: whether the pipeline left its loop before all steps were done, as its `interrupt` makes it.
@@ -102,6 +104,8 @@ class Receipt:
     interrupted: bool = False
     cache: CacheReceipt | None = None
     compiled: bool = False
+    quantization: dict[str, str] = field(default_factory=dict)
+    vae_tiling: bool | None = None
     model: str | None = None
     prompt: str | None = None
     negative_prompt: str | None = None

@@ -55,7 +55,6 @@ BUILTIN = {
     "cosmos-presets": "fastvideo_core.builtin.presets.cosmos",
     "chronoedit-presets": "fastvideo_core.builtin.presets.chronoedit",
     "helios-presets": "fastvideo_core.builtin.presets.helios",
-    "sana-video-presets": "fastvideo_core.builtin.presets.sana_video",
     "progress-bar": "fastvideo_core.builtin.progress_bar",
 }
 """The plugins that come with the core, and their modules: as text, so that discovery imports nothing above it."""
