@@ -12,9 +12,12 @@ import numpy as np
 import pytest
 
 from fastvideo_core import ModelPreset, SamplingParam, VideoGenerator
+from fastvideo_core.app.calling import guided, image_for
+from fastvideo_core.app.inputs import PipelineInputs
 from fastvideo_core.errors import InputError, UnsupportedModelError
 from tests.support.backends import plugins_with
 from tests.support.conditioned import CONDITIONED
+from tests.support.families import FAMILIES
 from tests.support.models import SIZE, build_cogvideox_pipeline, build_wan_pipeline, run
 
 SHORT: dict[str, Any] = {**SIZE, "guidance_scale": 3.0, "seed": 7, "save_video": False}
@@ -215,3 +218,42 @@ def test_the_command_takes_them(experts: VideoGenerator, tmp_path: Path) -> None
 def test_fields_have_the_defaults_of_a_pipeline() -> None:
     params = SamplingParam()
     assert (params.guidance_scale_2, params.flow_shift, params.video_path) == (None, None, None)
+
+
+def test_a_guider_has_the_guidance_scale_for_one_video(tmp_path: Path) -> None:
+    """HunyuanVideo-1.5 takes no guidance scale: a component of its pipeline has it."""
+    models = pytest.importorskip("tests.support.models_hunyuan")
+    pipe = models.build_hunyuan15_pipeline()
+    inputs = PipelineInputs.of("HunyuanVideo15Pipeline", FAMILIES["HunyuanVideo-1.5"], "m")
+    assert "guidance_scale" not in inputs.arguments
+    own, seen = pipe.guider, []
+    with guided(pipe, SamplingParam(guidance_scale=3.0), "m"):
+        seen.append(pipe.guider.config.guidance_scale)
+    with guided(pipe, SamplingParam(guidance_scale=0.0), "m"):
+        seen.append(pipe.guider.config.guidance_scale)
+    assert (seen, pipe.guider) == ([3.0, 1.0], own)
+
+
+def test_a_pipeline_that_has_no_guidance_at_all_says_so() -> None:
+    with (
+        pytest.raises(InputError, match="m takes no guidance_scale, and has no guider that does"),
+        guided(build_cogvideox_pipeline(), SamplingParam(), "m"),
+    ):
+        pass
+
+
+def test_a_pipeline_that_picks_the_size_itself_takes_none_that_it_would_not_pick(tmp_path: Path) -> None:
+    from types import SimpleNamespace
+
+    from diffusers.pipelines.hunyuan_video1_5.image_processor import HunyuanVideo15ImageProcessor
+    from PIL import Image
+
+    Image.new("RGB", (100, 80), "red").save(tmp_path / "red.png")
+    inputs = PipelineInputs.of("HunyuanVideo15ImageToVideoPipeline", FAMILIES["Wan"], "m")
+    assert "height" not in inputs.arguments
+    assert inputs.needs == {"image"}
+    processor = HunyuanVideo15ImageProcessor(vae_scale_factor=16, do_resize=True, do_convert_rgb=True)
+    pipe = SimpleNamespace(video_processor=processor, target_size=640)
+    assert image_for(pipe, tmp_path / "red.png", SamplingParam(height=480, width=848), inputs).size == (848, 480)
+    with pytest.raises(InputError, match="height 480 and width 640 are none of the sizes that HunyuanVideo15Image"):
+        image_for(pipe, tmp_path / "red.png", SamplingParam(height=480, width=640), inputs)

@@ -13,6 +13,7 @@ import torch
 
 from fastvideo_core import VideoGenerator, attach
 from fastvideo_core.app import vae_tiling
+from fastvideo_core.app.component_files import variant_of
 from fastvideo_core.app.loading import load_pipeline, place_pipeline
 from fastvideo_core.app.model_info import read_model
 from fastvideo_core.app.quantization import Quantization
@@ -69,6 +70,15 @@ def test_plain_weights_come_before_variants(bare: Any, tmp_path: Path) -> None:
     build_wan_pipeline(seed=3).save_pretrained(tmp_path / "model", variant="fp16")
     build_wan_pipeline().save_pretrained(tmp_path / "model")
     assert np.array_equal(frames_of(tmp_path / "model"), bare)
+
+
+@pytest.mark.parametrize(("dtype", "chosen"), [("bfloat16", "bf16"), ("float16", "fp16"), ("float32", "bf16")])
+def test_of_several_variants_that_of_the_dtype_is_taken(dtype: str, chosen: str, tmp_path: Path) -> None:
+    for name in ("model.fp16-00001-of-00002", "model.fp16-00002-of-00002", "model.bf16"):
+        (tmp_path / f"{name}.safetensors").touch()
+    assert variant_of(tmp_path, dtype) == chosen
+    (tmp_path / "model-00001-of-00002.safetensors").touch()
+    assert variant_of(tmp_path, dtype) is None
 
 
 @pytest.fixture

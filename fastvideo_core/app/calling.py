@@ -25,7 +25,7 @@ def prepared(pipe: Any, params: SamplingParam, info: ModelInfo) -> Iterator[None
     with ExitStack() as stack:
         stack.enter_context(shifted(pipe, effective_shift(params, info)))
         if "guidance_scale" not in info.inputs.arguments:
-            stack.enter_context(_guided(pipe, params, info))
+            stack.enter_context(guided(pipe, params, f"{info.name}, a {info.pipeline},"))
         yield
 
 
@@ -61,7 +61,7 @@ def arguments_of(pipe: Any, prompt: str, params: SamplingParam, info: ModelInfo)
     }
     given = {name: value for name, value in every.items() if name in inputs.arguments | _ALWAYS and value is not None}
     if params.image_path is not None:
-        given["image"] = _image(pipe, params.image_path, params, inputs)
+        given["image"] = image_for(pipe, params.image_path, params, inputs)
     if params.video_path is not None and inputs.video:
         given[inputs.video] = open_video(params.video_path, params.num_frames)
     return given
@@ -90,7 +90,12 @@ def note(receipt: Receipt, frames: Any, params: SamplingParam, info: ModelInfo) 
     receipt.input_video = None if params.video_path is None else str(params.video_path)
 
 
-def _image(pipe: Any, path: str | Path, params: SamplingParam, inputs: PipelineInputs) -> Any:
+def image_for(pipe: Any, path: str | Path, params: SamplingParam, inputs: PipelineInputs) -> Any:
+    """The image to start from; of the video's own size where the pipeline takes the size from it.
+
+    Raises:
+        InputError: it cannot be read, or the pipeline would make of it a video of another size.
+    """
     image = open_image(path)
     if "height" in inputs.arguments:
         return image
@@ -107,11 +112,15 @@ def _image(pipe: Any, path: str | Path, params: SamplingParam, inputs: PipelineI
 
 
 @contextmanager
-def _guided(pipe: Any, params: SamplingParam, info: ModelInfo) -> Iterator[None]:
-    """With a guider of that scale, where guidance is a component of the pipeline."""
+def guided(pipe: Any, params: SamplingParam, what: str) -> Iterator[None]:
+    """With a guider of that scale, where guidance is a component of the pipeline; 1 or less: none.
+
+    Raises:
+        InputError: it has no guider.
+    """
     own = getattr(pipe, "guider", None)
     if own is None or "guidance_scale" not in own.config:
-        raise InputError(f"{info.name}, a {info.pipeline}, takes no guidance_scale, and has no guider that does")
+        raise InputError(f"{what} takes no guidance_scale, and has no guider that does")
     pipe.guider = own.new(guidance_scale=max(1.0, float(params.guidance_scale)))
     try:
         yield
