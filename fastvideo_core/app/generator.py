@@ -299,6 +299,7 @@ class VideoGenerator:
         params.check(self.info)
         check_lengths(self._pipe, prompt=checked, negative_prompt=[params.negative_prompt])
         check_memory(params, self.info, self._attachment.device, torch.float32)
+        self._attachment.check_grid(params.grid(self.info))
         maker = Maker(self._attachment, self.info, params, request, self._load_seconds, self._tiling)
         videos = [Video(one, params.seed + number) for one in checked for number in range(params.num_videos_per_prompt)]
         return videos, lambda video: maker.make(video, self.progress)

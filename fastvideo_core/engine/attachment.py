@@ -28,6 +28,7 @@ from fastvideo_core.engine.ending import Ending
 from fastvideo_core.engine.forward_pass import BarePass, begin, current_pass, end
 from fastvideo_core.engine.observers import Observers
 from fastvideo_core.engine.ownership import claim
+from fastvideo_core.engine.plugin_calls import check_grid
 from fastvideo_core.engine.run import ActiveRun
 from fastvideo_core.engine.watch import watch_pipeline, watch_transformer
 from fastvideo_core.errors import AttachError
@@ -164,6 +165,14 @@ class Attachment:
             self._refuse_while_under_way("change the caching policy when it has ended")
             chosen = choose_policy(self._plugins, cache, cache_config, defaults)
             self._policy = prepared_policy(chosen, self._model.cached_model)
+
+    def check_grid(self, grid: tuple[int, int, int]) -> None:
+        """Refuse a video by its tokens along time, height and width, before anything is computed.
+
+        Raises:
+            InputError, BackendError: what a backend says of it.
+        """
+        check_grid([loaded.resolution.backend for loaded in self._loaded.values()], grid)
 
     def detach(self) -> None:
         """Leave the pipeline as it was, and let go of it; doing it twice is harmless.

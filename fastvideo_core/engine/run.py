@@ -16,12 +16,14 @@ from fastvideo_core.engine.attached_model import AttachedModel
 from fastvideo_core.engine.attention.clock import KernelClock
 from fastvideo_core.engine.attention.masks import MaskReader
 from fastvideo_core.engine.attention.route import LoadedBackend, Route
+from fastvideo_core.engine.attention.token_orders import OrderCheck
 from fastvideo_core.engine.branches import CallsInStep
 from fastvideo_core.engine.caching.choice import ChosenPolicy
 from fastvideo_core.engine.caching.run_caching import RunCaching
 from fastvideo_core.engine.call_site import CallSite
 from fastvideo_core.engine.forward_pass import ForwardPass, begin, end
 from fastvideo_core.engine.observers import Observers
+from fastvideo_core.engine.plugin_calls import hook
 from fastvideo_core.errors import BackendNotUsedError
 
 
@@ -65,6 +67,7 @@ class ActiveRun:
         self.routes = {role: Route(one, self._masks, num_steps, clock) for role, one in loaded.items()}
         self._model = model
         self._announced = False
+        self._check_order: OrderCheck | None = None
         self._started: dict[int, AttentionBackend | CachePolicy] = {}
         self._pass: ForwardPass | None = None
         self.started = time.perf_counter()
@@ -167,7 +170,11 @@ class ActiveRun:
         """The order that the backend of the video tokens' own attention asks for."""
         for role in (Role.SELF, Role.JOINT):
             if role in self.routes:
-                return self.routes[role].resolution.backend.token_order(layout, device)
+                backend = self.routes[role].resolution.backend
+                with hook(backend, "token_order"):
+                    order = backend.token_order(layout, device)
+                self._check_order = self._check_order or OrderCheck(backend.name)
+                return self._check_order(order, layout)
         return None
 
     def _announce(self, layout: TokenLayout) -> None:
@@ -196,5 +203,6 @@ class ActiveRun:
             self._start(self.caching.gate.policy, runs.get(Role.SELF) or runs[Role.JOINT])
 
     def _start(self, participant: AttentionBackend | CachePolicy, run: Run) -> None:
-        participant.start_run(run)
+        with hook(participant, "start_run"):
+            participant.start_run(run)
         self._started[id(participant)] = participant
