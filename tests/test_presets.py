@@ -83,7 +83,7 @@ PUBLISHED: dict[str, tuple[str, tuple[int, int, int, int, int], float]] = {
     "nvidia/Cosmos-Predict2-2B-Video2World": ("Cosmos2VideoToWorldPipeline", (704, 1280, 93, 16, 35), 7.0),
     "nvidia/Cosmos-Predict2-14B-Video2World": ("Cosmos2VideoToWorldPipeline", (704, 1280, 93, 16, 35), 7.0),
     "nvidia/ChronoEdit-14B-Diffusers": ("ChronoEditPipeline", (720, 1280, 5, 16, 50), 5.0),
-    "BestWishYsh/Helios-Base": ("HeliosPipeline", (384, 640, 132, 24, 50), 5.0),
+    "BestWishYsh/Helios-Base": ("HeliosPipeline", (384, 640, 129, 24, 50), 5.0),
 }
 """Pipeline; height, width, frames, frame rate and steps; guidance: of model cards, or of diffusers' documentation."""
 
