@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,23 @@ def check_files(folder: Path, index: Mapping[str, Any]) -> None:
             raise _lacking(part, kind, "tokenizer.json, nor another file with a vocabulary")
         if any(part.glob("*.safetensors")) and not (part / "config.json").is_file():
             raise _lacking(part, kind, "config.json")
+
+
+def variant_of(part: Path, dtype: str) -> str | None:
+    """Which variant of its weights a part has, where it has no plain ones: such as "fp16" of model.fp16.safetensors.
+
+    Args:
+        dtype: what they are loaded in, such as "bfloat16"; of several variants that one is taken, else the first.
+    """
+    found = set()
+    for file in part.glob("*.safetensors"):
+        stem = re.sub(r"-\d{5}-of-\d{5}$", "", file.name.removesuffix(".safetensors"))
+        name, _, variant = stem.rpartition(".")
+        if not name:
+            return None
+        found.add(variant)
+    usual = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}.get(dtype, "")
+    return usual if usual in found else min(found, default=None)
 
 
 def explain_failure(folder: Path, error: Exception) -> str:

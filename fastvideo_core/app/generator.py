@@ -30,8 +30,10 @@ from fastvideo_core.app.memory import check_memory
 from fastvideo_core.app.model_info import ModelInfo, read_model
 from fastvideo_core.app.one_at_a_time import OneAtATime
 from fastvideo_core.app.prompts import check_lengths, check_prompts, check_settings_are_text
+from fastvideo_core.app.quantization import check_quantization
 from fastvideo_core.app.result import VideoResult
 from fastvideo_core.app.sampling import SamplingParam
+from fastvideo_core.app.vae_tiling import Tiling, check_tiling
 from fastvideo_core.contract.attention import AttentionBackend
 from fastvideo_core.contract.caching import CachePolicy
 from fastvideo_core.contract.reading import shown
@@ -53,6 +55,7 @@ class VideoGenerator:
         attention_backend: str | AttentionBackend | None,
         attention_config: Config,
         load_seconds: float,
+        vae_tiling: bool | None = None,
     ) -> None:
         self.info = info
         self.progress = True
@@ -60,6 +63,7 @@ class VideoGenerator:
         self._pipe: Any | None = pipe
         self._alone = OneAtATime()
         self._load_seconds = load_seconds
+        self._tiling = Tiling(vae_tiling)
         self._attachment = attach(pipe, attention_backend=attention_backend, attention_config=attention_config)
         pipe.set_progress_bar_config(disable=True)
 
@@ -78,6 +82,8 @@ class VideoGenerator:
         vae_cpu_offload: bool = False,
         text_encoder_cpu_offload: bool = False,
         pin_cpu_memory: bool = False,
+        vae_tiling: bool | None = None,
+        quantization: Any = None,
         **unknown: Any,
     ) -> Self:
         """Load a model and choose its attention backend.
@@ -98,6 +104,11 @@ class VideoGenerator:
                 memory and bring its layers to the GPU as they run (diffusers' group offloading). On a CPU they do
                 nothing, with a warning.
             pin_cpu_memory: pin the offloaded weights and copy them while the GPU computes.
+            vae_tiling: whether the autoencoder decodes in tiles (diffusers' `enable_tiling`), which takes less memory
+                and gives slightly different frames; None: where the whole video is estimated not to fit.
+            quantization: round weights: "fp8-layerwise" (of the transformer, cast as its layers run), "torchao-fp8",
+                "torchao-int8", "bnb-nf4" or "bnb-int8" (of transformer and text encoder), or diffusers'
+                PipelineQuantizationConfig. The frames are others.
 
         Raises:
             ModelError: the model is not found, or not supported; BackendError: the backend is unknown, cannot run
@@ -113,6 +124,8 @@ class VideoGenerator:
             pin_cpu_memory=pin_cpu_memory,
         )
         check_settings_are_text("attention_config", attention_config)
+        if vae_tiling is not None:
+            check_flags(vae_tiling=vae_tiling)
         if num_gpus != 1:
             raise InputError(f"num_gpus is {num_gpus!r}; fastvideo-core runs on one device: num_gpus=1")
         plugins = load_plugins()
@@ -122,17 +135,19 @@ class VideoGenerator:
         wanted = {"transformer": dit_cpu_offload, "vae": vae_cpu_offload, "text_encoder": text_encoder_cpu_offload}
         offload = [name for name, chosen in wanted.items() if chosen]
         offload = check_offload(offload, pin_cpu_memory, device)
+        check_tiling(info, vae_tiling)
+        rounded = check_quantization(quantization, info, device, offload)
         if compile:
-            check_compile(info, device, dit_cpu_offload)
+            check_compile(info, device, dit_cpu_offload, rounded is not None and rounded.layerwise)
         needs = info.family.needs(info.transformer, dtype, torch.device(device))
         choose_attention(plugins, attention_backend, needs, attention_config)
         check_policy(plugins, None, info.cached_model)
         start = time.perf_counter()
-        pipe = load_pipeline(info, dtype)
+        pipe = load_pipeline(info, dtype, *([rounded] if rounded else []))
         place_pipeline(pipe, device, offload, pin_cpu_memory)
         if compile:
             compile_blocks(pipe, info)
-        return cls(pipe, info, attention_backend, attention_config, time.perf_counter() - start)
+        return cls(pipe, info, attention_backend, attention_config, time.perf_counter() - start, vae_tiling)
 
     @overload
     def generate_video(
@@ -285,7 +300,7 @@ class VideoGenerator:
         check_lengths(self._pipe, prompt=checked, negative_prompt=[params.negative_prompt])
         check_memory(params, self.info, self._attachment.device, torch.float32)
         self._attachment.check_grid(params.grid(self.info))
-        maker = Maker(self._attachment, self.info, params, request, self._load_seconds)
+        maker = Maker(self._attachment, self.info, params, request, self._load_seconds, self._tiling)
         videos = [Video(one, params.seed + number) for one in checked for number in range(params.num_videos_per_prompt)]
         return videos, lambda video: maker.make(video, self.progress)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import inspect
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from fastvideo_core.app.inputs import PipelineInputs
 from fastvideo_core.contract.caching import CachedModel
 from fastvideo_core.contract.model import Geometry, ModelFamily
 from fastvideo_core.contract.preset import ModelPreset
@@ -31,7 +31,10 @@ class ModelInfo:
         pipeline: the class name of its pipeline.
         transformer: the configuration of its transformer.
         channels: of a video token.
-        takes_image: whether it needs an image to start from.
+        components: by name, the class of each component of its pipeline.
+        inputs: what its pipeline takes.
+        scheduler: the configuration of its scheduler; empty if that cannot be read.
+        has_two_experts: whether a second transformer takes over at a boundary, as in Wan 2.2 A14B.
     """
 
     name: str
@@ -42,7 +45,10 @@ class ModelInfo:
     pipeline: str
     transformer: Mapping[str, Any]
     channels: int
-    takes_image: bool
+    components: Mapping[str, str]
+    inputs: PipelineInputs
+    scheduler: Mapping[str, Any]
+    has_two_experts: bool
 
     @property
     def cached_model(self) -> CachedModel:
@@ -63,7 +69,7 @@ def read_model(plugins: Plugins, model_path: str | Path) -> ModelInfo:
 
     Raises:
         ModelNotFoundError: it is none of them, or its files cannot be read.
-        UnsupportedModelError: no plugin knows its transformer, or it does not start from text or an image.
+        UnsupportedModelError: no plugin knows its transformer, or its pipeline needs what a generator cannot give.
         DuplicateProviderError: two plugins know its transformer.
     """
     name = str(model_path)
@@ -85,8 +91,20 @@ def read_model(plugins: Plugins, model_path: str | Path) -> ModelInfo:
         raise UnsupportedModelError(f"the configuration of {name} lacks {error}") from error
     except (TypeError, ValueError, ArithmeticError) as error:
         raise UnsupportedModelError(f"the configuration of {name} garbles a number: {error}") from error
-    takes_image = _takes_image(pipeline, family, name)
-    return ModelInfo(name, location, preset, family, geometry, pipeline, transformer, channels, takes_image)
+    inputs = PipelineInputs.of(pipeline, family, name)
+    two = index.get("boundary_ratio") is not None and (index.get("transformer_2") or [None])[0] is not None
+    scheduler = _scheduler(read_json)
+    named = {key: str(one[-1]) for key, one in index.items() if isinstance(one, list) and one and one[-1]}
+    return ModelInfo(
+        name, location, preset, family, geometry, pipeline, transformer, channels, named, inputs, scheduler, two
+    )
+
+
+def _scheduler(read_json: Callable[[str], dict[str, Any]]) -> dict[str, Any]:
+    try:
+        return read_json("scheduler/scheduler_config.json")
+    except ModelNotFoundError:  # loading it will say so
+        return {}
 
 
 def _channels(family: ModelFamily, config: Mapping[str, Any]) -> int:
@@ -102,31 +120,6 @@ def _transformer_classes(index: Mapping[str, Any]) -> list[str]:
     """The class name of a pipeline's transformer, from its model_index.json."""
     described = index.get("transformer")
     return [str(described[-1])] if isinstance(described, list) and described else []
-
-
-def _takes_image(pipeline: str, family: ModelFamily, name: str) -> bool:
-    """Whether a pipeline needs an image; read off its arguments where the family does not name it.
-
-    Raises:
-        UnsupportedModelError: it needs a video.
-    """
-    if pipeline in family.pipelines:
-        arguments = {"image"} if pipeline in family.image_pipelines else set()
-    else:
-        arguments = _arguments_of(pipeline)
-    if any(name.endswith("video") for name in arguments):
-        raise UnsupportedModelError(
-            f"{name} is a {pipeline}, which starts from a video; VideoGenerator starts from text or an image: load it "
-            "with diffusers, and call fastvideo_core.attach(pipe)"
-        )
-    return "image" in arguments
-
-
-def _arguments_of(pipeline: str) -> set[str]:
-    import diffusers
-
-    kind = getattr(diffusers, pipeline, None)
-    return set(inspect.signature(kind.__call__).parameters) if isinstance(kind, type) else set()
 
 
 def family_names() -> list[str]:

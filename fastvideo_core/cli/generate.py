@@ -30,6 +30,7 @@ DEFAULT_MODEL = "shapes"
 @settings_option
 @click.option("--negative-prompt", help="What the guidance leads away from.")
 @click.option("--image", "image_path", metavar="PATH", help="What an image-to-video model starts from.")
+@click.option("--video", "video_path", metavar="PATH", help="What a video-to-video or control model starts from.")
 @sampling_options
 @click.option("--fps", type=int, help="Frames per second of the file.")
 @click.option("--seed", type=int, help="Same seed, same video.")
@@ -37,6 +38,14 @@ DEFAULT_MODEL = "shapes"
 @click.option("--device", help="Default: cuda where there is one, else cpu.")
 @click.option("--dtype", help="float32, bfloat16 or float16. Default: bfloat16 on CUDA, else float32.")
 @click.option("--compile", is_flag=True, help="Compile the transformer's blocks: slower to start, faster a step.")
+@click.option(
+    "--quantization", metavar="NAME", help="Round weights: fp8-layerwise, torchao-fp8, torchao-int8, bnb-nf4…"
+)
+@click.option("--vae-tiling/--no-vae-tiling", default=None, help="Decode in tiles. Default: where it would not fit.")
+@click.option("--dit-cpu-offload", is_flag=True, help="Keep the transformer's weights in the computer's memory.")
+@click.option("--text-encoder-cpu-offload", is_flag=True, help="Likewise the text encoder's.")
+@click.option("--vae-cpu-offload", is_flag=True, help="Likewise the autoencoder's.")
+@click.option("--pin-cpu-memory", is_flag=True, help="Pin offloaded weights, and copy them while the GPU computes.")
 @click.option("--sheet", is_flag=True, default=None, help="Also write a PNG contact sheet.")
 @click.option("--json", "as_json", is_flag=True, help="Print the receipt as JSON instead of a summary.")
 def generate_command(
@@ -50,6 +59,12 @@ def generate_command(
     device: str | None,
     dtype: str | None,
     compile: bool,  # noqa: A002  # the option's name
+    quantization: str | None,
+    vae_tiling: bool | None,
+    dit_cpu_offload: bool,
+    text_encoder_cpu_offload: bool,
+    vae_cpu_offload: bool,
+    pin_cpu_memory: bool,
     as_json: bool,
     **overrides: Any,
 ) -> None:
@@ -105,6 +120,12 @@ def generate_command(
             device=device,
             dtype=dtype,
             compile=compile,
+            quantization=quantization,
+            vae_tiling=vae_tiling,
+            dit_cpu_offload=dit_cpu_offload,
+            text_encoder_cpu_offload=text_encoder_cpu_offload,
+            vae_cpu_offload=vae_cpu_offload,
+            pin_cpu_memory=pin_cpu_memory,
         ) as generator,
     ):
         for result in generator.generate_videos(prompts, params, cache=cache, cache_config=cache_config):
@@ -146,6 +167,8 @@ def _show(result: VideoResult, as_json: bool, indent: int | None) -> None:
     if used := receipt.cache:
         skipped, computed = (sum(n.values()) for n in (receipt.steps_skipped, receipt.steps_computed))
         say(f"cache    {used.policy} ({used.distribution}), {skipped} of {skipped + computed} steps skipped")
+    for name, kind in receipt.quantization.items():
+        say(f"weights  {name}: {kind}, not exact")
     say("seconds  " + ", ".join(f"{name} {value:.2f}" for name, value in receipt.seconds.items()))
 
 

@@ -57,6 +57,16 @@ BUILTIN = {
     "cosmos": "fastvideo_core.builtin.models.cosmos",
     "helios": "fastvideo_core.builtin.models.helios",
     "easyanimate": "fastvideo_core.builtin.models.easyanimate",
+    "wan-presets": "fastvideo_core.builtin.presets.wan",
+    "hunyuan-video-presets": "fastvideo_core.builtin.presets.hunyuan_video",
+    "ltx-video-presets": "fastvideo_core.builtin.presets.ltx_video",
+    "cogvideox-presets": "fastvideo_core.builtin.presets.cogvideox",
+    "mochi-presets": "fastvideo_core.builtin.presets.mochi",
+    "skyreels-v2-presets": "fastvideo_core.builtin.presets.skyreels_v2",
+    "kandinsky5-presets": "fastvideo_core.builtin.presets.kandinsky5",
+    "cosmos-presets": "fastvideo_core.builtin.presets.cosmos",
+    "chronoedit-presets": "fastvideo_core.builtin.presets.chronoedit",
+    "helios-presets": "fastvideo_core.builtin.presets.helios",
     "progress-bar": "fastvideo_core.builtin.progress_bar",
 }
 """The plugins that come with the core, and their modules: as text, so that discovery imports nothing above it."""

@@ -9,7 +9,6 @@ from fastvideo_core.contract.attention import Role, TokenLayout
 from fastvideo_core.contract.caching import Signal
 from fastvideo_core.contract.hookspecs import API_VERSION, hookimpl
 from fastvideo_core.contract.model import AttentionSite, BlockStack, Geometry, ModelFamily
-from fastvideo_core.contract.preset import ModelPreset
 
 if TYPE_CHECKING:
     import torch
@@ -68,23 +67,3 @@ HUNYUAN_VIDEO = ModelFamily(
 def fastvideo_model_families() -> list[ModelFamily]:
     """Every model with this transformer."""
     return [HUNYUAN_VIDEO]
-
-
-@hookimpl
-def fastvideo_model_presets() -> list[ModelPreset]:
-    """Size, steps and embedded guidance as the model card of the checkpoint uses them."""
-    return [
-        ModelPreset(
-            "hunyuanvideo-community/HunyuanVideo",
-            "hunyuanvideo-community/HunyuanVideo",
-            {
-                "height": 720,
-                "width": 1280,
-                "num_frames": 129,
-                "fps": 24,
-                "num_inference_steps": 50,
-                "guidance_scale": 6.0,
-            },
-            "HunyuanVideo text-to-video, 13 billion parameters",
-        ),
-    ]

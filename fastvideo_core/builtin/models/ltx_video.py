@@ -10,7 +10,6 @@ from fastvideo_core.contract.attention import Role, TokenLayout
 from fastvideo_core.contract.caching import Signal
 from fastvideo_core.contract.hookspecs import API_VERSION, hookimpl
 from fastvideo_core.contract.model import AttentionSite, BlockStack, Geometry, ModelFamily
-from fastvideo_core.contract.preset import ModelPreset
 from fastvideo_core.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
@@ -111,23 +110,3 @@ LTX_VIDEO = ModelFamily(
 def fastvideo_model_families() -> list[ModelFamily]:
     """Every model with this transformer."""
     return [LTX_VIDEO]
-
-
-@hookimpl
-def fastvideo_model_presets() -> list[ModelPreset]:
-    """Size, steps and guidance as diffusers' example for the checkpoint uses them."""
-    return [
-        ModelPreset(
-            "Lightricks/LTX-Video",
-            "Lightricks/LTX-Video",
-            {
-                "height": 480,
-                "width": 704,
-                "num_frames": 161,
-                "fps": 24,
-                "num_inference_steps": 50,
-                "guidance_scale": 3.0,
-            },
-            "LTX-Video text-to-video, 2 billion parameters",
-        ),
-    ]
