@@ -19,7 +19,7 @@ SKYREELS_V2 = ModelFamily(
     attentions=attentions,
     token_layout=token_layout,
     geometry=geometry,
-    # With diffusion forcing the modulation is (batch, 6, tokens, channels); in Wan the tokens are the second axis.
+    # With diffusion forcing the modulation is (batch, 6, tokens, channels), not (batch, tokens, 6, channels) as Wan's.
     stack=BlockStack(lists=("blocks",), modulation=2, rotary=3, rotary_axis=1, modulation_axis=2),
     roles=(Role.SELF, Role.CROSS),
     # The projection is without what the 1.3B model adds to it for the frame rate, the same in every step.
