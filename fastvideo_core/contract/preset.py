@@ -21,14 +21,14 @@ class ModelPreset:
         parameters: by component of its pipeline, how many parameters that has, where it is known.
         flow_shift: by height and width, what the model's card gives for that size; that of the nearest size counts.
         score: tells of frames, (num_frames, height, width, 3) in 0…1, and a prompt what of it they show, per attribute;
-            None if nothing can tell.
+            of a prompt that it cannot judge, a sentence that says why. None if nothing can tell.
     """
 
     name: str
     location: str
     sampling: dict[str, Any] = field(default_factory=dict)
     description: str = ""
-    score: Callable[[Any, str], dict[str, bool]] | None = None
+    score: Callable[[Any, str], dict[str, bool] | str] | None = None
     transformer: str = ""
     task: str = ""
     parameters: dict[str, int] = field(default_factory=dict)
