@@ -4,18 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from fastvideo_core.app.flow_shift import shift_problem
 from fastvideo_core.app.input_files import video_length
+from fastvideo_core.app.model_info import ModelInfo
 from fastvideo_core.errors import InputError
 
-if TYPE_CHECKING:
-    from fastvideo_core.app.model_info import ModelInfo
-    from fastvideo_core.app.sampling import SamplingParam
+
+class Asked(Protocol):
+    """What is looked at of the sampling parameters, which import this module."""
+
+    image_path: str | Path | None
+    video_path: str | Path | None
+    num_frames: int
+    negative_prompt: str
+    guidance_scale: float
+    guidance_scale_2: float | None
+    flow_shift: float | None
 
 
-def misfits(params: SamplingParam, info: ModelInfo) -> Iterator[str]:
+def misfits(params: Asked, info: ModelInfo) -> Iterator[str]:
     """What of the parameters the model's pipeline does not take, or lacks."""
     yield from _wrong_files(params, info)
     yield from _wrong_guidance(params, info)
@@ -23,7 +32,7 @@ def misfits(params: SamplingParam, info: ModelInfo) -> Iterator[str]:
         yield f"flow_shift is {params.flow_shift}, but {info.name} takes none: {problem}"
 
 
-def _wrong_files(params: SamplingParam, info: ModelInfo) -> Iterator[str]:
+def _wrong_files(params: Asked, info: ModelInfo) -> Iterator[str]:
     inputs, sources = info.inputs, {"image": params.image_path, "video": params.video_path}
     taken = {"image": inputs.takes_image, "video": inputs.video is not None}
     for kind, path in sources.items():
@@ -56,7 +65,7 @@ def _wrong_length(path: str | Path, num_frames: int) -> Iterator[str]:
         yield f"video_path {str(path)!r} has {there} frames, num_frames is {num_frames}; give a longer video, or fewer"
 
 
-def _wrong_guidance(params: SamplingParam, info: ModelInfo) -> Iterator[str]:
+def _wrong_guidance(params: Asked, info: ModelInfo) -> Iterator[str]:
     if params.negative_prompt and info.family.guidance_is_built_in:
         yield f"{info.name} has its guidance built in; it takes no negative_prompt"
     elif params.negative_prompt and "negative_prompt" not in info.inputs.arguments:
