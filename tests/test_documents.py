@@ -89,8 +89,10 @@ PLACES = tuple(product(range(2), range(3), range(4)))
 _loaded: dict[tuple[str, Any], Any] = {}
 
 
-def load_once(info: ModelInfo, dtype: Any) -> Any:
-    """A copy of a pipeline that is loaded once."""
+def load_once(info: ModelInfo, dtype: Any, *rounded: Any) -> Any:
+    """A copy of a pipeline that is loaded once, unless its weights are rounded."""
+    if rounded:
+        return load_pipeline(info, dtype, *rounded)
     key = (info.location, dtype)
     if key not in _loaded:
         _loaded[key] = load_pipeline(info, dtype)
