@@ -120,12 +120,17 @@ def _meta(value: Any) -> Any:
 
 def _bound(vae: Any, latents: torch.Tensor) -> int:
     """More bytes than any decode of these latents needs: as if its widest layers were at full size."""
-    spatial = getattr(vae, "spatial_compression_ratio", None) or vae.config.get("scale_factor_spatial") or 32
-    temporal = getattr(vae, "temporal_compression_ratio", None) or vae.config.get("scale_factor_temporal") or 8
+    spatial, temporal = _compression(vae, "spatial", 32), _compression(vae, "temporal", 8)
     convolutions = [one.out_channels for one in vae.modules() if isinstance(one, torch.nn.Conv2d | torch.nn.Conv3d)]
     _, _, frames, height, width = latents.shape
-    pixels = frames * int(temporal) * height * width * int(spatial) ** 2
+    pixels = frames * temporal * height * width * spatial**2
     return pixels * max(convolutions, default=1024) * 4 * _LIVE_AT_ONCE
+
+
+def _compression(vae: Any, axes: str, most: int) -> int:
+    """How many pixels or frames become one of the latents: as it is configured, or has worked out; else the most."""
+    known = vars(vae) | dict(vae.config)  # not as an attribute: diffusers warns where that is one of the configuration
+    return int(known.get(f"{axes}_compression_ratio") or known.get(f"scale_factor_{axes}") or most)
 
 
 def _peak(run: Callable[[], Any]) -> int:
