@@ -164,6 +164,15 @@ def test_padding_of_the_video_tokens_counts_where_they_are_keys(
             reader.read(HOLES.clone(), key, replace(layout, text_lengths=None), role)
 
 
+def test_a_mask_of_all_keys_is_not_taken_for_that_of_the_text_where_keys_have_padding() -> None:
+    """An additive mask of all keys has zeros where they are seen; as a mask of text these would count as hidden."""
+    reader = MaskReader()
+    reader.padding = 2
+    layout = TokenLayout((1, 1, 3), text_after=3, text_lengths=(1, 1), ordered=True)
+    reduced = reader.read(additive(lengths(4, 2)), torch.zeros(2, KEYS + 2, 3, 8), layout, Role.JOINT)
+    assert (reduced.kind, reduced.key_lengths) == (MaskKind.KEY_LENGTH, (6, 4))
+
+
 def test_the_longest_text_is_no_mask_at_all() -> None:
     backend = Recorder()
     routed(backend)(*tensors(), mask=lengths(KEYS, KEYS))
