@@ -125,7 +125,7 @@ def decoded(path: Path) -> tuple[NDArray[np.float64], Any]:
 
 
 def test_the_file_looks_like_the_frames(tmp_path: Path) -> None:
-    """Measured: 39.7 dB; at H.264's usual quality (CRF 23) 37.7 dB. Colours at half size allow no more than 40.6 dB."""
+    """Measured: 38.7 dB; at CRF 17 38.4, at H.264's usual 23 36.9. Colours at half size allow no more than 39.8 dB."""
     with VideoGenerator.from_pretrained("shapes", device="cpu") as generator:
         result = generator.generate_video(
             "a blue circle moving left on a black background",
@@ -138,7 +138,7 @@ def test_the_file_looks_like_the_frames(tmp_path: Path) -> None:
     frames, rate = decoded(result.video_path)
     assert rate == 10
     assert frames.shape == result.frames.shape
-    assert 10 * np.log10(1 / np.mean((frames - result.frames) ** 2)) > 39.0
+    assert 10 * np.log10(1 / np.mean((frames - result.frames) ** 2)) > 38.5
 
 
 def test_no_byte_is_visible_before_the_file_is_whole(generator: VideoGenerator, tmp_path: Path) -> None:

@@ -15,10 +15,10 @@ from fastvideo_core import CachePolicy, SamplingParam, Signal, TeaCacheParams, V
 from fastvideo_core.discovery.plugins import Plugin, Plugins, _register
 from fastvideo_core.engine.caching.choice import choose_policy
 from fastvideo_core.errors import (
+    CacheError,
     DuplicateProviderError,
     InputError,
     PluginError,
-    PolicyMismatchError,
     UnknownPolicyError,
 )
 from tests.support.backends import core_alone
@@ -211,7 +211,7 @@ def test_an_environment_that_cannot_be_met_is_refused_before_any_weight_is_loade
         VideoGenerator.from_pretrained(wan_folder)
     monkeypatch.setenv("FASTVIDEO_CACHE_POLICY", "SCRIPTED")
     monkeypatch.setattr(Scripted, "for_model", lambda self, model: Scripted("C", "NOISE"))  # type: ignore[arg-type]
-    with pytest.raises(PolicyMismatchError, match="SCRIPTED looks at"):
+    with pytest.raises(CacheError, match="SCRIPTED has signal='NOISE', it must be of type Signal"):
         VideoGenerator.from_pretrained(wan_folder)
 
 
