@@ -22,7 +22,7 @@ from fastvideo_core.errors import InputError
 
 MARGIN = 1.2
 """By how much a decode may need more than was estimated: what kernels work in, and what cannot be split."""
-_SHORT, _LONG = 5, 9
+_SHORT, _LONG = 17, 33
 """Latent frames that are run for an estimate: what more frames need beyond that grows in proportion."""
 _LIVE_AT_ONCE = 6
 

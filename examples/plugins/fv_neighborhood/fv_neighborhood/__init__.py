@@ -77,6 +77,11 @@ class Neighborhood(AttentionBackend):
         self._local_calls = 0
         if run.layout.grid[0] == 1:
             raise BackendMismatchError("NEIGHBORHOOD needs more than one frame of tokens; choose another backend")
+        if beside := run.layout.text_before + run.layout.text_after:
+            raise BackendMismatchError(
+                f"NEIGHBORHOOD goes by frames, and {beside} of this video's tokens stand beside its grid, as those of "
+                "conditions do; choose another backend"
+            )
 
     def run_details(self) -> dict[str, Any]:
         return {"calls_with_a_window": self._local_calls}

@@ -1,7 +1,8 @@
 import pytest
 import torch
+from fv_neighborhood import Neighborhood
 
-from fastvideo_core import attach
+from fastvideo_core import Role, Run, TokenLayout, attach
 from fastvideo_core.errors import BackendMismatchError, InputError
 from fastvideo_core.testing import AttentionBackendSuite, Case, Inputs, latents, small_pipeline
 
@@ -29,6 +30,13 @@ def test_the_first_steps_and_layers_stay_dense() -> None:
     assert not torch.equal(changed, plain)
     with attach(pipe, attention_backend="NEIGHBORHOOD", attention_config={"dense": 1}):
         torch.testing.assert_close(latents(pipe, num_steps=8), plain)
+
+
+def test_tokens_beside_the_grid_are_refused() -> None:
+    layout = TokenLayout((3, 2, 2), text_before=4)
+    run = Run("LTX-Video", Role.SELF, layout, 4, 2, 2, 16, "float32", "cpu")
+    with pytest.raises(BackendMismatchError, match="4 of this video's tokens stand beside its grid"):
+        Neighborhood().start_run(run)
 
 
 def test_what_it_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
