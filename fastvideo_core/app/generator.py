@@ -130,6 +130,7 @@ class VideoGenerator:
             raise InputError(f"num_gpus is {num_gpus!r}; fastvideo-core runs on one device: num_gpus=1")
         plugins = load_plugins()
         info = read_model(plugins, model_path)
+        info.check_inputs()
         device = check_device(device)
         dtype = check_dtype(dtype, device)
         wanted = {"transformer": dit_cpu_offload, "vae": vae_cpu_offload, "text_encoder": text_encoder_cpu_offload}

@@ -24,7 +24,7 @@ def loading_bar(total: int) -> Iterator[Callable[[str], None]]:
     begun: list[str] = []
 
     def begin(part: str) -> None:
-        bar.update(task, description=printable(part), completed=len(begun))
+        bar.update(task, description=printable(part), completed=len(begun), refresh=True)
         begun.append(part)
 
     with without_their_bars(), bar:

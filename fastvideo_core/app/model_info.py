@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -32,7 +33,6 @@ class ModelInfo:
         transformer: the configuration of its transformer.
         channels: of a video token.
         components: by name, the class of each component of its pipeline.
-        inputs: what its pipeline takes.
         scheduler: the configuration of its scheduler; empty if that cannot be read.
         has_two_experts: whether a second transformer takes over at a boundary, as in Wan 2.2 A14B.
     """
@@ -46,9 +46,21 @@ class ModelInfo:
     transformer: Mapping[str, Any]
     channels: int
     components: Mapping[str, str]
-    inputs: PipelineInputs
     scheduler: Mapping[str, Any]
     has_two_experts: bool
+
+    @cached_property
+    def inputs(self) -> PipelineInputs:
+        """What its pipeline takes; the first time this imports diffusers, which takes seconds.
+
+        Raises:
+            UnsupportedModelError: it needs what a generator cannot give.
+        """
+        return PipelineInputs.of(self.pipeline, self.family, self.name)
+
+    def check_inputs(self) -> None:
+        """Refuse a pipeline that needs what a generator cannot give; raises as `inputs` does."""
+        _ = self.inputs
 
     @property
     def cached_model(self) -> CachedModel:
@@ -69,7 +81,7 @@ def read_model(plugins: Plugins, model_path: str | Path) -> ModelInfo:
 
     Raises:
         ModelNotFoundError: it is none of them, or its files cannot be read.
-        UnsupportedModelError: no plugin knows its transformer, or its pipeline needs what a generator cannot give.
+        UnsupportedModelError: no plugin knows its transformer.
         DuplicateProviderError: two plugins know its transformer.
     """
     name = str(model_path)
@@ -91,13 +103,10 @@ def read_model(plugins: Plugins, model_path: str | Path) -> ModelInfo:
         raise UnsupportedModelError(f"the configuration of {name} lacks {error}") from error
     except (TypeError, ValueError, ArithmeticError) as error:
         raise UnsupportedModelError(f"the configuration of {name} garbles a number: {error}") from error
-    inputs = PipelineInputs.of(pipeline, family, name)
     two = index.get("boundary_ratio") is not None and (index.get("transformer_2") or [None])[0] is not None
     scheduler = _scheduler(read_json)
     named = {key: str(one[-1]) for key, one in index.items() if isinstance(one, list) and one and one[-1]}
-    return ModelInfo(
-        name, location, preset, family, geometry, pipeline, transformer, channels, named, inputs, scheduler, two
-    )
+    return ModelInfo(name, location, preset, family, geometry, pipeline, transformer, channels, named, scheduler, two)
 
 
 def _scheduler(read_json: Callable[[str], dict[str, Any]]) -> dict[str, Any]:
