@@ -51,7 +51,14 @@ if TYPE_CHECKING:
     from fastvideo_core.contract.model import AttentionSite, BlockStack, Geometry, ModelFamily
     from fastvideo_core.contract.observing import Generation
     from fastvideo_core.contract.preset import ModelPreset
-    from fastvideo_core.contract.receipt import CacheReceipt, KernelReceipt, Receipt, RoleReceipt
+    from fastvideo_core.contract.receipt import (
+        CacheReceipt,
+        KernelReceipt,
+        ParallelReceipt,
+        RankReceipt,
+        Receipt,
+        RoleReceipt,
+    )
     from fastvideo_core.contract.settings import setting
     from fastvideo_core.engine.attachment import Attachment, attach
 
@@ -79,7 +86,9 @@ _HOMES = {
     "ModelFamily": "contract.model",
     "ModelPreset": "contract.preset",
     "Need": "contract.attention",
+    "ParallelReceipt": "contract.receipt",
     "Probe": "contract.attention",
+    "RankReceipt": "contract.receipt",
     "Receipt": "contract.receipt",
     "Role": "contract.attention",
     "RoleReceipt": "contract.receipt",
@@ -134,7 +143,9 @@ __all__ = [
     "ModelFamily",
     "ModelPreset",
     "Need",
+    "ParallelReceipt",
     "Probe",
+    "RankReceipt",
     "Receipt",
     "Role",
     "RoleReceipt",

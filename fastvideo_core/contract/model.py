@@ -66,6 +66,8 @@ class BlockStack:
         rotary_axis: the axis of these that counts video tokens.
         returns_text: whether a block returns a tuple of the video tokens and its second argument, the text tokens,
             rather than the video tokens alone.
+        leading: position of the argument that counts video tokens at the front which are modulated otherwise; None
+            where there is none.
     """
 
     lists: tuple[str, ...]
@@ -74,6 +76,7 @@ class BlockStack:
     rotary_axis: int
     returns_text: bool = False
     modulation_per_token: int = 4
+    leading: int | None = None
 
 
 @dataclass(frozen=True)

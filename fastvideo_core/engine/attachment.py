@@ -28,6 +28,8 @@ from fastvideo_core.engine.ending import Ending
 from fastvideo_core.engine.forward_pass import BarePass, begin, current_pass, end
 from fastvideo_core.engine.observers import Observers
 from fastvideo_core.engine.ownership import claim
+from fastvideo_core.engine.parallel.crew import Crew
+from fastvideo_core.engine.parallel.degrees import Parallel
 from fastvideo_core.engine.run import ActiveRun
 from fastvideo_core.engine.watch import watch_pipeline, watch_transformer
 from fastvideo_core.errors import AttachError
@@ -40,6 +42,7 @@ def attach(
     attention_config: Config = None,
     cache: str | CachePolicy | None = None,
     cache_config: Config = None,
+    parallel: Parallel = None,
 ) -> Attachment:
     """Put an attention backend, and a caching policy if one is asked for, on a diffusers pipeline.
 
@@ -57,6 +60,9 @@ def attach(
         cache: a caching policy: NAME, NAME@VALUE, NAME@VALUE:SETTING=VALUE, "none", or an object; default:
             FASTVIDEO_CACHE_POLICY, else none.
         cache_config: settings of the policy by name, beside those that `cache` gives.
+        parallel: have all processes that a launcher started make each video together: "auto", or degrees such as
+            {"sequence": 2, "guidance": 2}, which multiply to the number of processes. Every process attaches, and calls
+            its pipeline, in the same way. None: this process makes videos alone.
 
     Returns:
         An attachment: a context manager that detaches at its end; or call `detach()`.
@@ -69,9 +75,10 @@ def attach(
         CacheError: the caching policy is unknown or does not serve the model.
         InputError: a setting that the backend or the policy does not have, or a value that it does not take.
         PluginError: two plugins provide the backend, the policy or the model family.
+        ParallelError: the other processes cannot be reached, or are not as this one.
         DiffusersVersionError: this diffusers version is not supported.
     """
-    return Attachment(pipe, attention_backend, attention_config, cache, cache_config)
+    return Attachment(pipe, attention_backend, attention_config, cache, cache_config, parallel=parallel)
 
 
 class Attachment:
@@ -91,6 +98,7 @@ class Attachment:
         cache: str | CachePolicy | None,
         cache_config: Config,
         plugins: Plugins | None = None,
+        parallel: Parallel = None,
     ) -> None:
         self._attached: AttachedModel | None = None
         self._lock = threading.Lock()
@@ -99,6 +107,7 @@ class Attachment:
         self._receipt: Receipt | None = None
         self._followed: Observers | None = None
         self._clock: KernelClock | None = None
+        self._communication: KernelClock | None = None
         self.run_started = self.run_ended = 0.0
         self._plugins = load_plugins() if plugins is None else plugins
         with ExitStack() as undo:
@@ -110,6 +119,9 @@ class Attachment:
             self._loaded = {role: LoadedBackend.load(resolution) for role, resolution in resolutions.items()}
             self._policy = prepared_policy(choose_policy(self._plugins, cache, cache_config), model.cached_model)
             self.device = str(model.device)
+            self._crew = Crew.join(parallel, model.device)
+            if self._crew:
+                self._crew.check_alike(model, resolutions, self._policy)
             self._install(model, undo)
             self._attached, self._undo = model, undo.pop_all()
 
@@ -118,8 +130,11 @@ class Attachment:
             slots = diffusers_bridge.install(model.sites(number), undo)
             stack = block_stack.install(transformer, model.family.stack, undo)
             bare = partial(BarePass, model.blocks[number], slots)
-            watch_transformer(transformer, partial(self._pass_started, number, stack, bare), self._pass_ended, undo)
-        watch_pipeline(model.pipe, self._call_started, self._run_started, self._step_done, self._run_ended, undo)
+            started = partial(self._pass_started, number, stack, bare)
+            around = self._forward if self._crew else None
+            watch_transformer(transformer, started, self._pass_ended, undo, around)
+        made = self._crew.same_latents if self._crew else None
+        watch_pipeline(model.pipe, self._call_started, self._run_started, self._step_done, self._run_ended, undo, made)
 
     @property
     def pipe(self) -> Any:
@@ -230,10 +245,11 @@ class Attachment:
         Yields what tells the seconds so far, which waits for the device.
         """
         self._clock = clock = KernelClock()
+        self._communication = KernelClock()
         try:
             yield clock.seconds
         finally:
-            self._clock = None
+            self._clock = self._communication = None
 
     @contextmanager
     def following(self, generation: Generation) -> Iterator[None]:
@@ -283,12 +299,20 @@ class Attachment:
             self._receipt = None
             self._model.check()
             observers = self._followed or Observers(self._plugins, Generation(type(self._model.pipe).__name__))
-            self._run = ActiveRun(self._model, self._loaded, self._policy, num_steps, observers, self._clock, own_loop)
+            self._run = self._new_run(num_steps, observers, own_loop)
         try:
             observers.started(num_steps)
         except BaseException:
             self._run = None
             raise
+
+    def _new_run(self, num_steps: int, observers: Observers, own_loop: bool) -> ActiveRun:
+        crew, model = self._crew, self._model
+        split = crew.start_run(model, self._policy, num_steps, self._communication, own_loop) if crew else None
+        processes = crew.processes if crew else None
+        return ActiveRun(
+            model, self._loaded, self._policy, num_steps, observers, self._clock, own_loop, split, processes
+        )
 
     def _step_done(self, done: int) -> None:
         if self._run is not None:
@@ -298,7 +322,7 @@ class Attachment:
         run = self._run
         if run is None:
             return
-        ending = Ending(run, self._model, self.requested, error)
+        ending = Ending(run, self._model, self.requested, error, self._crew)
         self._run = self._call = None
         if (first := ending.first_problem()) is not None:
             run.observers.failed(first)
@@ -317,14 +341,20 @@ class Attachment:
         transformer: torch.nn.Module,
         branch: str,
         arguments: dict[str, Any],
-    ) -> None:
+    ) -> dict[str, Any] | None:
         run = self._run
         if run is None or not run.owns_pass(branch):
             stack.steered = False
             begin(bare(transformer))
-            return
+            return None
         begun = run.start_pass(number, branch, arguments)
-        stack.steered = begun.gate is not None or begun.order is not None
+        stack.steered = begun is not None and (begun.gate is not None or begun.arrangement is not None)
+        return run.computed_arguments
+
+    def _forward(self, compute: Callable[[], Any]) -> Any:
+        """A transformer's forward where processes share a run."""
+        guidance = self._run.guidance if self._run is not None else None
+        return compute() if guidance is None else guidance.forward(compute)
 
     def _pass_ended(self, transformer: torch.nn.Module, completed: bool) -> None:
         ended = current_pass()

@@ -1,8 +1,9 @@
-"""Stand around the repeated blocks of a transformer: a gate that may leave them out, and a change of token order.
+"""Stand around the repeated blocks of a transformer: a gate that may leave them out, and an arrangement of the tokens.
 
 The block lists are replaced by lists of the same blocks under the same names; only what iterating them in a pass
-yields differs. From the outside in: the gate, the token order, the blocks. So a step that is left out costs no change
-of order, but for the first and last blocks that a policy always computes.
+yields differs. From the outside in: the gate, the arrangement (an order of the tokens, a process's share of them), the
+blocks. So a step that is left out costs no change of order and sends nothing, but for the first and last blocks that a
+policy always computes; and a policy sees the whole video, however many processes share it.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from typing import Any
 
 import torch
 
-from fastvideo_core.contract.attention import TokenOrder
 from fastvideo_core.contract.model import BlockStack
+from fastvideo_core.engine.arrangement import Arrangement
 from fastvideo_core.engine.attention.operator import TRACED
 from fastvideo_core.engine.forward_pass import BarePass, ForwardPass, current_pass
 from fastvideo_core.engine.layers import uncompiled
@@ -115,16 +116,16 @@ class AttachedBlocks(torch.nn.ModuleList):
                 yield _positional(block, gate.leave)
             if gate is None or not gate.skips or not start <= number < stop:
                 current.enter_block(number)
-                yield self._in_order(block, current, leaves=number + 1 in (start, stop, total))
+                yield self._arranged(block, current, leaves=number + 1 in (start, stop, total))
         current.leave_blocks()
         if gate is not None and self._is_last and stop == total and not gate.skips:
             yield _positional(blocks[-1][1], gate.leave)
 
-    def _in_order(self, block: Any, current: ForwardPass | BarePass, leaves: bool) -> Any:
-        """The block as the pass calls it; where it `leaves`, what it returns is in the model's own order."""
-        if current.order is None or isinstance(current, BarePass):
+    def _arranged(self, block: Any, current: ForwardPass | BarePass, leaves: bool) -> Any:
+        """The block as the pass calls it; where it `leaves`, what it returns is as the model knows it."""
+        if current.arrangement is None:
             return block
-        return _ordered(block, self._stack.described, current, current.order, leaves)
+        return _arranged(block, current.arrangement, leaves)
 
 
 def _positional(block: torch.nn.Module, function: Callable[[tuple[Any, ...]], Any]) -> Callable[..., Any]:
@@ -145,26 +146,11 @@ def _in_order_of_parameters(block: torch.nn.Module, args: tuple[Any, ...], kwarg
     return inspect.signature(type(uncompiled(block)).forward).bind(block, *args, **kwargs).args[1:]
 
 
-def _ordered(
-    block: torch.nn.Module, stack: BlockStack, current: ForwardPass, order: TokenOrder, leaves: bool
-) -> Callable[..., Any]:
-    """A call of the block with all that has video tokens in the order."""
+def _arranged(block: torch.nn.Module, arrangement: Arrangement, leaves: bool) -> Callable[..., Any]:
+    """A call of the block with all that has video tokens arranged."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        changed = list(_in_order_of_parameters(block, args, kwargs))
-        if not current.in_order:
-            changed[0] = changed[0].index_select(1, order.gather)
-            current.in_order = True
-        modulation = changed[stack.modulation]
-        if modulation.ndim == stack.modulation_per_token and modulation.shape[1] > 1:
-            changed[stack.modulation] = modulation.index_select(1, order.gather)
-        changed[stack.rotary] = current.rotary_in_order(changed[stack.rotary], stack.rotary_axis, order)
-        result = block(*changed)
-        if not leaves:
-            return result
-        current.in_order = False
-        if isinstance(result, tuple):
-            return result[0].index_select(1, order.scatter), *result[1:]
-        return result.index_select(1, order.scatter)
+        result = block(*arrangement.arranged(_in_order_of_parameters(block, args, kwargs)))
+        return arrangement.restored(result) if leaves else result
 
     return call

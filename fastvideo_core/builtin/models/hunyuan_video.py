@@ -53,6 +53,7 @@ HUNYUAN_VIDEO = ModelFamily(
         rotary=4,
         rotary_axis=0,
         returns_text=True,
+        leading=6,
     ),
     roles=(Role.JOINT,),
     guidance_is_built_in=True,
