@@ -158,7 +158,7 @@ def watch_transformer(
 
 def _wrapped(forward: Callable[..., Any], around: Callable[[Callable[[], Any]], Any]) -> Callable[..., Any]:
     # What is compiled as a whole is compiled within it: what it decides is nothing to trace.
-    @torch.compiler.disable(recursive=False)  # type: ignore[untyped-decorator]  # torch leaves it untyped
+    @torch.compiler.disable(recursive=False)  # type: ignore[untyped-decorator,no-untyped-call]  # torch leaves it untyped
     @functools.wraps(forward)
     def call(*args: Any, **kwargs: Any) -> Any:
         return around(partial(forward, *args, **kwargs))

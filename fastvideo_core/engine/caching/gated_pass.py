@@ -145,7 +145,7 @@ class GatedPass:
             return self._loop_step.action if state.computed else Action.COMPUTE
         together = self._policy.branches_decide_together
         own = self._own_action(index) if self._is_decided_here() else None
-        action = self._decisions.action(own, state.plan is not None, together)
+        action = self._decisions.action(own, state.plan is not None, together) or Action.COMPUTE
         if own is None and not state.computed:
             action = Action.COMPUTE  # another branch's decision
         self._check(action, index)

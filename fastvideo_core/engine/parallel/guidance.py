@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -54,7 +55,7 @@ class _Pending(torch.Tensor):
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in {getattr(one, "__get__", None) for one in _HARMLESS}:
-            return super().__torch_function__(func, types, args, kwargs or {})
+            return super().__torch_function__(func, types, args, kwargs or {})  # type: ignore[no-untyped-call]
         raise ParallelError(
             "the pipeline looks at the result of one guidance branch before it calls the transformer for the other, "
             "so they cannot be computed at once: use sequence alone, such as parallel={'sequence': N}"
@@ -143,7 +144,7 @@ class GuidanceSplit:
     def _learned(self) -> None:
         calls, self._seen, self._learning = self._seen, [], False
         names = [call.branch for call in calls]
-        alternate = all(one != other for one, other in zip(names, names[1:], strict=False))
+        alternate = all(one != other for one, other in pairwise(names))
         if len(set(names)) == 2 and len(names) % 2 == 0 and alternate:
             self.apart = True
         elif len(set(names)) == 1 and all(call.batch % 2 == 0 for call in calls):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from math import prod
 from typing import Any
 
@@ -10,6 +11,25 @@ import torch
 import torch.distributed as dist
 
 from fastvideo_core.engine.attention.clock import KernelClock
+
+# torch 2.13 calls it otherwise, and warns of the older name.
+_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+
+
+class Group:
+    """One of torch's groups, held here alone: gloo closes its connections when nobody holds it any more.
+
+    A process that leaves its groups is noticed by the others at once, rather than when their time is up.
+    """
+
+    def __init__(self, group: Any) -> None:
+        self.group = group
+
+    def leave(self) -> None:
+        group, self.group = self.group, None
+        if group is not None:
+            with suppress(Exception):  # it may be broken already
+                dist.destroy_process_group(group)
 
 
 class Traffic:
@@ -31,7 +51,7 @@ class Peers:
     What has n parts is cut into pieces of as equal length as can be, the longer ones first.
 
     Args:
-        group: torch's group; None for a process that is alone.
+        group: that of all of them; None for a process that is alone.
         index: this process's place among `size`.
         staged: whether tensors go through the memory of the computer, as gloo has it.
         failed: makes the error to raise of what torch raises.
@@ -39,7 +59,7 @@ class Peers:
 
     def __init__(
         self,
-        group: Any,
+        group: Group | None,
         index: int,
         size: int,
         traffic: Traffic,
@@ -47,7 +67,7 @@ class Peers:
         failed: Callable[[Exception, str], Exception] = lambda error, what: error,
     ) -> None:
         self.index, self.size, self.traffic = index, size, traffic
-        self._group, self._staged, self._failed = group, staged, failed
+        self._held, self._staged, self._failed = group, staged, failed
 
     def sizes(self, total: int) -> list[int]:
         """The length of each one's piece."""
@@ -76,7 +96,7 @@ class Peers:
             piece = torch.cat([piece, piece.new_zeros(shape)], dim=axis)
         sent = piece.contiguous()
         every = sent.new_empty(self.size * sent.numel())
-        self._run("all_gather", lambda i, o: dist.all_gather_into_tensor(o, i, self._group), sent.view(-1), every)
+        self._run("all_gather", lambda i, o: _all_gather(o, i, self._group), sent.view(-1), every)
         self.traffic.sent += sent.numel() * sent.element_size() * (self.size - 1)
         parts = every.view(self.size, *sent.shape)
         return torch.cat([part.narrow(axis, 0, size) for part, size in zip(parts, sizes, strict=True)], dim=axis)
@@ -104,6 +124,10 @@ class Peers:
         self._run("broadcast", send, sent, sent)
         self.traffic.sent += 0 if self.index else sent.numel() * sent.element_size() * (self.size - 1)
         return sent
+
+    @property
+    def _group(self) -> Any:
+        return None if self._held is None else self._held.group
 
     def _send(self, piece: torch.Tensor, axis: int, new: int, total: int) -> Callable[[], torch.Tensor]:
         mine, theirs = self.sizes(piece.shape[new]), self.sizes(total)
@@ -176,8 +200,8 @@ class Peers:
 def _packed(piece: torch.Tensor, axis: int, sizes: list[int]) -> torch.Tensor:
     """The pieces along an axis one behind the other in memory."""
     if len(set(sizes)) == 1:
-        return piece.unflatten(axis, (len(sizes), sizes[0])).movedim(axis, 0).contiguous().view(-1)
-    return torch.cat([part.reshape(-1) for part in piece.split(sizes, dim=axis)])
+        return torch.unflatten(piece, axis, (len(sizes), sizes[0])).movedim(axis, 0).contiguous().view(-1)
+    return torch.cat([part.reshape(-1) for part in torch.split(piece, sizes, dim=axis)])
 
 
 def _unpacked(
@@ -189,7 +213,7 @@ def _unpacked(
     if all(size == 1 for size in shape[:axis]):
         return received.view(whole)
     parts = []
-    for part, size in zip(received.split(elements), sizes, strict=True):
+    for part, size in zip(torch.split(received, elements), sizes, strict=True):
         shape[axis] = size
         parts.append(part.view(shape))
     return torch.cat(parts, dim=axis)

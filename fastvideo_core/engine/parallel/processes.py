@@ -19,7 +19,7 @@ import torch.distributed as dist
 from fastvideo_core.discovery.printable import explain
 from fastvideo_core.engine.attention.clock import KernelClock
 from fastvideo_core.engine.parallel.degrees import Degrees
-from fastvideo_core.engine.parallel.peers import Peers, Traffic
+from fastvideo_core.engine.parallel.peers import Group, Peers, Traffic
 from fastvideo_core.engine.parallel.started import ensure_started, time_limit
 from fastvideo_core.errors import ParallelError, PeerError
 
@@ -41,9 +41,9 @@ class Processes:
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
         self.traffic = Traffic()
         self._board = _Board(self.rank, self.size)
-        self._control: Any = None
+        self._control: Group | None = None
         self._staged: bool | None = None
-        self._groups: dict[tuple[int, int], tuple[Any, Any]] = {}
+        self._groups: dict[tuple[int, int], tuple[dict[str, Group], Group | None]] = {}
 
     def agree(self, what: str, value: Any) -> None:
         """Make sure that all have the same value.
@@ -59,7 +59,7 @@ class Processes:
     def exchange(self, what: str, value: Any) -> list[Any]:
         """Everyone's value, in the order of ranks."""
         found: list[Any] = [None] * self.size
-        self._guarded(what, lambda: dist.all_gather_object(found, value, group=self._control_group()))
+        self._guarded(what, lambda: dist.all_gather_object(found, value, group=self._control_group().group))
         return found
 
     def from_first(self, what: str, value: Any, ranks: Team | None = None) -> Any:
@@ -69,7 +69,8 @@ class Processes:
             return value
         box = [value]
         first = 0 if ranks is None else ranks.first
-        self._guarded(what, lambda: dist.broadcast_object_list(box, src=first, group=group, device=torch.device("cpu")))
+        cpu = torch.device("cpu")
+        self._guarded(what, lambda: dist.broadcast_object_list(box, src=first, group=group.group, device=cpu))
         return box[0]
 
     def team(self, degrees: Degrees, clock: KernelClock | None) -> Team:
@@ -82,9 +83,9 @@ class Processes:
         n = degrees.sequence
         half, place = divmod(self.rank, n)
         staged = self._is_staged()
-        sequence = Peers(groups["sequence"], place, n, self.traffic, staged, self.explained)
-        guidance = Peers(groups["guidance"], half, degrees.guidance, self.traffic, staged, self.explained)
-        everyone = Peers(groups["everyone"], self.rank, self.size, self.traffic, staged, self.explained)
+        sequence = Peers(groups.get("sequence"), place, n, self.traffic, staged, self.explained)
+        guidance = Peers(groups.get("guidance"), half, degrees.guidance, self.traffic, staged, self.explained)
+        everyone = Peers(groups.get("everyone"), self.rank, self.size, self.traffic, staged, self.explained)
         return Team(degrees, sequence, guidance, everyone, controls, half * n)
 
     def doing(self, what: str) -> None:
@@ -98,10 +99,9 @@ class Processes:
         groups = [group for data, _ in self._groups.values() for group in data.values()]
         controls = [control for _, control in self._groups.values()]
         control, self._control, self._groups = self._control, None, {}
-        for group in dict.fromkeys([*groups, *controls, control]):
+        for group in (*groups, *controls, control):
             if group is not None:
-                with suppress(Exception):  # it may be broken already
-                    dist.destroy_process_group(group)
+                group.leave()
 
     def start_run(self) -> None:
         """A run is about to start: what was said of the one before no longer holds."""
@@ -125,19 +125,20 @@ class Processes:
         except (RuntimeError, ValueError) as error:
             raise self.explained(error, what) from error
 
-    def _control_group(self) -> Any:
+    def _control_group(self) -> Group:
         if self._control is None:
             self._guarded("making a group", self._make_control)
+        assert self._control is not None
         return self._control
 
     def _make_control(self) -> None:
-        self._control = dist.new_group(backend="gloo", timeout=time_limit())
+        self._control = Group(dist.new_group(backend="gloo", timeout=time_limit()))
 
-    def _make_groups(self, degrees: Degrees) -> tuple[Any, Any]:
+    def _make_groups(self, degrees: Degrees) -> tuple[dict[str, Group], Group | None]:
         n, ranks = degrees.sequence, range(self.size)
         backend = "gloo" if self._is_staged() else "nccl"
-        found: dict[str, Any] = {"sequence": None, "guidance": None, "everyone": None}
-        control = None
+        found: dict[str, Group] = {}
+        control: list[Group] = []
         layout = {
             "everyone": [list(ranks)] if self.size > 1 else [],
             "sequence": [list(ranks)[i : i + n] for i in range(0, self.size, n)] if n > 1 else [],
@@ -145,19 +146,17 @@ class Processes:
         }
 
         def make() -> None:
-            nonlocal control
             for name, lists in layout.items():
                 for members in lists:  # everyone makes all of them, in the same order
-                    group = dist.new_group(members, backend=backend, timeout=time_limit())
-                    small = (
-                        dist.new_group(members, backend="gloo", timeout=time_limit()) if name == "sequence" else None
-                    )
+                    made = [dist.new_group(members, backend=backend, timeout=time_limit())]
+                    if name == "sequence":
+                        made.append(dist.new_group(members, backend="gloo", timeout=time_limit()))
                     if self.rank in members:
-                        found[name] = group
-                        control = small if name == "sequence" else control
+                        found[name] = Group(made[0])
+                        control.extend(map(Group, made[1:]))
 
         self._guarded("making groups", make)
-        return found, control
+        return found, control[0] if control else None
 
     def _is_staged(self) -> bool:
         """Whether tensors go through the CPU: there is no GPU, or two processes share one, which NCCL refuses."""
@@ -178,7 +177,7 @@ class Team:
     """
 
     def __init__(
-        self, degrees: Degrees, sequence: Peers, guidance: Peers, everyone: Peers, control: Any, first: int
+        self, degrees: Degrees, sequence: Peers, guidance: Peers, everyone: Peers, control: Group | None, first: int
     ) -> None:
         self.degrees, self.sequence, self.guidance, self.everyone = degrees, sequence, guidance, everyone
         self.control, self.first = control, first
@@ -190,7 +189,7 @@ class _Board:
     def __init__(self, rank: int, size: int) -> None:
         self._rank, self._size = rank, size
         store = getattr(dist.distributed_c10d, "_get_default_store", lambda: None)()
-        self._store = None if store is None else dist.PrefixStore("fastvideo", store)
+        self._store = None if store is None else dist.distributed_c10d.PrefixStore("fastvideo", store)
 
     def write(self, what: str) -> None:
         self._set("doing", f"{time.time():.0f} {what}")

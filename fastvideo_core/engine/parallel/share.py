@@ -75,38 +75,47 @@ class Share:
         peers = self.sequence
         if peers.size == 1:
             return route(query, key, value, mask, scale, layer, entry)
-        own = peers.sizes(self.places)[peers.index]
-        text = query.shape[1] - own
+        text = query.shape[1] - peers.sizes(self.places)[peers.index]
         before = route.state.layout.text_before if text and route.state.layout else 0
-        parts = (before, own, text - before)
-        start, stop = peers.bounds(key.shape[2])
+        # A query's head goes where its key's head goes, of which there may be fewer.
         grouped = query.shape[2] // key.shape[2]
-        heads = (slice(start * grouped, stop * grouped), slice(start, stop), slice(start, stop))
-        pieces = [tensor.split(parts, dim=1) for tensor in (query, key, value)]
-        # Groups of query heads go where their key's head goes.
-        groups = (grouped, 1, 1)
-        packed = [piece[1].unflatten(2, (-1, group)) for piece, group in zip(pieces, groups, strict=True)]
-        video = [one.flatten(2, 3) for one in peers.cut_otherwise(packed, 1, 2, self.places)]
-        whole = [
-            torch.cat([piece[0][:, :, ours], middle, piece[2][:, :, ours]], dim=1) if text else middle
-            for piece, middle, ours in zip(pieces, video, heads, strict=True)
-        ]
+        total = key.shape[2]
+        start, stop = peers.bounds(total)
+        ours = slice(start * grouped, stop * grouped)
+        query, key, value = self._given_for_heads([query, key, value], (grouped, 1, 1), before, text)
         if mask is not None and mask.ndim == 4 and mask.shape[1] > 1:
-            mask = mask[:, heads[0]]
+            mask = mask[:, ours]
         if stop > start:
-            result = route(*whole, mask, scale, layer, entry, heads[0])
+            result = route(query, key, value, mask, scale, layer, entry, ours)
         else:  # more processes than heads
             route.pass_by()
-            result = whole[0].new_empty((*whole[0].shape[:-1], value.shape[-1]))
-        behind = before + self.places
-        shape = (stop - start, grouped)
-        mine = result[:, before:behind].unflatten(2, shape)
-        back = peers.cut_otherwise([mine], 2, 1, key.shape[2])[0].flatten(2, 3)
+            result = query.new_empty((*query.shape[:-1], value.shape[-1]))
+        return self._given_for_tokens(torch.unflatten(result, 2, (stop - start, grouped)), total, before, text)
+
+    def _given_for_heads(
+        self, tensors: list[torch.Tensor], groups: tuple[int, ...], before: int, text: int
+    ) -> list[torch.Tensor]:
+        """All tokens of some heads, from the own tokens of all heads; the text is whole already."""
+        own = self.sequence.sizes(self.places)[self.sequence.index]
+        cut = [torch.unflatten(one, 2, (-1, group)) for one, group in zip(tensors, groups, strict=True)]
+        video = self.sequence.cut_otherwise([one.narrow(1, before, own) for one in cut], 1, 2, self.places)
         if not text:
-            return back
-        said = torch.cat([result[:, :before], result[:, behind:]], dim=1)
-        said = peers.gather(said.unflatten(2, shape), 2, key.shape[2]).flatten(2, 3)
-        return torch.cat([said[:, :before], back, said[:, before:]], dim=1)
+            return [one.flatten(2, 3) for one in video]
+        heads = [self.sequence.own(one, 2) for one in cut]
+        return [
+            torch.cat([one[:, :before], middle, one[:, before + own :]], dim=1).flatten(2, 3)
+            for one, middle in zip(heads, video, strict=True)
+        ]
+
+    def _given_for_tokens(self, cut: torch.Tensor, heads: int, before: int, text: int) -> torch.Tensor:
+        """The reverse, for that many heads in all; of the text everyone gets all of them."""
+        behind = before + self.places
+        (video,) = self.sequence.cut_otherwise([cut[:, before:behind]], 2, 1, heads)
+        if not text:
+            return video.flatten(2, 3)
+        said = torch.cat([cut[:, :before], cut[:, behind:]], dim=1)
+        said = self.sequence.gather(said, 2, heads)
+        return torch.cat([said[:, :before], video, said[:, before:]], dim=1).flatten(2, 3)
 
 
 def _is_batched(thing: Any, batch: int) -> bool:
