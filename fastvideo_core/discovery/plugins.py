@@ -17,6 +17,7 @@ import pluggy
 from fastvideo_core.contract import hookspecs
 from fastvideo_core.contract.attention import AttentionBackend
 from fastvideo_core.contract.caching import CachePolicy
+from fastvideo_core.contract.executor import Executor
 from fastvideo_core.contract.model import ModelFamily
 from fastvideo_core.contract.preset import ModelPreset
 from fastvideo_core.discovery.distributions import Found, entry_points_of
@@ -26,6 +27,7 @@ from fastvideo_core.discovery.provided import (
     CONTENTS,
     check_commands,
     checked_backend,
+    checked_executor,
     checked_family,
     checked_policy,
     checked_preset,
@@ -45,6 +47,7 @@ BUILTIN = {
     "ltx-video": "fastvideo_core.builtin.models.ltx_video",
     "cogvideox": "fastvideo_core.builtin.models.cogvideox",
     "mochi": "fastvideo_core.builtin.models.mochi",
+    "local-processes": "fastvideo_core.builtin.local_processes",
     "progress-bar": "fastvideo_core.builtin.progress_bar",
 }
 """The plugins that come with the core, and their modules: as text, so that discovery imports nothing above it."""
@@ -62,6 +65,7 @@ class Plugin:
         policies: the classes of the caching policies that it provides.
         families: the model families that it provides.
         presets: the model presets that it provides.
+        executors: the classes of the executors that it provides.
         error: if broken, why.
     """
 
@@ -73,6 +77,7 @@ class Plugin:
     policies: list[type[CachePolicy]] = field(default_factory=list)
     families: list[ModelFamily] = field(default_factory=list)
     presets: list[ModelPreset] = field(default_factory=list)
+    executors: list[type[Executor]] = field(default_factory=list)
     error: Exception | None = None
     manager: pluggy.PluginManager | None = field(default=None, repr=False)
 
@@ -85,7 +90,9 @@ class Plugin:
     def provides(self) -> list[str]:
         """Names of everything that the plugin brings."""
         return [
-            thing.name for things in (self.backends, self.policies, self.families, self.presets) for thing in things
+            thing.name
+            for things in (self.backends, self.policies, self.families, self.presets, self.executors)
+            for thing in things
         ]
 
     @property
@@ -185,6 +192,16 @@ class Plugins:
             "model preset", name, [(p, plugin) for plugin in self.loaded for p in plugin.presets if p.name == name]
         )
 
+    def executor_names(self) -> list[str]:
+        """Names of all installed executors, sorted."""
+        return sorted({executor.name for plugin in self.loaded for executor in plugin.executors})
+
+    def executor(self, name: str) -> tuple[type[Executor], Plugin]:
+        """The class of the executor of that name and its plugin; raises as `backend` does."""
+        return _only(
+            "executor", name, [(e, plugin) for plugin in self.loaded for e in plugin.executors if e.name == name]
+        )
+
     def register_commands(self, cli: click.Group) -> None:
         """Let every plugin add subcommands; one that fails becomes broken, and adds none."""
         seconds = read_settings().plugin_timeout
@@ -274,6 +291,7 @@ def _register(plugin: Plugin, module: ModuleType) -> None:
     plugin.policies = [checked_policy(one) for one in _collect(plugin, "fastvideo_cache_policies")]
     plugin.families = [checked_family(one) for one in _collect(plugin, "fastvideo_model_families")]
     plugin.presets = [checked_preset(one) for one in _collect(plugin, "fastvideo_model_presets")]
+    plugin.executors = [checked_executor(one) for one in _collect(plugin, "fastvideo_executors")]
 
 
 def _collect(plugin: Plugin, hook: str) -> list[Any]:

@@ -110,6 +110,8 @@ class Attachment:
         self._communication: KernelClock | None = None
         self.run_started = self.run_ended = 0.0
         self._plugins = load_plugins() if plugins is None else plugins
+        self.make_observers: Callable[[Generation], Observers] = partial(Observers, self._plugins)
+        """Whom a generation is told to; a process that others share a run with may tell nobody."""
         with ExitStack() as undo:
             model = AttachedModel.of(pipe, self._plugins)
             claim([pipe, *model.transformers], f"a {type(pipe).__name__}", undo)
@@ -179,6 +181,11 @@ class Attachment:
             self._refuse_while_under_way("change the caching policy when it has ended")
             chosen = choose_policy(self._plugins, cache, cache_config, defaults)
             self._policy = prepared_policy(chosen, self._model.cached_model)
+
+    def leave_processes(self, error: BaseException) -> None:
+        """Tell the other processes that this one failed outside of a run, so that they do not wait for it."""
+        if self._crew is not None:
+            self._crew.left(error)
 
     def detach(self) -> None:
         """Leave the pipeline as it was, and let go of it; doing it twice is harmless.
@@ -254,7 +261,7 @@ class Attachment:
     @contextmanager
     def following(self, generation: Generation) -> Iterator[None]:
         """Tell observers of the next run as this generation, which ends as the context does."""
-        self._followed = observers = Observers(self._plugins, generation)
+        self._followed = observers = self.make_observers(generation)
         try:
             yield
         except BaseException as error:
@@ -298,7 +305,7 @@ class Attachment:
             self._refuse_while_under_way("wait for its end, or give each thread a pipeline of its own", here)
             self._receipt = None
             self._model.check()
-            observers = self._followed or Observers(self._plugins, Generation(type(self._model.pipe).__name__))
+            observers = self._followed or self.make_observers(Generation(type(self._model.pipe).__name__))
             self._run = self._new_run(num_steps, observers, own_loop)
         try:
             observers.started(num_steps)
