@@ -37,6 +37,10 @@ DEFAULT_MODEL = "shapes"
 @click.option("--device", help="Default: cuda where there is one, else cpu.")
 @click.option("--dtype", help="float32, bfloat16 or float16. Default: bfloat16 on CUDA, else float32.")
 @click.option("--compile", is_flag=True, help="Compile the transformer's blocks: slower to start, faster a step.")
+@click.option("--num-gpus", default=1, show_default=True, help="GPUs that make each video together.")
+@click.option(
+    "--num-processes", default=1, show_default=True, help="Likewise on the CPU, with --device cpu: to try it."
+)
 @click.option("--sheet", is_flag=True, default=None, help="Also write a PNG contact sheet.")
 @click.option("--json", "as_json", is_flag=True, help="Print the receipt as JSON instead of a summary.")
 def generate_command(
@@ -50,6 +54,8 @@ def generate_command(
     device: str | None,
     dtype: str | None,
     compile: bool,  # noqa: A002  # the option's name
+    num_gpus: int,
+    num_processes: int,
     as_json: bool,
     **overrides: Any,
 ) -> None:
@@ -61,6 +67,7 @@ def generate_command(
     from fastvideo_core.app.make import prepare_target
     from fastvideo_core.app.memory import check_memory
     from fastvideo_core.app.model_info import read_model
+    from fastvideo_core.app.processes import check_processes
     from fastvideo_core.app.sampling import SamplingParam
     from fastvideo_core.contract.reading import GivenValue
     from fastvideo_core.contract.settings import MAIN_SETTING
@@ -81,6 +88,7 @@ def generate_command(
     check_policy(plugins, cache, info.cached_model, cache_config)
     chosen_device = check_device(device)
     check_memory(params, info, chosen_device, check_dtype(dtype, chosen_device))
+    check_processes(num_gpus, num_processes, chosen_device)
     prepare_target(params)
 
     from fastvideo_core.app.generator import VideoGenerator
@@ -95,6 +103,8 @@ def generate_command(
             device=device,
             dtype=dtype,
             compile=compile,
+            num_gpus=num_gpus,
+            num_processes=num_processes,
         ) as generator,
     ):
         for result in generator.generate_videos(prompts, params, cache=cache, cache_config=cache_config):
@@ -136,6 +146,8 @@ def _show(result: VideoResult, as_json: bool, indent: int | None) -> None:
     if used := receipt.cache:
         skipped, computed = (sum(n.values()) for n in (receipt.steps_skipped, receipt.steps_computed))
         say(f"cache    {used.policy} ({used.distribution}), {skipped} of {skipped + computed} steps skipped")
+    if shared := receipt.parallel:
+        say(f"parallel {shared.processes} processes: guidance {shared.guidance} x sequence {shared.sequence}")
     say("seconds  " + ", ".join(f"{name} {value:.2f}" for name, value in receipt.seconds.items()))
 
 
