@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from copy import deepcopy
 from itertools import product
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import click
@@ -22,7 +23,7 @@ from fastvideo_core.cli import fv
 from fastvideo_core.contract import hookspecs
 from fastvideo_core.contract.settings import Owner, declared_settings
 from fastvideo_core.discovery.environment import VARIABLES
-from fastvideo_core.discovery.plugins import load_plugins
+from fastvideo_core.discovery.plugins import Plugin, _register, load_plugins
 from tests.support.documents import REASONS, ROOT, Reader, blocks, documents
 from tests.support.inner_run import failures
 
@@ -52,7 +53,7 @@ def test_links_lead_somewhere(document: Path) -> None:
 def test_no_hook_variable_or_error_is_left_out() -> None:
     plugin_pages = "".join((DOCS / name).read_text("utf-8") for name in ("attention-plugin.md", "caching-policy.md"))
     hooks = [name for name, value in vars(hookspecs).items() if name.startswith("fastvideo_") and callable(value)]
-    assert len(hooks) == 9
+    assert len(hooks) == 10
     assert [hook for hook in hooks if f"`{hook}" not in plugin_pages] == []
 
     variables = [*VARIABLES]
@@ -130,6 +131,33 @@ def test_the_plugins_that_they_show_pass_the_suite(page: str, tmp_path: Path) ->
     module = [one.text for one in blocks(DOCS / page) if one.language == "python" and "generator." not in one.text]
     assert "Suite):" in "".join(module)
     assert failures(tmp_path, "\n\n".join(module)) == {}
+
+
+def test_what_holds_a_finding_is_there() -> None:
+    text = "".join(document.read_text("utf-8") for document in documents())
+    named = set(re.findall(r"`((?:tests|benchmarks|tools|plugins|examples)/[\w/]+\.py)`", text))
+    assert len(named) > 40
+    assert [path for path in sorted(named) if not (ROOT / path).is_file()] == []
+
+
+def test_every_plugin_that_a_page_shows_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole modules are loaded as discovery loads them: the contract's version, the hooks, and what these return."""
+    found = {}
+    for document in documents():
+        for block in blocks(document):
+            if "api_version" in block.text and block.language == "python":
+                module = ModuleType(f"shown_{document.stem}".replace("-", "_"))
+                monkeypatch.setitem(sys.modules, module.__name__, module)
+                exec(compile(block.text, f"{document.name}:{block.line}", "exec", dont_inherit=True), vars(module))
+                plugin = Plugin(document.name, "shown", "1.0")
+                _register(plugin, module)
+                found[document.name] = plugin.provides
+    assert found == {
+        "README.md": ["MY_KERNEL"],
+        "attention-plugin.md": ["MYKERNEL"],
+        "caching-policy.md": ["MYPOLICY"],
+        "model-family.md": ["My model"],
+    }
 
 
 def test_every_plugin_and_command_of_this_project_is_spoken_of() -> None:

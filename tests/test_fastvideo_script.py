@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import io
 import os
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -153,3 +155,18 @@ def test_loading_shows_no_bars_where_there_is_no_terminal(wan_folder: Path, capf
     captured = capfd.readouterr()
     assert (captured.out, captured.err) == ("", "")
     assert logging.is_progress_bar_enabled() == before
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_on_a_terminal_loading_is_one_bar_of_ours(wan_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = Terminal()
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stderr", shown)
+    VideoGenerator.from_pretrained(wan_folder, device="cpu").close()
+    assert "loading transformer" in shown.getvalue()
+    for theirs in ("Loading pipeline", "Loading weights", "Loading checkpoint", "it/s"):
+        assert theirs not in shown.getvalue()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -9,10 +10,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from fastvideo_core import written_whole
+from fastvideo_core import VideoGenerator, written_whole
 from fastvideo_core.app import output
 from fastvideo_core.cli import fv
-from fastvideo_core.errors import OutputError
+from fastvideo_core.errors import InputError, OutputError
 
 PUBLISHED = '{"0_0_0": [1, 1, 1], "0_0_1": [1, 1, 2]}'
 
@@ -128,6 +129,49 @@ def test_a_calibration_is_refused_before_a_model_is_loaded(
     assert problem in done.output
     assert "Loading" not in done.output
     assert not list(Path.cwd().glob("k.*"))
+
+
+STA = "SLIDING_TILE_ATTN"
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ({"tile": "12,8,8"}, "the canvas of 9x8x8 tokens is not larger than one tile of 12x8x8"),
+        ({"tile": "4,4,8", "window": "99,1,1"}, "the window 99x1x1 is larger than the canvas of 3x2x1 tiles"),
+        ({}, "which the default window of 3x3x3 covers: that would be full attention"),
+        ({"tile": "4,4,8", "file": "w.json"}, "the file of windows 'w.json': the window 1x3x1 is larger than the canv"),
+        ({"file": "g.json"}, "does not fit: its grid of tokens is 9x8x9, this run's is 9x8x8"),
+    ],
+)
+def test_windows_are_held_against_the_canvas_before_a_model_is_loaded(
+    prompts: Path, given: dict[str, str], problem: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("w.json").write_text('{"0_0_0": [1, 3, 1]}')
+    own = {"schema": "fv-sta/1", "model": {"family": "Wan", "layers": 5, "heads": 4}, "steps": 2, "dense_steps": 0}
+    own |= {"grid": [9, 8, 9], "tile": [4, 4, 8], "windows": [{"window": [1, 1, 1]}]}
+    Path("g.json").write_text(json.dumps(own))
+    for module in ("app.generator", "app.bench.measure"):
+        monkeypatch.setattr(f"fastvideo_core.{module}.load_pipeline", pytest.fail, raising=False)
+    sets = [word for name, value in given.items() for word in ("--set", f"{STA}.{name}={value}")]
+    size = ("--model", "shapes", "--steps", "2")
+    for command in (
+        ("generate", "a red circle", "--attention-backend", STA),
+        ("bench", "--prompts", str(prompts), "--attention", f"TORCH_SDPA,{STA}", "--output", "b"),
+    ):
+        done = invoke(*command, *size, *sets)
+        assert done.exit_code == 1, done.output
+        assert problem in done.output
+    assert not Path("b").exists()
+
+
+def test_in_python_windows_are_held_against_the_canvas_before_the_text_is_encoded(
+    wan_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with VideoGenerator.from_pretrained(wan_folder, attention_backend=STA) as generator:
+        monkeypatch.setattr(type(generator._attachment.pipe), "encode_prompt", pytest.fail)
+        with pytest.raises(InputError, match="is not larger than one tile of 6x8x8"):
+            generator.generate_video("cat", height=32, width=48, num_frames=5, num_inference_steps=1)
 
 
 @pytest.mark.parametrize(

@@ -135,6 +135,10 @@ def test_everything_has_the_name(tmp_path: Path) -> None:
         ("numpy", "Python has something else called numpy; choose another name than 'numpy', such as fv-my-numpy"),
         ("class", "Python has something else called class"),
         ("fv-sta", "Python has something else called fv_sta"),
+        ("fv-true", "a class True would hide something of that name in the plugin's module; give another name with"),
+        ("fv-settings", "a class Settings would hide"),
+        ("fv-probe", "give another name with --name, such as MY_PROBE"),
+        ("fv-attention-backend", "a class AttentionBackend would hide"),
     ],
 )
 def test_a_name_that_will_not_do(name: str, message: str, tmp_path: Path) -> None:
@@ -142,6 +146,15 @@ def test_a_name_that_will_not_do(name: str, message: str, tmp_path: Path) -> Non
     assert refused.exit_code == 1
     assert message in refused.output
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("kind", "name"), [("cache", "fv-action"), ("family", "fv-model-family")])
+def test_a_name_that_the_module_needs_itself(kind: str, name: str, tmp_path: Path) -> None:
+    refused = new(name, f"--{kind}")
+    assert refused.exit_code == 1
+    assert "would hide something of that name" in refused.output
+    assert not list(tmp_path.iterdir())
+    assert new(name, "--attention").exit_code == 0, "which needs no such name"
 
 
 def test_what_it_provides_may_have_another_name(tmp_path: Path) -> None:

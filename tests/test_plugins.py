@@ -256,3 +256,13 @@ def test_families_are_found_by_their_transformer_and_two_for_one_are_an_error(si
     assert known == sorted(known)
     with pytest.raises(KeyError):
         plugins.family("NoTransformer")
+
+
+@pytest.mark.parametrize("base", ["Module", "ModelMixin", "object"])
+def test_a_family_of_everything_is_none(site: Site, base: str) -> None:
+    site.add("acme-models", FAMILY.replace("AcmeTransformer3DModel", base))
+    plugins = load_plugins()
+    assert f"the transformer of the model family 'Acme' is '{base}', a base of all models" in str(
+        plugins.broken[0].cause
+    )
+    assert plugins.family("MochiTransformer3DModel")[0].name == "Mochi"

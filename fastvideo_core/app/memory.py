@@ -21,7 +21,7 @@ def check_memory(params: SamplingParam, info: ModelInfo, device: str, dtype: tor
         InputError: with the tokens, the bytes that they take at least, and the bytes that there are.
     """
     tokens = 1
-    for count in info.geometry.grid(params.num_frames, params.height, params.width):
+    for count in params.grid(info):
         tokens *= count
     attention = tokens * info.channels * dtype.itemsize * _LIVE_AT_ONCE
     frames = params.num_frames * params.height * params.width * 3 * 4

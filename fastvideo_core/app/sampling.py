@@ -108,6 +108,10 @@ class SamplingParam(KnownFields):
                 raise unknown_field("sampling parameter", name, names)
         return replace(self, **overrides)
 
+    def grid(self, info: ModelInfo) -> tuple[int, int, int]:
+        """Tokens of the video along time, height and width."""
+        return info.geometry.grid(self.num_frames, self.height, self.width)
+
     def check(self, info: ModelInfo) -> None:
         """Refuse what does not fit the model.
 

@@ -83,6 +83,7 @@ class LocalStudio:
             no file can be written where it should go.
         """
         check_lengths(self.pipe, prompt=prompts, negative_prompt=[params.negative_prompt])
+        self.attachment.check_grid(params.grid(self.info))
         return Maker(self.attachment, self.info, params, request, self.load_seconds).make
 
     def timed(self) -> AbstractContextManager[Callable[[], float]]:

@@ -63,16 +63,21 @@ def generate_command(
 
     With --prompts instead: a video for each, one after the other; each is written before the next is begun.
     """
+    from torch import device as device_of
+
     from fastvideo_core.app.loading import check_device, check_dtype
     from fastvideo_core.app.make import prepare_target
     from fastvideo_core.app.memory import check_memory
     from fastvideo_core.app.model_info import read_model
     from fastvideo_core.app.processes import check_processes
+    from fastvideo_core.app.prompts import check_settings_are_text
     from fastvideo_core.app.sampling import SamplingParam
     from fastvideo_core.contract.reading import GivenValue
     from fastvideo_core.contract.settings import MAIN_SETTING
     from fastvideo_core.engine.asked import asked_backend, asked_policy
+    from fastvideo_core.engine.attention.choice import choose_attention
     from fastvideo_core.engine.caching.choice import check_policy
+    from fastvideo_core.engine.plugin_calls import check_grid
 
     prompts = _prompts(prompt, prompt_file)
     plugins = discovered()
@@ -87,8 +92,13 @@ def generate_command(
         for_backend[MAIN_SETTING] = GivenValue(attention_config, "--attention-config")
     check_policy(plugins, cache, info.cached_model, cache_config)
     chosen_device = check_device(device)
-    check_memory(params, info, chosen_device, check_dtype(dtype, chosen_device))
     check_processes(num_gpus, num_processes, chosen_device)
+    chosen_dtype = check_dtype(dtype, chosen_device)
+    check_memory(params, info, chosen_device, chosen_dtype)
+    check_settings_are_text("attention_config", for_backend)
+    needs = info.family.needs(info.head_dim, chosen_dtype, device_of(chosen_device))
+    serving = choose_attention(plugins, attention_backend, needs, for_backend)[1].values()
+    check_grid([one.backend for one in serving], params.grid(info))
     prepare_target(params)
 
     from fastvideo_core.app.generator import VideoGenerator

@@ -66,7 +66,7 @@ class Names:
 )
 def new_command(distribution: str, kind: str, name: str | None, into: Path) -> None:
     """Make a folder DISTRIBUTION, such as fv-mykernel, with a complete plugin of pure torch and its tests."""
-    names = check_name(distribution, discovered(), name)
+    names = check_name(distribution, discovered(), name, kind)
     folder = into / names.distribution
     write_plugin(names, kind, folder)
     variable = _KINDS[kind][1]
@@ -76,7 +76,7 @@ def new_command(distribution: str, kind: str, name: str | None, into: Path) -> N
         say(f'    {variable}={names.provided} fv generate "a red circle moving left on a white background"')
 
 
-def check_name(distribution: str, plugins: Plugins, name: str | None = None) -> Names:
+def check_name(distribution: str, plugins: Plugins, name: str | None = None, kind: str = "attention") -> Names:
     """The names that follow from a distribution's.
 
     Raises:
@@ -98,7 +98,16 @@ def check_name(distribution: str, plugins: Plugins, name: str | None = None) -> 
             f"Python has something else called {names.module}; choose another name than {distribution!r}, such as "
             f"fv-my-{names.plugin}"
         )
+    if iskeyword(names.class_name) or re.search(rf"\b{names.class_name}\b", _template(f"{kind}.py.txt")):
+        raise InputError(
+            f"a class {names.class_name} would hide something of that name in the plugin's module; give another name "
+            f"with --name, such as MY_{names.provided}"
+        )
     return names
+
+
+def _template(name: str) -> str:
+    return (files("fastvideo_core.cli") / "template" / name).read_text("utf-8")
 
 
 def write_plugin(names: Names, kind: str, folder: Path) -> None:
@@ -126,7 +135,6 @@ def write_plugin(names: Names, kind: str, folder: Path) -> None:
         f"{names.module}/__init__.py": f"{kind}.py.txt",
         f"tests/test_{names.module}.py": f"test_{kind}.py.txt",
     }
-    templates = files("fastvideo_core.cli") / "template"
     try:
         folder.mkdir(parents=True)
     except FileExistsError as error:
@@ -136,9 +144,11 @@ def write_plugin(names: Names, kind: str, folder: Path) -> None:
     try:
         for path, template in contents.items():
             (folder / path).parent.mkdir(exist_ok=True)
-            (folder / path).write_text(Template(templates.joinpath(template).read_text("utf-8")).substitute(values))
-    except OSError as error:
+            (folder / path).write_text(Template(_template(template)).substitute(values), "utf-8")
+    except BaseException as error:
         shutil.rmtree(folder, ignore_errors=True)
+        if not isinstance(error, OSError):  # such as Ctrl-C
+            raise
         raise OutputError(f"{str(folder)!r} cannot be written: {error}; free some space, or choose --into") from error
 
 

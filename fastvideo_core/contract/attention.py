@@ -243,6 +243,12 @@ class AttentionBackend(BackendSettings, ABC):
         """The order in which it wants the video tokens, brought about once per forward pass. Default: as they are."""
         return None
 
+    def check_grid(self, grid: tuple[int, int, int]) -> None:  # optional
+        """Refuse a video by its tokens along time, height and width, before a model is loaded; raise an InputError.
+
+        `start_run` sees them again: where a pipeline is attached they are not known beforehand.
+        """
+
     def start_run(self, run: Run) -> None:  # optional
         """Called before the first step, once a role; raise a BackendError or InputError if it cannot be served."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -156,7 +157,7 @@ class Receipt:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as written to the JSON file."""
-        return {name: _plain(value) for name, value in asdict(self).items()}
+        return {name: plain(value) for name, value in asdict(self).items()}
 
     def to_json(self) -> str:
         """The receipt as indented JSON."""
@@ -165,10 +166,11 @@ class Receipt:
     __str__ = to_json
 
 
-def _plain(value: Any) -> Any:
-    """The value with anything that JSON does not know as text, such as paths in a policy's settings."""
+def plain(value: Any) -> Any:
+    """The value with anything that JSON does not know as text: a path in a policy's settings, NaN, an infinity."""
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value if value is None or isinstance(value, str | int | float | bool) else str(value)
+        return [plain(item) for item in value]
+    known = value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
+    return value if known else str(value)

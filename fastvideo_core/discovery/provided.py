@@ -27,6 +27,10 @@ CONTENTS = {
 """What the list that a hook returns is of."""
 
 
+_COMMON_BASES = frozenset({"object", "Module", "ModelMixin", "ConfigMixin", "PreTrainedModel"})
+"""Of these are models of every family, and families are matched by bases, too."""
+
+
 def checked_backend(thing: Any) -> AttentionBackend:
     """The backend, whose name can be read without running code of the plugin.
 
@@ -46,6 +50,10 @@ def checked_policy(thing: Any) -> type[CachePolicy]:
         raise _not_in("fastvideo_cache_policies", thing)
     _check_plain(thing, type(thing).__getattribute__ is type.__getattribute__)
     _check_name("caching policy's", thing)
+    if inspect.isabstract(thing):
+        raise PluginError(
+            f"the caching policy {thing.name} has no {' and no '.join(sorted(thing.__abstractmethods__))}"
+        )
     return thing
 
 
@@ -53,7 +61,7 @@ def checked_family(thing: Any) -> ModelFamily:
     """The model family.
 
     Raises:
-        PluginError: it is none, or its name or its transformer's class is no text.
+        PluginError: it is none, its name or its transformer's class is no text, or that class is a base of all models.
     """
     if type(thing) is not ModelFamily:  # a subclass could fail wherever it is looked at
         raise _not_in("fastvideo_model_families", thing)
@@ -61,6 +69,11 @@ def checked_family(thing: Any) -> ModelFamily:
         value = getattr(thing, field)
         if type(value) is not str or value != printable(value) or not value.strip():
             raise PluginError(f"the {field} of the model family {thing.name!r} is {value!r}, it must be text")
+    if thing.transformer in _COMMON_BASES:
+        raise PluginError(
+            f"the transformer of the model family {thing.name!r} is {thing.transformer!r}, a base of all models: it "
+            "must be the class of one"
+        )
     return thing
 
 

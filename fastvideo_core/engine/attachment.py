@@ -30,6 +30,7 @@ from fastvideo_core.engine.observers import Observers
 from fastvideo_core.engine.ownership import claim
 from fastvideo_core.engine.parallel.crew import Crew
 from fastvideo_core.engine.parallel.degrees import Parallel
+from fastvideo_core.engine.plugin_calls import check_grid
 from fastvideo_core.engine.run import ActiveRun
 from fastvideo_core.engine.watch import watch_pipeline, watch_transformer
 from fastvideo_core.errors import AttachError
@@ -186,6 +187,14 @@ class Attachment:
         """Tell the other processes that this one failed outside of a run, so that they do not wait for it."""
         if self._crew is not None:
             self._crew.left(error)
+
+    def check_grid(self, grid: tuple[int, int, int]) -> None:
+        """Refuse a video by its tokens along time, height and width, before anything is computed.
+
+        Raises:
+            InputError, BackendError: what a backend says of it.
+        """
+        check_grid([loaded.resolution.backend for loaded in self._loaded.values()], grid)
 
     def detach(self) -> None:
         """Leave the pipeline as it was, and let go of it; doing it twice is harmless.

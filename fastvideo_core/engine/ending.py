@@ -7,14 +7,22 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
+from fastvideo_core.contract.attention import AttentionBackend
+from fastvideo_core.contract.caching import CachePolicy
 from fastvideo_core.contract.receipt import Receipt
 from fastvideo_core.engine.attached_model import AttachedModel
 from fastvideo_core.engine.machine import synchronize
 from fastvideo_core.engine.parallel.crew import Crew
+from fastvideo_core.engine.plugin_calls import hook
 from fastvideo_core.engine.receipts import receipt_of
 from fastvideo_core.engine.run import ActiveRun
 
 Result = TypeVar("Result")
+
+
+def _tell(participant: AttentionBackend | CachePolicy, error: BaseException | None) -> None:
+    with hook(participant, "end_run"):
+        participant.end_run(error)
 
 
 class Ending:
@@ -42,7 +50,7 @@ class Ending:
             if not self.problems:
                 self._attempt(check)
         for participant in run.participants():
-            self._attempt(partial(participant.end_run, self.problems[0] if self.problems else None))
+            self._attempt(partial(_tell, participant, self.problems[0] if self.problems else None))
         self.receipt: Receipt | None = None
         if not self.problems:
             self.receipt = self._attempt(partial(receipt_of, run, model, requested, self.ended))

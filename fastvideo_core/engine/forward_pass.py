@@ -103,7 +103,7 @@ class ForwardPass:
         if self._block < 0:
             raise BackendNotUsedError(
                 f"{role.value} attention was called by none of the {self._transformer}'s blocks as they were attached: "
-                "something replaced its forward or its list of blocks; attach last"
+                "something replaced its forward or its list of blocks, as cache-dit does; switch it off, or attach last"
             )
         number = self._calls[role]
         self._calls[role] = number + 1

@@ -18,6 +18,7 @@ from fastvideo_core.engine.attached_model import AttachedModel
 from fastvideo_core.engine.attention.clock import KernelClock
 from fastvideo_core.engine.attention.masks import MaskReader
 from fastvideo_core.engine.attention.route import LoadedBackend, Route
+from fastvideo_core.engine.attention.token_orders import OrderCheck
 from fastvideo_core.engine.branches import CallsInStep
 from fastvideo_core.engine.caching.choice import ChosenPolicy
 from fastvideo_core.engine.caching.run_caching import RunCaching
@@ -28,6 +29,7 @@ from fastvideo_core.engine.parallel.decisions import SharedDecisions
 from fastvideo_core.engine.parallel.guidance import GuidanceSplit, PassCall
 from fastvideo_core.engine.parallel.processes import Processes
 from fastvideo_core.engine.parallel.share import Share
+from fastvideo_core.engine.plugin_calls import hook
 from fastvideo_core.errors import BackendNotUsedError
 
 
@@ -75,6 +77,7 @@ class ActiveRun:
         self.routes = {role: Route(one, self._masks, num_steps, clock) for role, one in loaded.items()}
         self._model = model
         self._announced = False
+        self._check_order: OrderCheck | None = None
         self._started: dict[int, AttentionBackend | CachePolicy] = {}
         self._pass: ForwardPass | None = None
         self.computed_arguments: dict[str, Any] | None = None
@@ -141,7 +144,7 @@ class ActiveRun:
             layout = replace(layout, ordered=True)
         self._masks.padding = order.padding if order is not None else 0
         self.layout = layout
-        share = self._share(layout, order, arguments["hidden_states"].shape[0])
+        share = self._share(layout, order)
         if share and share.halves and layout.text_lengths is not None:
             start, stop = share.halves.bounds(len(layout.text_lengths))
             layout = replace(layout, text_lengths=layout.text_lengths[start:stop])
@@ -153,7 +156,7 @@ class ActiveRun:
         begin(self._pass)
         return self._pass
 
-    def _share(self, layout: TokenLayout, order: TokenOrder | None, batch: int) -> Share | None:
+    def _share(self, layout: TokenLayout, order: TokenOrder | None) -> Share | None:
         """What of the pass is this process's; None where it has all."""
         if self.guidance is None:
             return None
@@ -217,7 +220,11 @@ class ActiveRun:
         """The order that the backend of the video tokens' own attention asks for."""
         for role in (Role.SELF, Role.JOINT):
             if role in self.routes:
-                return self.routes[role].resolution.backend.token_order(layout, device)
+                backend = self.routes[role].resolution.backend
+                with hook(backend, "token_order"):
+                    order = backend.token_order(layout, device)
+                self._check_order = self._check_order or OrderCheck(backend.name)
+                return self._check_order(order, layout)
         return None
 
     def _announce(self, layout: TokenLayout) -> None:
@@ -246,5 +253,6 @@ class ActiveRun:
             self._start(self.caching.gate.policy, runs.get(Role.SELF) or runs[Role.JOINT])
 
     def _start(self, participant: AttentionBackend | CachePolicy, run: Run) -> None:
-        participant.start_run(run)
+        with hook(participant, "start_run"):
+            participant.start_run(run)
         self._started[id(participant)] = participant

@@ -6,7 +6,9 @@ import random
 from pathlib import Path
 
 _PREAMBLE = """
-from fastvideo_core import Action, AttentionBackend, CachePolicy, Capabilities, ModelPreset, Probe, Role, hookimpl
+from fastvideo_core import (
+    Action, AttentionBackend, BlockStack, CachePolicy, Capabilities, ModelFamily, ModelPreset, Probe, Role, hookimpl
+)
 import click
 
 class Unprintable(Exception):
@@ -80,6 +82,11 @@ _PLACES = (
     "policy_name",
     "policies",
     "policies_result",
+    "family_name",
+    "family_transformer",
+    "family_part",
+    "families",
+    "families_result",
     "preset_name",
     "preset_location",
     "preset_sampling",
@@ -115,6 +122,11 @@ class Policy(CachePolicy):
 def fastvideo_cache_policies():
     {policies}
     return {policies_result}
+
+@hookimpl
+def fastvideo_model_families():
+    {families}
+    return {families_result}
 
 @hookimpl
 def fastvideo_model_presets():
@@ -173,6 +185,11 @@ def _source(number: int, chance: random.Random) -> str:
         "policy_name": f"'P{number}'",
         "policies": "pass",
         "policies_result": "[Policy]",
+        "family_name": f"'F{number}'",
+        "family_transformer": f"'T{number}'",
+        "family_part": "BlockStack(('blocks',), 2, 3, 1)",
+        "families": "pass",
+        "families_result": "",
         "preset_name": f"'m{number}'",
         "preset_location": "'org/model'",
         "preset_sampling": "{}",
@@ -181,9 +198,11 @@ def _source(number: int, chance: random.Random) -> str:
         "command": f"click.Command('c{number}')",
         "step": "pass",
     }
-    statements = {"import", "backend_class", "backends", "policies", "commands", "step"}
+    statements = {"import", "backend_class", "backends", "policies", "families", "commands", "step"}
     for place in chance.sample(_PLACES, chance.choice((0, 1, 1, 1, 2, 3))):
         parts[place] = chance.choice(_STATEMENTS if place in statements else _VALUES)
+    family = f"[ModelFamily({parts['family_name']}, {parts['family_transformer']}, *[{parts['family_part']}] * 5)]"
+    parts["families_result"] = parts["families_result"] or family
     preset = f"[ModelPreset({parts['preset_name']}, {parts['preset_location']}, {parts['preset_sampling']})]"
     parts["presets_result"] = parts["presets_result"] or preset
     parts["api_version"] = parts["api_version"].replace("{version}", "__import__('fastvideo_core').API_VERSION")

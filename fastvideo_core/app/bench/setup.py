@@ -21,6 +21,7 @@ from fastvideo_core.engine.attention.choice import choose_attention
 from fastvideo_core.engine.attention.resolve import Resolution
 from fastvideo_core.engine.caching.choice import choose_policy, prepare_policy
 from fastvideo_core.engine.machine import name_of, versions_of
+from fastvideo_core.engine.plugin_calls import check_grid
 from fastvideo_core.errors import InputError
 
 NO_CACHE = "none"
@@ -130,7 +131,9 @@ def prepare(
     details = {}
     for name in backends:
         config = settings.get(parse_asked(name, "--attention")[0])
-        details[name] = _details_of_backend(choose_attention(plugins, name, needs, config)[1].values())
+        chosen_backends = choose_attention(plugins, name, needs, config)[1].values()
+        check_grid([one.backend for one in chosen_backends], params.grid(info))
+        details[name] = _details_of_backend(chosen_backends)
     policies = split_list(cache, "--cache")
     for asked in policies:
         if chosen := choose_policy(plugins, asked, settings.get(parse_asked(asked, "--cache")[0])):

@@ -50,7 +50,7 @@ def capabilities_of(backend: AttentionBackend) -> Capabilities:
     Raises:
         PluginError: nothing that could be meant.
     """
-    return ask("capabilities", lambda: _checked(backend.capabilities), Capabilities)
+    return ask("capabilities", lambda: _checked(backend.capabilities, backend.overflows_in), Capabilities)
 
 
 def priority_of(backend: AttentionBackend, need: Need) -> int:
@@ -63,10 +63,10 @@ def tell_device(backend: AttentionBackend, device: str) -> None:
     ask("device", lambda: setattr(backend, "device", device), type(None))
 
 
-def _checked(can: Capabilities) -> Capabilities:
-    sets = {"roles": (can.roles, Role), "masks": (can.masks, MaskKind)}
+def _checked(can: Capabilities, overflows_in: object) -> Capabilities:
+    sets = {"roles": (can.roles, Role), "masks": (can.masks, MaskKind), "overflows_in": (overflows_in, str)}
     optional = {"head_dims": (can.head_dims, int), "dtypes": (can.dtypes, str), "devices": (can.devices, str)}
-    sets |= {name: (values, kind) for name, (values, kind) in optional.items() if values is not None}  # type: ignore[misc]
+    sets |= {name: (values, kind) for name, (values, kind) in optional.items() if values is not None}
     for name, (values, kind) in sets.items():
         if not isinstance(values, frozenset | set) or not all(isinstance(value, kind) for value in values):
             raise TypeError(f"{name} must be a frozenset of {kind.__name__}, not {values!r}")

@@ -8,6 +8,7 @@ from fastvideo_core.contract.attention import AttentionBackend, Need, Role
 from fastvideo_core.contract.settings import Config, Requested
 from fastvideo_core.discovery.environment import read_settings
 from fastvideo_core.discovery.plugins import Plugins
+from fastvideo_core.discovery.provided import checked_backend
 from fastvideo_core.engine.asked import asked_backend
 from fastvideo_core.engine.attention.resolve import Resolution, resolve
 
@@ -26,7 +27,7 @@ def choose_attention(
             was given twice.
     """
     if isinstance(argument, AttentionBackend):
-        plugins, argument = plugins.with_backend(argument, "an object"), argument.name
+        plugins, argument = plugins.with_backend(checked_backend(argument), "an object"), argument.name
     asked = asked_backend(argument)
     requested = asked.with_config(config, "attention_config")
     origin = asked.origin if asked.name else "automatic"

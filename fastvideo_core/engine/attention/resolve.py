@@ -11,7 +11,7 @@ from typing import Self
 from fastvideo_core.contract.attention import AttentionBackend, Capabilities, Need, Probe, Role
 from fastvideo_core.discovery.plugins import Plugin, Plugins
 from fastvideo_core.discovery.unknown_name import unknown_name
-from fastvideo_core.engine.attention.answers import capabilities_of, priority_of, probe_of, tell_device
+from fastvideo_core.engine.attention.answers import ask, capabilities_of, priority_of, probe_of, tell_device
 from fastvideo_core.errors import (
     BackendError,
     BackendMismatchError,
@@ -102,7 +102,7 @@ def _requested(
     backend, plugin = find_backend(plugins, requested, origin)
     try:
         tell_device(backend, needs[0].device)
-        prepare(backend)
+        ask("take_settings", lambda: prepare(backend), type(None))
         probe, roles = probe_of(backend), capabilities_of(backend).roles
     except PluginError as error:
         raise BackendUnavailableError(

@@ -16,12 +16,15 @@ from fastvideo_core.contract.attention import (
     TokenLayout,
 )
 from fastvideo_core.contract.receipt import RoleReceipt
+from fastvideo_core.discovery.printable import explain
 from fastvideo_core.engine.attention.clock import KernelClock
 from fastvideo_core.engine.attention.guard import guard_of
 from fastvideo_core.engine.attention.masks import MaskReader, ReducedMask
 from fastvideo_core.engine.attention.resolve import Resolution, mismatch
 from fastvideo_core.engine.attention.tally import kernels_served
+from fastvideo_core.engine.plugin_calls import details_of
 from fastvideo_core.errors import (
+    BackendError,
     BackendMismatchError,
     BackendOutputError,
     BackendUnavailableError,
@@ -49,10 +52,12 @@ class LoadedBackend:
         name, fallback = resolution.backend.name, resolution.fallback
         try:
             attend = resolution.backend.load()
-        except FastVideoError:
+            if not callable(attend):
+                raise TypeError(f"load returned {attend!r}, which is no function")
+        except (FastVideoError, KeyboardInterrupt):
             raise
-        except Exception as error:
-            problem = f"{name} said that its kernel can be used, but loading it raised {type(error).__name__}: {error}"
+        except BaseException as error:
+            problem = f"{name} said that its kernel can be used, but loading it raised {explain(error)}"
             if fallback is not None:
                 return cls.load(fallback.as_fallback(problem))
             raise BackendUnavailableError(
@@ -142,6 +147,10 @@ class Route:
         except Exception as error:
             error.add_note(f"in {self._where()}, query {tuple(query.shape)}, key {tuple(key.shape)}, {query.dtype}")
             raise
+        except SystemExit as error:
+            raise BackendError(f"{self._where()}: it raised {explain(error)}, which would end the program") from error
+        if state.served is not None and type(state.served) is not KernelUsed:
+            raise BackendError(f"{self._where()}: it set call.served to {state.served!r}, it must be a KernelUsed")
         if not self._checked:
             self._check_output(result, query, value)
             self._checked = True
@@ -171,7 +180,7 @@ class Route:
             kernels=kernels,
             settings=resolution.backend.settings_used(),
             origins=resolution.backend.origins(),
-            details=resolution.backend.run_details(),
+            details=details_of(resolution.backend),
             fallback=served,
         )
 

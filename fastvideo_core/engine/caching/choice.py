@@ -7,17 +7,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from fastvideo_core.contract.caching import CachedModel, CachePolicy
+from fastvideo_core.contract.caching import CachedModel, CachePolicy, Signal
 from fastvideo_core.contract.model import ModelFamily
 from fastvideo_core.contract.reading import GivenValue, shown
 from fastvideo_core.contract.settings import Config, named_values
 from fastvideo_core.discovery.plugins import Plugin, Plugins
+from fastvideo_core.discovery.printable import explain
+from fastvideo_core.discovery.provided import checked_policy
 from fastvideo_core.discovery.unknown_name import unknown_name
 from fastvideo_core.engine.asked import CACHE, asked_policy
 from fastvideo_core.engine.caching.gated_pass import always_run
-from fastvideo_core.errors import InputError, PolicyMismatchError, UnknownPolicyError
+from fastvideo_core.engine.plugin_calls import hook
+from fastvideo_core.errors import CacheError, FastVideoError, InputError, PolicyMismatchError, UnknownPolicyError
 
 Policy = TypeVar("Policy", bound=CachePolicy)
+
+_ATTRIBUTES = {"signal": Signal, "history": int, "branches_decide_together": bool, "sees_others": bool}
+"""What a policy says of itself, and of which type that is."""
 
 FIRST_PARTY = {"TEACACHE": "fv-teacache"}
 """Policies of this project and the package that brings each."""
@@ -57,6 +63,7 @@ def choose_policy(
                 f"{given.origin} gives {given.shown}, but cache= is an object, which has its settings already: "
                 f"{shown(argument)}"
             )
+        checked_policy(type(argument))
         return ChosenPolicy(argument, "an object", CACHE)
     asked = asked_policy(argument)
     requested = asked.with_config(config, "cache_config")
@@ -65,7 +72,15 @@ def choose_policy(
     kind, plugin = find_policy(plugins, asked.name, asked.origin)
     assumed = (defaults or {}).get(asked.name, {})
     named = tuple((key, GivenValue(value, f"teacache_params.{key}")) for key, value in assumed.items())
-    policy = kind.from_settings(requested=replace(requested, assumed=named))
+    try:
+        policy = kind.from_settings(requested=replace(requested, assumed=named))
+    except (FastVideoError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        raise CacheError(
+            f"{asked.name} (from {asked.origin}, provided by {plugin.label}) is broken: making it raised "
+            f"{explain(error)}. Report it to its author"
+        ) from error
     return ChosenPolicy(policy, plugin.label, f"requested by {asked.origin}")
 
 
@@ -109,7 +124,9 @@ def prepare_policy(policy: Policy, model: CachedModel) -> Policy:
         PolicyMismatchError: the model's family does not have the policy's signal, the model has too few blocks, or the
             policy refuses it.
     """
-    prepared = policy.for_model(model)
+    with hook(policy, "for_model"):
+        prepared = policy.for_model(model)
+    _check_attributes(policy.name, prepared)
     if policy.given_values is not None:
         prepared.remember(policy.given_values)
     first, last = always_run(prepared)
@@ -124,6 +141,24 @@ def prepare_policy(policy: Policy, model: CachedModel) -> Policy:
             f"{', '.join(sorted(model.signals))}"
         )
     return prepared
+
+
+def _check_attributes(name: str, prepared: object) -> None:
+    """What a policy says of itself is of the type that the contract has.
+
+    Raises:
+        CacheError: with what it is instead.
+    """
+    if not isinstance(prepared, CachePolicy):
+        raise CacheError(
+            f"for_model of {name} returned {shown(prepared)}, it must be a caching policy; report it to its author"
+        )
+    for attribute, kind in _ATTRIBUTES.items():
+        value = getattr(prepared, attribute)
+        if not isinstance(value, kind):
+            raise CacheError(
+                f"{name} has {attribute}={value!r}, it must be of type {kind.__name__}; report it to its author"
+            )
 
 
 def prepared_policy(chosen: ChosenPolicy | None, model: CachedModel) -> ChosenPolicy | None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from fastvideo_core.contract.caching import Action, Branch, CachePolicy
 from fastvideo_core.engine.caching.decisions import OwnDecisions
 from fastvideo_core.engine.caching.gated_pass import BranchState, GatedPass, LoopStep, SignalReader
+from fastvideo_core.engine.plugin_calls import hook
 from fastvideo_core.errors import CacheError
 
 
@@ -67,13 +68,22 @@ class Gate:
         return self.branches[key]
 
     def _start(self, branch: Branch) -> BranchState:
-        plan = self._decisions.plan(self.policy.plan(branch))
+        with hook(self.policy, "plan"):
+            plan = self.policy.plan(branch)
+        if plan is not None and not isinstance(plan, Sequence):
+            raise CacheError(
+                f"the plan of {self.policy.name} is of type {type(plan).__name__}, it must be a list of actions or "
+                "None; report it to the plugin's author"
+            )
+        plan = self._decisions.plan(plan)
         if plan is not None and len(plan) != branch.num_steps:
             raise CacheError(
                 f"{self.policy.name} planned {len(plan)} steps for branch {branch.name!r}, it has "
                 f"{branch.num_steps}; report it to the plugin's author"
             )
-        return BranchState(branch, plan, self.policy.start(branch), deque(maxlen=max(1, self.policy.history)))
+        with hook(self.policy, "start"):
+            own = self.policy.start(branch)
+        return BranchState(branch, plan, own, deque(maxlen=max(1, self.policy.history)))
 
     def schedules(self) -> Mapping[str, str]:
         """What was done at each step, per branch (and expert): C computed, R reused, F forecast."""

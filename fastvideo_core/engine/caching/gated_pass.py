@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastvideo_core.contract.caching import Action, Branch, CachePolicy, Computed, Signal, Step
 from fastvideo_core.engine.caching.decisions import OwnDecisions
+from fastvideo_core.engine.plugin_calls import hook
 from fastvideo_core.errors import CacheError
 
 if TYPE_CHECKING:
@@ -108,7 +109,8 @@ class GatedPass:
         if self._keeps_text():
             self._state.text_residual = args[1] - base[1]
         self._state.computed.append(Computed(self._step.index, residual))
-        self._policy.observe(self._step, self._state.own, residual)
+        with hook(self._policy, "observe"):
+            self._policy.observe(self._step, self._state.own, residual)
         self._show_others(residual)
         return self._as_result(args[0], args)
 
@@ -156,7 +158,8 @@ class GatedPass:
     def _own_action(self, index: int) -> Action:
         plan = self._state.plan
         if plan is None:
-            action = self._policy.decide(self._step, self._state.own)
+            with hook(self._policy, "decide"):
+                action = self._policy.decide(self._step, self._state.own)
             self._check(action, index)
             return action
         return plan[index] if index < len(plan) else Action.COMPUTE
@@ -173,12 +176,13 @@ class GatedPass:
             )
         if action is Action.REUSE:
             return computed[-1].residual
-        forecast = self._policy.forecast(self._step, self._state.own, tuple(computed))
-        shape = getattr(forecast, "shape", None)
-        if shape != computed[-1].residual.shape:
+        with hook(self._policy, "forecast"):
+            forecast = self._policy.forecast(self._step, self._state.own, tuple(computed))
+        found, expected = _describe(forecast), _describe(computed[-1].residual)
+        if found != expected:
             raise CacheError(
-                f"{self._policy.name} forecast a residual of shape {shape and tuple(shape)} for step "
-                f"{self._step.index}, the model's is {tuple(computed[-1].residual.shape)}; report it to its author"
+                f"{self._policy.name} forecast {found} for step {self._step.index}, the model's residual is "
+                f"{expected}; report it to its author"
             )
         return forecast
 
@@ -210,6 +214,13 @@ class GatedPass:
 
     def _as_result(self, hidden: Any, args: tuple[Any, ...]) -> Any:
         return (hidden, args[1]) if self._returns_text else hidden
+
+
+def _describe(residual: Any) -> str:
+    shape = getattr(residual, "shape", None)
+    if shape is None:
+        return f"a {type(residual).__name__}"
+    return f"{tuple(shape)} in {residual.dtype} on {getattr(residual, 'device', None)}"
 
 
 def always_run(policy: CachePolicy) -> tuple[int, int]:

@@ -16,6 +16,7 @@ from fastvideo_core.engine.caching.decisions import OwnDecisions
 from fastvideo_core.engine.caching.gate import Gate
 from fastvideo_core.engine.caching.gated_pass import GatedPass, SignalReader
 from fastvideo_core.engine.caching.signals import modulated_input, time_changes, time_values
+from fastvideo_core.engine.plugin_calls import details_of
 
 _CLOSE = 0.01
 """How far a pass's timestep may be from the scheduler's, as a share of the largest: pipelines round it."""
@@ -67,7 +68,7 @@ class RunCaching:
             reason=self._chosen.origin,
             settings=self.gate.policy.settings_used(),
             origins=self.gate.policy.origins(),
-            details=self.gate.policy.run_details(),
+            details=details_of(self.gate.policy),
             schedule=dict(self.gate.schedules()),
         )
 

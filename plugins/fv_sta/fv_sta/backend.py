@@ -77,6 +77,21 @@ class SlidingTileAttention(AttentionBackend):
     def token_order(self, layout: TokenLayout, device: torch.device) -> TokenOrder | None:
         return tile_order(self.tiling(layout.grid), device) if self._orders_once else None
 
+    def check_grid(self, grid: Triple) -> None:
+        tiling = self.tiling(grid)
+        _check_tiles(tiling, self.origin_of("tile"))
+        if OBSERVER.get() is not None:
+            return
+        if self._table is None:
+            self._one_window(tiling)
+        elif self._table.grid in (None, grid):
+            check_windows(self._table.distinct(), tiling.tiles, f"the file of windows {self._table.source!r}")
+        else:
+            raise InputError(
+                f"the file of windows {self._table.source!r} does not fit: its grid of tokens is "
+                f"{by(self._table.grid)}, this run's is {by(grid)}"
+            )
+
     def start_run(self, run: Run) -> None:
         self._tallies, self._windows_used = Counter(), Counter()
         layout, tiling = run.layout, self.tiling(run.layout.grid)
@@ -85,12 +100,7 @@ class SlidingTileAttention(AttentionBackend):
                 f"{self.name} takes text behind the video, {run.family} has {layout.text_before} text tokens in front "
                 "of it; choose another backend, such as FLASH_ATTN or TORCH_SDPA"
             )
-        if math.prod(tiling.tiles) == 1:
-            raise InputError(
-                f"the canvas of {by(tiling.grid)} tokens is not larger than one tile of {by(tiling.tile)}: sliding "
-                f"tiles would be full attention; choose a smaller tile ({self.origin_of('tile')}), a larger video, or "
-                "TORCH_SDPA"
-            )
+        _check_tiles(tiling, self.origin_of("tile"))
         if OBSERVER.get() is not None:
             return
         windows = self._windows_for(run, tiling)
@@ -104,6 +114,10 @@ class SlidingTileAttention(AttentionBackend):
         if self._table is not None:
             _check_table(self._table, run, tiling)
             return self._table.distinct()
+        return self._one_window(tiling)
+
+    def _one_window(self, tiling: Tiling) -> list[Triple]:
+        """The one that is given, or the default, checked against the canvas."""
         if self.settings.window is None and is_full(DEFAULT_WINDOW, tiling.tiles):
             window, tile = self.origin_of("window"), self.origin_of("tile")
             raise InputError(
@@ -237,6 +251,14 @@ class SlidingTileAttention(AttentionBackend):
 def _loaded(name: str) -> Callable[..., torch.Tensor]:
     function: Callable[..., torch.Tensor] = KERNELS[name].load()
     return function
+
+
+def _check_tiles(tiling: Tiling, origin: str) -> None:
+    if math.prod(tiling.tiles) == 1:
+        raise InputError(
+            f"the canvas of {by(tiling.grid)} tokens is not larger than one tile of {by(tiling.tile)}: sliding tiles "
+            f"would be full attention; choose a smaller tile ({origin}), a larger video, or TORCH_SDPA"
+        )
 
 
 def _check_table(table: Table, run: Run, tiling: Tiling) -> None:

@@ -5,7 +5,7 @@ import torch
 from fv_dbcache import DBCache
 
 from fastvideo_core import Action, Branch, CachedModel, Step, attach
-from fastvideo_core.errors import FastVideoError, PolicyMismatchError
+from fastvideo_core.errors import BackendNotUsedError, FastVideoError, PolicyMismatchError
 from fastvideo_core.testing import CachePolicySuite, latents, small_pipeline
 
 
@@ -52,6 +52,26 @@ def test_it_is_cache_dit_s(blocks: tuple[int, int], limits: dict[str, int], toge
     theirs, skipped = cache_dit(blocks, 0.15, together, **limits)
     assert sum(fv.receipt.steps_skipped.values()) == len(skipped) > 3
     assert torch.equal(ours, theirs)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("policy", [None, DBCache(0.15)], ids=["no policy", "DBCACHE"])
+def test_beside_cache_dit_itself_it_is_refused(policy: DBCache | None) -> None:
+    """Whichever comes first: two caches would skip on top of one another, and one of them uncounted."""
+    package = pytest.importorskip("cache_dit")
+    config = package.DBCacheConfig(Fn_compute_blocks=1, Bn_compute_blocks=0)
+    refused = r"none of the WanTransformer3DModel's blocks .*, as cache-dit does"
+    pipe = small_pipeline(num_layers=6)
+    bare = latents(pipe, num_steps=3)
+    with attach(pipe, cache=policy):
+        package.enable_cache(pipe, cache_config=config)
+        with pytest.raises(BackendNotUsedError, match=refused):
+            latents(pipe, num_steps=3)
+        package.disable_cache(pipe)
+    assert torch.equal(latents(pipe, num_steps=3), bare)
+    package.enable_cache(pipe, cache_config=config)
+    with attach(pipe, cache=policy), pytest.raises(BackendNotUsedError, match=refused):
+        latents(pipe, num_steps=3)
 
 
 def test_in_a_token_order_it_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
