@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         Step,
         relative_change,
     )
+    from fastvideo_core.contract.executor import Channel, Executor, Work
     from fastvideo_core.contract.hookspecs import API_VERSION, hookimpl
     from fastvideo_core.contract.model import AttentionSite, BlockStack, Geometry, ModelFamily
     from fastvideo_core.contract.observing import Generation
@@ -76,7 +77,9 @@ _HOMES = {
     "CacheReceipt": "contract.receipt",
     "CachedModel": "contract.caching",
     "Capabilities": "contract.attention",
+    "Channel": "contract.executor",
     "Computed": "contract.caching",
+    "Executor": "contract.executor",
     "Generation": "contract.observing",
     "Geometry": "contract.model",
     "JsonLines": "app.files",
@@ -101,6 +104,7 @@ _HOMES = {
     "TokenOrder": "contract.attention",
     "VideoGenerator": "app.generator",
     "VideoResult": "app.result",
+    "Work": "contract.executor",
     "attach": "engine.attachment",
     "check_output_file": "app.files",
     "check_sampling": "app.sampling",
@@ -133,7 +137,9 @@ __all__ = [
     "CacheReceipt",
     "CachedModel",
     "Capabilities",
+    "Channel",
     "Computed",
+    "Executor",
     "Generation",
     "Geometry",
     "JsonLines",
@@ -158,6 +164,7 @@ __all__ = [
     "TokenOrder",
     "VideoGenerator",
     "VideoResult",
+    "Work",
     "attach",
     "check_output_file",
     "check_sampling",
