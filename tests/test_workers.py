@@ -15,6 +15,8 @@ import pytest
 
 from fastvideo_core import VideoGenerator
 from fastvideo_core.app.processes import asked_degrees, check_processes
+from fastvideo_core.app.workers.small_collective import problem_of_processes
+from fastvideo_core.cli.doctor import _links
 from fastvideo_core.errors import AttachError, InputError, ParallelError, UnknownPolicyError
 from tests.support.models import SIZE
 
@@ -115,6 +117,21 @@ def test_degrees_by_the_names_of_fastvideo(
     processes: int, sp_size: int | None, cfg_parallel: bool | None, expected: object
 ) -> None:
     assert asked_degrees(processes, sp_size, cfg_parallel) == expected
+
+
+@pytest.mark.slow
+def test_a_small_collective_is_tried() -> None:
+    assert problem_of_processes(2, "cpu") == ""
+    problem = problem_of_processes(1, "abacus")
+    assert problem.startswith("process 0: ")
+    assert "abacus" in problem
+    assert workers() == []
+
+
+def test_links_between_gpus() -> None:
+    assert list(_links(2, lambda a, b: True)) == ["  all 2 GPUs reach one another's memory"]
+    (line,) = _links(3, lambda a, b: b != 2)
+    assert line.endswith("but for 0 and 2, 1 and 2, which talk through the computer's memory")
 
 
 def test_processes_without_a_gpu() -> None:
