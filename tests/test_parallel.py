@@ -165,6 +165,16 @@ def test_time_and_bytes_are_in_the_receipt(two: Together) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("model", ["Wan 2.1", "HunyuanVideo", "LTX-Video", "CogVideoX", "Mochi"])
+def test_tiles_are_decoded_by_all(two: Together, model: str) -> None:
+    results = two.run(together_cases.decode_in_tiles, model)
+    assert [result for result in results if isinstance(result, BaseException)] == []
+    assert all(same for same, _, _ in results)
+    assert results[0][1] == results[1][1]
+    assert all(sent > 0 for _, _, sent in results)
+
+
+@pytest.mark.slow
 def test_other_settings_in_one_process_are_refused(tmp_path: Path) -> None:
     with together(2, tmp_path, {1: {"FASTVIDEO_CACHE_POLICY": "TAYLORSEER"}}) as processes:
         for error in processes.run(together_cases.attach_to_wan):

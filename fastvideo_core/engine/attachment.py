@@ -30,6 +30,7 @@ from fastvideo_core.engine.observers import Observers
 from fastvideo_core.engine.ownership import claim
 from fastvideo_core.engine.parallel.crew import Crew
 from fastvideo_core.engine.parallel.degrees import Parallel
+from fastvideo_core.engine.parallel.tiles import share_tiles
 from fastvideo_core.engine.plugin_calls import check_grid
 from fastvideo_core.engine.run import ActiveRun
 from fastvideo_core.engine.watch import watch_pipeline, watch_transformer
@@ -137,6 +138,8 @@ class Attachment:
             around = self._forward if self._crew else None
             watch_transformer(transformer, started, self._pass_ended, undo, around)
         made = self._crew.same_latents if self._crew else None
+        if self._crew and getattr(model.pipe, "vae", None) is not None:
+            share_tiles(model.pipe.vae, self._crew.everyone, undo)
         watch_pipeline(model.pipe, self._call_started, self._run_started, self._step_done, self._run_ended, undo, made)
 
     @property

@@ -278,3 +278,23 @@ def diffusers_own() -> None:
         if hasattr(module, "processor"):
             module.processor._parallel_config = ContextParallelConfig(ulysses_degree=2)
     attach(pipe, parallel="auto")
+
+
+def decode_in_tiles(model: str) -> tuple[bool, float, int]:
+    """Whether a video decoded in tiles by all is that of one process; a number for it; bytes that were sent."""
+    build, _ = MODELS[model]
+    pipe = build()
+    size = 64 if model == "LTX-Video" else 32
+    strides = {"tile_sample_stride_height": size // 2} if model != "CogVideoX" else {}
+    pipe.vae.enable_tiling(tile_sample_min_height=size, tile_sample_min_width=size, **strides)
+    torch.manual_seed(5)
+    channels = pipe.vae.config.get("z_dim") or pipe.vae.config.latent_channels
+    latents = torch.randn(1, channels, 3, 6, 7)
+    more = {"temb": None} if model == "LTX-Video" else {}
+    with torch.no_grad():
+        alone = pipe.vae.decode(latents, return_dict=False, **more)[0]
+        with attach(pipe, attention_backend="TORCH_SDPA", parallel={"sequence": dist.get_world_size()}) as fv:
+            shared = pipe.vae.decode(latents, return_dict=False, **more)[0]
+            sent = fv._crew.processes.traffic.sent  # type: ignore[union-attr]
+        after = pipe.vae.decode(latents, return_dict=False, **more)[0]
+    return torch.equal(alone, shared) and torch.equal(alone, after), float(shared.double().sum()), sent

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fastvideo_core.engine.attached_model import AttachedModel
     from fastvideo_core.engine.attention.resolve import Resolution
     from fastvideo_core.engine.caching.choice import ChosenPolicy
+    from fastvideo_core.engine.parallel.peers import Peers
     from fastvideo_core.engine.run import ActiveRun
 
 
@@ -100,9 +101,13 @@ class Crew:
             self.processes.left(error)
             raise
 
+    def everyone(self) -> Peers:
+        """All processes, outside of a run."""
+        return self.processes.team(Degrees(self.processes.size), None).everyone
+
     def same_latents(self, made: Any) -> Any:
         """The first process's latents: a pipeline without a generator draws others in each."""
-        everyone = self.processes.team(Degrees(self.processes.size), None).everyone
+        everyone = self.everyone()
 
         def same(thing: Any) -> Any:
             if isinstance(thing, tuple | list):

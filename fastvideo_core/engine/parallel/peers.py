@@ -112,17 +112,18 @@ class Peers:
         begun = [self._send(piece, axis, new, total) for piece in pieces]
         return [finish() for finish in begun]
 
-    def broadcast(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The first one's tensor."""
+    def broadcast(self, tensor: torch.Tensor, source: int = 0) -> torch.Tensor:
+        """The tensor that one of them has, the first if no other is named."""
         if self.size == 1:
             return tensor
-        sent = tensor.contiguous().clone() if self.index else tensor.contiguous()
+        sent = tensor.contiguous() if self.index == source else tensor.contiguous().clone()
 
         def send(one: torch.Tensor, result: torch.Tensor) -> None:
-            dist.broadcast(result, group=self._group, group_src=0)
+            dist.broadcast(result, group=self._group, group_src=source)
 
         self._run("broadcast", send, sent, sent)
-        self.traffic.sent += 0 if self.index else sent.numel() * sent.element_size() * (self.size - 1)
+        if self.index == source:
+            self.traffic.sent += sent.numel() * sent.element_size() * (self.size - 1)
         return sent
 
     @property
