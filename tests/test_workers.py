@@ -71,6 +71,19 @@ def test_two_processes_are_as_one(wan_folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_weights_in_parts_and_tiles_make_the_same_video(wan_folder: Path, tmp_path: Path) -> None:
+    size = {**SIZE, "height": 288, "width": 32, "num_frames": 1, "num_inference_steps": 2}
+    with VideoGenerator.from_pretrained(wan_folder, device="cpu", vae_tiling=True) as alone:
+        expected = alone.generate_video(PROMPT, save_video=False, cache="FIRSTBLOCK@0.3", **size)
+    with VideoGenerator.from_pretrained(
+        wan_folder, device="cpu", num_processes=2, shard_weights=True, vae_tiling=True
+    ) as generator:
+        result = generator.generate_video(PROMPT, save_video=False, cache="FIRSTBLOCK@0.3", **size)
+    assert np.allclose(result.frames, expected.frames, atol=1e-5)
+    assert result.receipt.parallel.sequence == 2
+
+
+@pytest.mark.slow
 def test_ctrl_c_ends_the_processes(wan_folder: Path, tmp_path: Path) -> None:
     with VideoGenerator.from_pretrained(wan_folder, device="cpu", num_processes=2) as generator:
         during_a_run(generator, lambda: os.kill(os.getpid(), signal.SIGINT))
@@ -88,6 +101,11 @@ def test_ctrl_c_ends_the_processes(wan_folder: Path, tmp_path: Path) -> None:
         ({"num_gpus": 0}, "num_gpus is 0, it must be a whole number from 1 on"),
         ({"num_processes": 4, "device": "cpu", "sp_size": 3}, "3 x 2 = 6 processes, and there are 4"),
         ({"num_processes": 2, "device": "cpu", "cfg_parallel": "yes"}, "cfg_parallel is 'yes'"),
+        ({"shard_weights": True}, "shard_weights needs several processes"),
+        (
+            {"num_processes": 2, "device": "cpu", "shard_weights": True, "cfg_parallel": True},
+            "leave out cfg_parallel, and sp_size or give sp_size=2",
+        ),
         (
             {"num_processes": 2, "device": "cpu", "distributed_executor_backend": "ray"},
             "distributed_executor_backend is 'ray'; installed are 'mp'; 'ray' comes with fv-ray",

@@ -19,7 +19,7 @@ from fastvideo_core.app.memory import check_memory
 from fastvideo_core.app.model_info import ModelInfo, read_model
 from fastvideo_core.app.one_at_a_time import OneAtATime
 from fastvideo_core.app.opening import Opening, open_studio
-from fastvideo_core.app.processes import asked_degrees, check_processes, choose_executor
+from fastvideo_core.app.processes import asked_degrees, check_processes, choose_executor, sharded_degrees
 from fastvideo_core.app.prompts import check_prompts, check_settings_are_text
 from fastvideo_core.app.result import VideoResult
 from fastvideo_core.app.sampling import SamplingParam
@@ -60,6 +60,8 @@ class VideoGenerator:
         sp_size: int | None = None,
         cfg_parallel: bool | None = None,
         distributed_executor_backend: str = "mp",
+        shard_weights: bool = False,
+        vae_tiling: bool = False,
         compile: bool = False,  # noqa: A002  # what torch and diffusers call it
         dit_cpu_offload: bool = False,
         vae_cpu_offload: bool = False,
@@ -84,6 +86,9 @@ class VideoGenerator:
             cfg_parallel: whether each guidance branch is computed by one half of the processes; default: where there
                 are two branches and an even number of processes.
             distributed_executor_backend: the executor that starts the processes; "mp" does so on this machine.
+            shard_weights: have each process hold a part of the transformer's weights, where all of them fit no GPU; a
+                block's are gathered as it runs.
+            vae_tiling: decode the video in tiles that overlap, which takes less memory; by all processes together.
             compile: compile the transformer's repeated blocks with torch.compile, each kind once and as a whole graph,
                 at the first generation of a size.
             dit_cpu_offload, vae_cpu_offload, text_encoder_cpu_offload: keep that part's weights in the computer's
@@ -99,6 +104,8 @@ class VideoGenerator:
             raise unknown_field("argument of from_pretrained", name, _ARGUMENTS)
         check_flags(
             compile=compile,
+            shard_weights=shard_weights,
+            vae_tiling=vae_tiling,
             dit_cpu_offload=dit_cpu_offload,
             vae_cpu_offload=vae_cpu_offload,
             text_encoder_cpu_offload=text_encoder_cpu_offload,
@@ -110,6 +117,8 @@ class VideoGenerator:
         device = check_device(device)
         processes = check_processes(num_gpus, num_processes, device)
         parallel = asked_degrees(processes, sp_size, cfg_parallel)
+        if shard_weights:
+            parallel = sharded_degrees(processes, parallel, compile or dit_cpu_offload)
         executor = choose_executor(plugins, distributed_executor_backend)
         dtype = check_dtype(dtype, device)
         wanted = {"transformer": dit_cpu_offload, "vae": vae_cpu_offload, "text_encoder": text_encoder_cpu_offload}
@@ -129,6 +138,8 @@ class VideoGenerator:
             compile,
             tuple(offload),
             pin_cpu_memory,
+            shard_weights,
+            vae_tiling,
         )
         if processes > 1:
             return cls(RemoteStudio(executor(), opening, processes, parallel, info, plugins), info)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from fastvideo_core.app.loading import compile_blocks, load_pipeline, place_pipeline
+from fastvideo_core.app.loading import compile_blocks, load_pipeline, place_pipeline, shard_blocks
 from fastvideo_core.app.model_info import ModelInfo, read_model
 from fastvideo_core.app.studio import LocalStudio
 from fastvideo_core.contract.attention import AttentionBackend
@@ -23,6 +23,7 @@ class Opening:
     Attributes:
         device: such as "cuda:1"; of several processes "cuda" for one each.
         offload: the parts whose weights stay in the computer's memory.
+        shard_weights: whether each process holds a part of the transformer's.
     """
 
     model_path: str
@@ -33,6 +34,8 @@ class Opening:
     compile: bool
     offload: tuple[str, ...]
     pin_cpu_memory: bool
+    shard_weights: bool = False
+    vae_tiling: bool = False
 
 
 def open_studio(opening: Opening, device: str, parallel: Parallel = None, info: ModelInfo | None = None) -> LocalStudio:
@@ -40,6 +43,10 @@ def open_studio(opening: Opening, device: str, parallel: Parallel = None, info: 
     info = info or read_model(load_plugins(), opening.model_path)
     start = time.perf_counter()
     pipe = load_pipeline(info, opening.dtype)
+    if opening.shard_weights:
+        shard_blocks(pipe, info, device)
+    if opening.vae_tiling:
+        pipe.vae.enable_tiling()
     place_pipeline(pipe, device, list(opening.offload), opening.pin_cpu_memory)
     if opening.compile:
         compile_blocks(pipe, info)

@@ -70,6 +70,25 @@ def asked_degrees(processes: int, sp_size: int | None, cfg_parallel: bool | None
     return {"sequence": sequence, "guidance": guidance}
 
 
+def sharded_degrees(processes: int, parallel: Parallel, excluded: bool) -> Parallel:
+    """The degrees where each process holds a part of the weights: all must run the same blocks at the same time.
+
+    Raises:
+        InputError: there is one process, guidance was asked for, or something that excludes it.
+    """
+    if processes == 1:
+        raise InputError("shard_weights needs several processes; give num_gpus")
+    if excluded:
+        raise InputError("shard_weights excludes compile and dit_cpu_offload; leave one of them out")
+    sequence = {"sequence": processes, "guidance": 1}
+    if parallel not in (AUTO, sequence):
+        raise InputError(
+            "shard_weights has all processes run the same blocks at the same time, which guidance on halves of them does "
+            f"not; leave out cfg_parallel, and sp_size or give sp_size={processes}"
+        )
+    return sequence
+
+
 def choose_executor(plugins: Plugins, name: str) -> type[Executor]:
     """The installed executor of that name.
 

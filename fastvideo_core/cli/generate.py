@@ -41,6 +41,8 @@ DEFAULT_MODEL = "shapes"
 @click.option(
     "--num-processes", default=1, show_default=True, help="Likewise on the CPU, with --device cpu: to try it."
 )
+@click.option("--shard-weights", is_flag=True, help="Have each process hold a part of the transformer's weights.")
+@click.option("--vae-tiling", is_flag=True, help="Decode the video in tiles, by all processes together.")
 @click.option("--sheet", is_flag=True, default=None, help="Also write a PNG contact sheet.")
 @click.option("--json", "as_json", is_flag=True, help="Print the receipt as JSON instead of a summary.")
 def generate_command(
@@ -56,6 +58,8 @@ def generate_command(
     compile: bool,  # noqa: A002  # the option's name
     num_gpus: int,
     num_processes: int,
+    shard_weights: bool,
+    vae_tiling: bool,
     as_json: bool,
     **overrides: Any,
 ) -> None:
@@ -115,6 +119,8 @@ def generate_command(
             compile=compile,
             num_gpus=num_gpus,
             num_processes=num_processes,
+            shard_weights=shard_weights,
+            vae_tiling=vae_tiling,
         ) as generator,
     ):
         for result in generator.generate_videos(prompts, params, cache=cache, cache_config=cache_config):
