@@ -127,6 +127,14 @@ def test_the_first_process_draws_the_latents(two: Together) -> None:
 
 
 @pytest.mark.slow
+def test_the_first_process_decides_and_has_the_latents(two: Together) -> None:
+    results = two.run(together_cases.the_others_go_astray)
+    assert [result for result in results if isinstance(result, BaseException)] == []
+    assert results[0][0], "not the video of one process"
+    assert [schedule for _, schedule in results] == [{"cond": "CRCRCR", "uncond": "CRCRCR"}] * 2
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
 def test_an_error_of_one_process_ends_the_others_and_the_next_run_works(two: Together, rank: int) -> None:
     results = two.run(together_cases.fail_and_go_on, rank)

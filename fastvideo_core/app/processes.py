@@ -83,8 +83,8 @@ def sharded_degrees(processes: int, parallel: Parallel, excluded: bool) -> Paral
     sequence = {"sequence": processes, "guidance": 1}
     if parallel not in (AUTO, sequence):
         raise InputError(
-            "shard_weights has all processes run the same blocks at the same time, which guidance on halves of them does "
-            f"not; leave out cfg_parallel, and sp_size or give sp_size={processes}"
+            "shard_weights has all processes run the same blocks at the same time, and guidance has halves of them run "
+            f"others; leave out cfg_parallel, and sp_size or give sp_size={processes}"
         )
     return sequence
 

@@ -298,3 +298,27 @@ def decode_in_tiles(model: str) -> tuple[bool, float, int]:
             sent = fv._crew.processes.traffic.sent  # type: ignore[union-attr]
         after = pipe.vae.decode(latents, return_dict=False, **more)[0]
     return torch.equal(alone, shared) and torch.equal(alone, after), float(shared.double().sum()), sent
+
+
+class Wilful(Scripted):
+    """Skips every other step in the first process, and never in the others."""
+
+    def decide(self, step: Any, state: Any) -> Any:
+        from fastvideo_core import Action
+
+        return Action.REUSE if step.index % 2 and dist.get_rank() == 0 else Action.COMPUTE
+
+
+def the_others_go_astray() -> tuple[bool, dict[str, str]]:
+    """Whether the first process has the video of one, when the others decide otherwise and lose their latents."""
+
+    def spoil(pipe: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
+        return {"latents": values["latents"] * 0} if dist.get_rank() else {}
+
+    case = Case("Wan 2.1", {"sequence": dist.get_world_size()}, policy=Wilful)
+    pipe = models.build_wan_pipeline()
+    pipe.set_progress_bar_config(disable=True)
+    expected = _run(pipe, case, SIX_STEPS, None)[1] if dist.get_rank() == 0 else 0
+    receipt, latents = _run(pipe, case, {**SIX_STEPS, "callback_on_step_end": spoil}, case.parallel)
+    assert receipt.cache is not None
+    return bool(np.array_equal(latents, expected)), receipt.cache.schedule
