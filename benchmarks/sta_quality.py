@@ -16,7 +16,7 @@ import numpy as np
 from attention import environment
 from fv_shapes.captions import caption
 from fv_shapes.scenes import random_scene
-from fv_shapes.score import score
+from fv_shapes.score import judge
 
 from fastvideo_core import VideoGenerator
 
@@ -56,7 +56,7 @@ def generate_all(
 
 def share_right(texts: list[str], results: list[Any]) -> float:
     """How many videos show shape, colour, motion and background of their prompt."""
-    right = sum(all(score(result.frames, text).values()) for text, result in zip(texts, results, strict=True))
+    right = sum(all(judge(result.frames, text).right.values()) for text, result in zip(texts, results, strict=True))
     return right / len(texts)
 
 

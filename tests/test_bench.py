@@ -15,10 +15,12 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
+from fastvideo_core import ModelPreset
 from fastvideo_core.app.bench import measure
 from fastvideo_core.app.bench.measure import similarity
 from fastvideo_core.app.loading import load_pipeline
 from fastvideo_core.cli import fv
+from fastvideo_core.discovery.plugins import Plugin, Plugins, load_plugins
 from tests.support.backends import Recorder, plugins_with
 
 SMALL = ("--height", "32", "--width", "48", "--frames", "9", "--steps", "4")
@@ -164,20 +166,32 @@ def test_a_model_with_a_checker_has_an_accuracy(prompts: Path) -> None:
     assert set(video["right"]) == {"shape", "colour", "direction", "background"}
 
 
-def test_a_checker_that_fails_is_named_and_ends_nothing(prompts: Path) -> None:
-    prompts.write_text("a red circle\na red square moving up on a white background\n")
-    done = bench("shapes", prompts, size=("--steps", "2", "--frames", "17"))
+def test_videos_that_a_checker_cannot_judge_are_not_counted(
+    wan_folder: Path, prompts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: dict[str, dict[str, bool] | str] = {
+        "cow": {"cow": True, "sky": True},
+        "hen": {"hen": False},
+        "cat": "no cats are judged",
+        "owl": {},
+    }
+    preset = ModelPreset("animals", str(wan_folder), score=lambda frames, prompt: said[prompt])
+    plugins = Plugins([*load_plugins().all, Plugin("animals", "acme", "1.0", presets=[preset])])
+    for module in ("engine.attachment", "app.generator", "app.bench.setup"):
+        monkeypatch.setattr(f"fastvideo_core.{module}.load_plugins", lambda: plugins)
+    prompts.write_text("cow\nhen\ncat\nowl\ndog\n")
+    done = bench("animals", prompts)
     assert done.exit_code == 0, done.output
-    (line,) = [line for line in done.stdout.splitlines() if line.startswith("unscored: ")]
-    assert "'a red circle': ValueError: " in line
+    reasons = ["no cats are judged", "the model's checker judged nothing", "KeyError: 'dog'"]
+    lines = [line for line in done.stdout.splitlines() if line.startswith("unscored: ")]
+    assert [line.partition("': ")[2] for line in lines] == reasons
     (row,) = results()["rows"]
-    assert (row["videos"], row["unscored"]) == (2, 1)
-    assert row["accuracy"] in (0.0, 1.0), "of the other one"
-    one, other = results()["videos"]
-    assert one["right"] is None
-    assert one["unscored"].startswith("ValueError: ")
-    assert (other["unscored"], set(other["right"])) == (None, {"shape", "colour", "direction", "background"})
-    assert "unscored: ValueError" in Path("out/page.html").read_text()
+    assert (row["videos"], row["accuracy"], row["unscored"]) == (5, 0.5, 3)
+    assert "50%, 3 unscored" in done.stdout
+    videos = results()["videos"]
+    assert [video["right"] for video in videos] == [said["cow"], said["hen"], None, None, None]
+    assert [video["unscored"] for video in videos] == [None, None, *reasons]
+    assert "unscored: no cats are judged" in Path("out/page.html").read_text()
 
 
 def test_one_model_at_a_time(wan_folder: Path, prompts: Path, monkeypatch: pytest.MonkeyPatch) -> None:

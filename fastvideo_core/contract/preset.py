@@ -17,11 +17,11 @@ class ModelPreset:
         sampling: values of `SamplingParam` fields that differ from its defaults.
         description: one line for listings.
         score: tells of frames, (num_frames, height, width, 3) in 0…1, and a prompt what of it they show, per attribute;
-            None if nothing can tell.
+            of a prompt that it cannot judge, a sentence that says why. None if nothing can tell.
     """
 
     name: str
     location: str
     sampling: dict[str, Any] = field(default_factory=dict)
     description: str = ""
-    score: Callable[[Any, str], dict[str, bool]] | None = None
+    score: Callable[[Any, str], dict[str, bool] | str] | None = None

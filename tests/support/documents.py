@@ -25,6 +25,7 @@ REASONS = (
     "needs a GPU",
     "needs a hub",
     "needs a package index",
+    "takes half an hour",
     "takes hours",
     "docs/sta.md runs one",
     "docs/teacache.md runs it",

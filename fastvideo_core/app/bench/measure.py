@@ -107,7 +107,12 @@ def _scored(setup: Setup, result: VideoResult) -> tuple[dict[str, bool] | None, 
     if score is None:
         return None, None
     try:
-        return {str(name): bool(right) for name, right in score(result.frames, result.prompt).items()}, None
+        found = score(result.frames, result.prompt)
+        if isinstance(found, str):
+            return None, found
+        if not found:
+            return None, "the model's checker judged nothing"
+        return {str(name): bool(right) for name, right in found.items()}, None
     except Exception as error:
         return None, f"{type(error).__name__}: {error}"
 

@@ -27,7 +27,7 @@ class Measurement:
         psnr, ssim: against the plain video of the same prompt and seed; PSNR in dB, None where they are equal.
         right: per attribute of the prompt, whether the video shows it; None without a checker for the model.
         video: the file's name in the folder `videos`.
-        unscored: why the model's checker said nothing of this video, if it failed.
+        unscored: why the model's checker said nothing of this video: it cannot judge the prompt, or it failed.
     """
 
     attention: str

@@ -36,7 +36,7 @@ class Row:
         peak_memory_bytes: the greatest; on a CPU of the process since it started.
         psnr, ssim: against the plain video; PSNR of those that differ, `equal` counts the others.
         accuracy: the share of videos that show all that their prompt says, of those that could be checked.
-        unscored: how many could not, since the checker failed.
+        unscored: how many could not: the checker cannot judge the prompt, or it failed.
     """
 
     attention: str

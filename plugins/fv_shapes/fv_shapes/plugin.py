@@ -12,10 +12,11 @@ api_version = 2
 MODEL_FOLDER = Path(__file__).parent / "model"
 
 
-def _score(frames: Any, prompt: str) -> dict[str, bool]:
-    from fv_shapes.score import score
+def _score(frames: Any, prompt: str) -> dict[str, bool] | str:
+    from fv_shapes.score import judge
 
-    return score(frames, prompt)
+    judged = judge(frames, prompt)
+    return judged.not_judged or judged.right
 
 
 @hookimpl

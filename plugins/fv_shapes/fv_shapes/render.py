@@ -5,11 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from fv_shapes.scenes import BACKGROUNDS, COLOURS, DIRECTIONS, SIZES, Scene
+from fv_shapes.scenes import BACKGROUNDS, COLOURS, RADIUS, SIZES, Scene, centre
 
 _REFERENCE_SIDE = 128
-_REFERENCE_RADIUS = 23.0
-_SPEED = 1.0 / 72  # canvas sides per frame
 
 
 def render(scene: Scene, num_frames: int = 33, height: int = 128, width: int = 128) -> NDArray[np.uint8]:
@@ -19,20 +17,19 @@ def render(scene: Scene, num_frames: int = 33, height: int = 128, width: int = 1
     smallest canvas nor most of the largest.
     """
     side = min(height, width)
-    radius = shape_radius(side) * SIZES[scene.size] * scene.scale
-    direction_x, direction_y = DIRECTIONS[scene.direction]
-    travel = (np.arange(num_frames, dtype=np.float32) - (num_frames - 1) / 2) * (_SPEED * scene.speed * side)
-    centre_x = width / 2 + scene.offset[0] * side + direction_x * travel
-    centre_y = height / 2 + scene.offset[1] * side + direction_y * travel
-    coverage = shape_coverage(scene.shape, radius, centre_x, centre_y, height, width)[..., None]
-    background = np.asarray(BACKGROUNDS[scene.background], np.float32)
-    colour = np.asarray(COLOURS[scene.colour], np.float32)
-    return np.rint(background + coverage * (colour - background)).astype(np.uint8)
+    frames = np.full((num_frames, height, width, 3), BACKGROUNDS[scene.background or "white"], np.float32)
+    for shape in scene.shapes:
+        centres = np.array([centre(shape, frame - (num_frames - 1) / 2) for frame in range(num_frames)], np.float32)
+        radius = shape_radius(side) * SIZES[shape.size] * shape.scale
+        x, y = width / 2 + side * centres[:, 0], height / 2 + side * centres[:, 1]
+        coverage = shape_coverage(shape.shape, radius, x, y, height, width)[..., None]
+        frames += coverage * (np.asarray(COLOURS[shape.colour], np.float32) - frames)
+    return np.rint(frames).astype(np.uint8)
 
 
 def shape_radius(side: int) -> float:
     """The radius in pixels of a medium shape on a canvas whose shorter side is `side` pixels."""
-    return float(_REFERENCE_RADIUS * (side / _REFERENCE_SIDE) ** 0.75)
+    return float(RADIUS * _REFERENCE_SIDE * (side / _REFERENCE_SIDE) ** 0.75)
 
 
 def shape_coverage(
@@ -46,13 +43,18 @@ def shape_coverage(
     """Return how much of each pixel the shape covers: (len(centre_x), height, width), from 0 to 1."""
     x = np.arange(width)[None, None, :] + 0.5 - centre_x[:, None, None]
     y = np.arange(height)[None, :, None] + 0.5 - centre_y[:, None, None]
-    distance = _signed_distance(shape, x.astype(np.float32), y.astype(np.float32), radius)
+    distance = signed_distance(shape, x.astype(np.float32), y.astype(np.float32), radius)
     coverage: NDArray[np.float32] = np.clip(0.5 - distance, 0.0, 1.0).astype(np.float32)
     return coverage
 
 
-def _signed_distance(shape: str, x: NDArray[np.float32], y: NDArray[np.float32], radius: float) -> NDArray[np.floating]:
-    """Distance to the outline, negative inside; sizes are chosen so that the shapes look equally large."""
+def signed_distance(
+    shape: str, x: NDArray[np.float32], y: NDArray[np.float32], radius: float | NDArray[np.float32]
+) -> NDArray[np.floating]:
+    """Distance to the outline of a shape at the origin, negative inside; all broadcast against each other.
+
+    Sizes are chosen so that the shapes look equally large.
+    """
     across, along = np.abs(x), np.abs(y)
     if shape == "circle":
         return np.hypot(x, y) - radius

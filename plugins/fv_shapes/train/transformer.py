@@ -1,52 +1,59 @@
-"""Train the text encoder and the transformer by flow matching: python train/transformer.py --vae runs/vae …."""
+"""The text encoder and the transformer, and their training by flow matching on encoded clips."""
 
 from __future__ import annotations
 
-import copy
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
+from typing import Any
 
-import click
 import torch
 from assemble import save_pipeline
-from common import DEVICE, Optimiser, Rate, autocast, log, random_scenes_and_clips, warmup_then_cosine
+from clips import Scenes, render_clips
+from common import DEVICE, Average, Captured, Log, Optimiser, autocast, warmup_then_cosine
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
-from fv_shapes.captions import caption
-from fv_shapes.scenes import Scene
 from tokens import build_tokenizer
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
 TEXT_WIDTH = 128
+PIPELINE_TOKENS = 512
+"""WanPipeline pads prompts with zero vectors to as many tokens, which the model attends to."""
+_DROPPED = 0.1
+"""Share of captions that are left out, for guidance."""
+_PIXELS_AT_ONCE = 120_000_000
 
 
 @dataclass(frozen=True)
-class Stage:
-    """A part of the run: until which share of it, on which clips, and how long prompts are padded.
+class Canvas:
+    """Clips of one size.
 
-    `clips` lists (frames, side, batch size, clips kept in memory). WanPipeline pads prompts with zero vectors to 512
-    tokens, which cost as much as the video on small clips: the first stage pads less.
+    Attributes:
+        batch: clips in a step.
+        kept: encoded clips that are kept in memory.
+        prompt_tokens: what prompts are padded to; the full 512 cost as much as the video on small clips.
+        weights: how often it is chosen, in the parts of the run that `PARTS` names.
     """
 
-    until: float
-    clips: tuple[tuple[int, int, int, int], ...]
-    prompt_tokens: int
+    frames: int
+    side: int
+    batch: int
+    kept: int
+    weights: tuple[float, ...]
+    prompt_tokens: int = PIPELINE_TOKENS
 
 
-STAGES = {
-    "cpu": (
-        Stage(0.45, ((17, 64, 40, 5000),), 64),
-        Stage(0.85, ((17, 128, 12, 1000), (33, 128, 8, 1200)), 512),
-        Stage(1.00, ((33, 128, 8, 1200), (33, 128, 8, 1200), (17, 128, 12, 1000), (45, 256, 1, 60)), 512),
-    ),
-    "large-canvas": (Stage(1.00, ((45, 256, 2, 100), (17, 256, 4, 250), (25, 192, 5, 300), (33, 128, 8, 1000)), 512),),
-    "gpu": (
-        Stage(0.35, ((17, 64, 256, 20000),), 64),
-        Stage(0.80, ((17, 128, 128, 6000), (33, 128, 64, 6000)), 512),
-        Stage(1.00, ((33, 128, 64, 6000), (45, 256, 12, 800), (25, 192, 32, 1000)), 512),
-    ),
-}
+PARTS = (0.1, 0.45, 1.0)
+"""Until which share of the run each part goes: small clips first, then the default size, then all."""
+CANVASES = (
+    Canvas(17, 64, 256, 12_000, (1, 0, 0), prompt_tokens=64),
+    Canvas(33, 128, 48, 30_000, (0, 2, 2)),
+    Canvas(17, 128, 96, 10_000, (0, 1, 0.5)),
+    Canvas(25, 192, 24, 3_000, (0, 0, 0.5)),
+    Canvas(45, 256, 10, 5_000, (0, 0.3, 2)),
+)
 
 
 def build() -> tuple[UMT5EncoderModel, WanTransformer3DModel]:
@@ -79,34 +86,143 @@ def build() -> tuple[UMT5EncoderModel, WanTransformer3DModel]:
     return text_encoder, transformer
 
 
+@dataclass(frozen=True)
 class Bank:
-    """Encoded clips of one canvas, with the scenes to caption anew at each use."""
+    """Encoded clips of one canvas with their captions as tokens.
 
-    def __init__(self, vae: AutoencoderKLWan, frames: int, side: int, count: int, rng: Random) -> None:
-        mean = torch.tensor(vae.config.latents_mean, device=DEVICE).view(1, -1, 1, 1, 1)
-        deviation = torch.tensor(vae.config.latents_std, device=DEVICE).view(1, -1, 1, 1, 1)
-        self.scenes: list[Scene] = []
+    Attributes:
+        latents: (clips, channels, frames, height, width) in bfloat16, standardised.
+        tokens: (clips, captions, longest) of token numbers, 0 beyond a caption's end.
+        none: (longest,), the tokens of no caption.
+    """
+
+    latents: torch.Tensor
+    tokens: torch.Tensor
+    none: torch.Tensor
+
+    @classmethod
+    def encode(
+        cls,
+        vae: AutoencoderKLWan,
+        tokenizer: PreTrainedTokenizerFast,
+        scenes: Scenes,
+        canvas: Canvas,
+        scale: float = 1.0,
+    ) -> Bank:
+        """Render and encode the first of the scenes."""
+        count = max(canvas.batch, round(canvas.kept * scale))
+        shape = (1, -1, 1, 1, 1)
+        mean = torch.tensor(vae.config.latents_mean, device=DEVICE).view(shape)
+        deviation = torch.tensor(vae.config.latents_std, device=DEVICE).view(shape)
+        chunk = max(1, _PIXELS_AT_ONCE // (canvas.frames * canvas.side**2))
         latents = []
-        chunk = max(1, min(count, 16 * 64 * 64 * 17 // (frames * side * side)))
         with torch.no_grad(), autocast():
-            while len(self.scenes) < count:
-                scenes, clips = random_scenes_and_clips(rng, chunk, frames, side)
-                latents.append(((vae.encode(clips).latent_dist.mean.float() - mean) / deviation).to(torch.bfloat16))
-                self.scenes += scenes
-        self.latents = torch.cat(latents)
-
-    def batch(self, size: int, rng: Random) -> tuple[torch.Tensor, list[str]]:
-        chosen = rng.sample(range(len(self.scenes)), size)
-        return self.latents[chosen].float(), [caption(self.scenes[index], rng) for index in chosen]
+            for table in torch.split(scenes.table[:count], chunk):
+                clips = render_clips(table.to(DEVICE), canvas.frames, canvas.side)
+                latents.append(((vae.encode(clips).latent_dist.mean.float() - mean) / deviation).bfloat16())
+        texts = [text for captions in scenes.captions[:count] for text in captions]
+        tokens = tokenizer(["", *texts], padding=True, return_tensors="pt").input_ids.to(DEVICE)
+        return cls(torch.cat(latents), tokens[1:].view(count, -1, tokens.shape[1]), tokens[0])
 
 
-def encode_prompts(
-    tokenizer: PreTrainedTokenizerFast, text_encoder: UMT5EncoderModel, prompts: list[str], length: int
-) -> torch.Tensor:
+class TransformerTraining:
+    """Trains for a time, and goes on from its state.
+
+    Args:
+        scenes: what the clips show.
+        scale: share of the batch sizes and of the clips; below 1 to try the script on a CPU.
+    """
+
+    def __init__(self, vae: AutoencoderKLWan, scenes: Scenes, learning_rate: float, scale: float = 1.0) -> None:
+        self._vae, self._scenes, self._scale = vae, scenes, scale
+        self._tokenizer = build_tokenizer()
+        self._text_encoder, self._transformer = (model.to(DEVICE).train() for model in build())
+        self._averages = [Average(model) for model in (self._text_encoder, self._transformer)]
+        parameters = [*self._text_encoder.parameters(), *self._transformer.parameters()]
+        self._optimiser = Optimiser(parameters, learning_rate)
+        if DEVICE.type == "cuda":
+            self._transformer.compile_repeated_blocks(fullgraph=True)
+        self._steps: dict[Canvas, Captured] = {}
+        self.spent, self.steps = 0.0, 0
+
+    def state(self) -> dict[str, Any]:
+        """What `load` takes."""
+        models = [self._text_encoder, self._transformer, *(average.model for average in self._averages)]
+        states = {f"model_{number}": model.state_dict() for number, model in enumerate(models)}
+        return {**states, "optimiser": self._optimiser.state(), "spent": self.spent, "steps": self.steps}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from a state."""
+        models = [self._text_encoder, self._transformer, *(average.model for average in self._averages)]
+        for number, model in enumerate(models):
+            model.load_state_dict(state[f"model_{number}"])
+        self._optimiser.load(state["optimiser"])
+        self.spent, self.steps = state["spent"], state["steps"]
+
+    def save(self, folder: Path) -> None:
+        """The pipeline with averaged weights, as WanPipeline loads it."""
+        text_encoder, transformer = (average.model for average in self._averages)
+        save_pipeline(folder, self._vae, self._tokenizer, text_encoder, transformer)
+
+    def run(self, minutes: float, rng: Random, log: Log, may_go_on: Callable[[], bool]) -> bool:
+        """Train until `minutes` are spent in all; whether that is so, or it was stopped before."""
+        while (done := self.spent / (60 * minutes)) < 1:
+            if not may_go_on():
+                return False
+            part = next(number for number, until in enumerate(PARTS) if done < until)
+            self._prepare(part, log)
+            begin = time.monotonic()
+            last: dict[Canvas, torch.Tensor] = {}
+            for _ in range(20):
+                self._optimiser.share.fill_(warmup_then_cosine(done, self.steps))
+                for average in self._averages:
+                    average.rate.fill_(max(1 / 1500, 1 / (1 + self.steps / 4)))
+                canvas = rng.choices(CANVASES, [one.weights[part] for one in CANVASES])[0]
+                last[canvas] = self._steps[canvas]()["loss"]
+                self.steps += 1
+            values = {f"loss_{one.frames}x{one.side}": float(loss) for one, loss in last.items()}
+            self.spent += time.monotonic() - begin
+            if self.steps % 200 == 0:
+                log.write("transformer", "", {"steps": self.steps, "done": done, **values})
+        return True
+
+    def _prepare(self, part: int, log: Log) -> None:
+        for canvas in CANVASES:
+            if canvas.weights[part] and canvas not in self._steps:
+                begin = time.monotonic()
+                bank = Bank.encode(self._vae, self._tokenizer, self._scenes, canvas, self._scale)
+                step = Captured(partial(self._step, canvas, bank))
+                self._steps[canvas] = step
+                encoded = time.monotonic() - begin
+                for _ in range(4):
+                    step()
+                if DEVICE.type == "cuda":
+                    torch.cuda.synchronize()
+                log.write(
+                    "transformer",
+                    f"{len(bank.latents)} clips of {canvas.frames} frames of {canvas.side}x{canvas.side}",
+                    {"encoding": encoded, "compiling": time.monotonic() - begin - encoded},
+                )
+
+    def _step(self, canvas: Canvas, bank: Bank) -> dict[str, torch.Tensor]:
+        batch = max(1, round(canvas.batch * self._scale))
+        rows = torch.randint(len(bank.latents), (batch,), device=DEVICE)
+        captions = torch.randint(bank.tokens.shape[1], (batch,), device=DEVICE)
+        dropped = torch.rand(batch, 1, device=DEVICE) < _DROPPED
+        tokens = torch.where(dropped, bank.none, bank.tokens[rows, captions])
+        with autocast():
+            embeds = encode_tokens(self._text_encoder, tokens, canvas.prompt_tokens)
+            loss = flow_matching_loss(self._transformer, bank.latents[rows].float(), embeds)
+        self._optimiser.step(loss)
+        for average in self._averages:
+            average.follow()
+        return {"loss": loss.detach()}
+
+
+def encode_tokens(text_encoder: UMT5EncoderModel, tokens: torch.Tensor, length: int) -> torch.Tensor:
     """What WanPipeline does with prompts: hidden states, zero beyond the prompt, padded to `length` tokens."""
-    inputs = tokenizer(prompts, padding=True, return_tensors="pt").to(DEVICE)
-    hidden = text_encoder(inputs.input_ids, inputs.attention_mask).last_hidden_state
-    hidden = hidden * inputs.attention_mask[..., None]
+    mask = (tokens != text_encoder.config.pad_token_id).long()
+    hidden = text_encoder(tokens, mask).last_hidden_state * mask[..., None]
     return torch.nn.functional.pad(hidden, (0, 0, 0, length - hidden.shape[1]))
 
 
@@ -131,82 +247,3 @@ def flow_matching_loss(
     predicted = transformer(mixed, level * 1000, prompt_embeds, return_dict=False)[0].float()
     loss: torch.Tensor = (predicted - (noise - latents)).square().mean()
     return loss
-
-
-@torch.no_grad()
-def follow(averages: list[torch.nn.Module], models: list[torch.nn.Module], step: int) -> None:
-    """Move the averaged weights towards the trained ones; quickly at first, by 1/500 a step later."""
-    weight = max(1 / 500, 1 / (1 + step / 4))
-    for average, model in zip(averages, models, strict=True):
-        torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), weight)
-
-
-@click.command()
-@click.option("--vae", "vae_folder", type=click.Path(path_type=Path, exists=True), required=True)
-@click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder for the whole pipeline.")
-@click.option("--resume", type=click.Path(path_type=Path, exists=True), help="Start from a saved pipeline.")
-@click.option("--minutes", default=9.0, show_default=True, help="Length of the training, encoding of clips apart.")
-@click.option("--skip", default=0.0, show_default=True, help="Begin at this share of the run, when resuming.")
-@click.option("--learning-rate", default=4e-3, show_default=True)
-@click.option(
-    "--stages",
-    type=click.Choice(list(STAGES)),
-    default="gpu" if DEVICE.type == "cuda" else "cpu",
-    help="Which clips to train on; 'large-canvas' is for resuming on a CPU.",
-)
-@click.option("--seed", default=0, show_default=True)
-def main(
-    vae_folder: Path,
-    output: Path,
-    resume: Path | None,
-    minutes: float,
-    skip: float,
-    learning_rate: float,
-    stages: str,
-    seed: int,
-) -> None:
-    """Train, keep an average of the weights, and save a pipeline that WanPipeline loads."""
-    torch.manual_seed(seed)
-    rng = Random(seed)
-    vae = AutoencoderKLWan.from_pretrained(vae_folder).to(DEVICE).eval()
-    tokenizer = build_tokenizer()
-    text_encoder, transformer = build()
-    if resume:
-        text_encoder = UMT5EncoderModel.from_pretrained(resume / "text_encoder", dtype=torch.float32)
-        transformer = WanTransformer3DModel.from_pretrained(resume / "transformer", dtype=torch.float32)
-    models = [text_encoder.to(DEVICE).train(), transformer.to(DEVICE).train()]
-    averages = [copy.deepcopy(model).eval() for model in models]
-    for model in models:
-        log(f"{type(model).__name__}: {sum(p.numel() for p in model.parameters()):,} parameters")
-    optimiser = Optimiser([p for model in models for p in model.parameters()], learning_rate)
-    banks: dict[tuple[int, int], Bank] = {}
-    rate = Rate()
-    spent, step = skip * 60 * minutes, 0
-    while (done := spent / (60 * minutes)) < 1:
-        stage = next(stage for stage in STAGES[stages] if done < stage.until)
-        frames, side, size, kept = rng.choice(stage.clips)
-        if (frames, side) not in banks:
-            begin = time.monotonic()
-            banks[frames, side] = Bank(vae, frames, side, kept, rng)
-            log(f"encoded {kept} clips of {frames} frames of {side}x{side} in {time.monotonic() - begin:.0f} s")
-        begin = time.monotonic()
-        latents, prompts = banks[frames, side].batch(size, rng)
-        prompts = ["" if rng.random() < 0.1 else prompt for prompt in prompts]
-        with autocast():
-            embeds = encode_prompts(tokenizer, text_encoder, prompts, stage.prompt_tokens)
-            loss = flow_matching_loss(transformer, latents, embeds)
-        optimiser.step(loss, warmup_then_cosine(done, step))
-        follow(averages, models, step)
-        step += 1
-        rate.add(**{"loss": loss.item(), f"loss_{frames}x{side}": loss.item()})
-        spent += time.monotonic() - begin
-        if step % 100 == 0:
-            log(f"step {step} {100 * done:.0f} % {rate}")
-        if step % 300 == 0:
-            save_pipeline(output, vae, tokenizer, *averages)
-    save_pipeline(output, vae, tokenizer, *averages)
-    log(f"saved {output}")
-
-
-if __name__ == "__main__":
-    main()

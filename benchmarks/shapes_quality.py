@@ -1,0 +1,158 @@
+"""What policies and windows cost in quality on the embedded model: python benchmarks/shapes_quality.py [--prompts 100].
+
+Each prompt is generated with every step computed and full attention, then with each setting, from the same noise: the
+share of steps that were skipped, PSNR against the plain video, and whether the video shows what its prompt says, by
+`fv_shapes.score`. Prompts are shared out among processes, so that a GPU is busy; speed is not measured here.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from random import Random
+from statistics import median
+from typing import Any
+
+import click
+import numpy as np
+from fv_shapes.captions import caption
+from fv_shapes.scenes import random_scene
+from fv_shapes.score import judge
+
+from fastvideo_core import VideoGenerator
+
+PLAIN = "plain"
+POLICIES = " ".join(
+    [
+        *(f"TEACACHE@{threshold}" for threshold in (0.1, 0.2, 0.3)),
+        *(f"FIRSTBLOCK@{threshold}" for threshold in (0.1, 0.2, 0.3)),
+        *(f"MAGCACHE@{threshold}" for threshold in (0.06, 0.12, 0.3)),
+        *(f"TAYLORSEER@{interval}" for interval in (2, 3, 5)),
+    ]
+)
+
+Row = dict[str, Any]
+
+
+@click.command()
+@click.option("--prompts", default=100, show_default=True, help="Random ones, which training does not use.")
+@click.option("--policies", default=POLICIES, show_default=True, help="Caching policies, as NAME@VALUE.")
+@click.option("--windows", default="", help="Windows of SLIDING_TILE_ATTN, such as '3,1,1 1,2,1'.")
+@click.option("--tile", default="4,4,8", show_default=True)
+@click.option("--frames", default=33, show_default=True)
+@click.option("--side", default=128, show_default=True)
+@click.option("--seed", default=50_000, show_default=True)
+@click.option("--device", help="Default: a GPU where there is one.")
+@click.option("--processes", default=1, show_default=True)
+@click.option("--output", type=click.Path(path_type=Path), help="Also write every result to this JSON file.")
+def main(
+    prompts: int,
+    policies: str,
+    windows: str,
+    tile: str,
+    frames: int,
+    side: int,
+    seed: int,
+    device: str | None,
+    processes: int,
+    output: Path | None,
+) -> None:
+    """Print a row for each setting, with 95 % intervals."""
+    rng = Random(seed)
+    texts = [caption(random_scene(rng), rng) for _ in range(prompts)]
+    sampling = {"num_frames": frames, "height": side, "width": side, "save_video": False}
+    tasks = [(n, text) for n, text in enumerate(texts)]
+    how = (policies.split(), windows.split(), tile, sampling, seed, device)
+    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+        parts = [pool.submit(measure, tasks[start::processes], *how) for start in range(processes)]
+        rows = [row for part in parts for row in part.result()]
+    if output:
+        output.write_text(json.dumps(rows, indent=1))
+    for line in table(rows):
+        print(line)
+
+
+def measure(
+    texts: list[tuple[int, str]],
+    policies: list[str],
+    windows: list[str],
+    tile: str,
+    sampling: dict[str, Any],
+    seed: int,
+    device: str | None,
+) -> list[Row]:
+    """A row for each of some prompts with each setting."""
+    rows: list[Row] = []
+    plain: dict[int, Any] = {}
+    with VideoGenerator.from_pretrained("shapes", attention_backend="TORCH_SDPA", device=device) as generator:
+        for number, text in texts:
+            for cache in ("none", *policies):
+                result = generator.generate_video(text, seed=seed + number, cache=cache, **sampling)
+                plain.setdefault(number, result.frames)
+                rows.append(_row(PLAIN if cache == "none" else cache, number, text, result, plain[number]))
+    for window in windows:
+        settings = {"window": window, "tile": tile}
+        with VideoGenerator.from_pretrained(
+            "shapes", attention_backend="SLIDING_TILE_ATTN", attention_config=settings, device=device
+        ) as generator:
+            for number, text in texts:
+                result = generator.generate_video(text, seed=seed + number, cache="none", **sampling)
+                rows.append(_row(window, number, text, result, plain[number]))
+    return rows
+
+
+def _row(name: str, number: int, text: str, result: Any, plain: Any) -> Row:
+    receipt = result.receipt
+    computed, skipped = sum(receipt.steps_computed.values()), sum(receipt.steps_skipped.values())
+    error = float(np.mean((result.frames - plain) ** 2))
+    judgement = judge(result.frames, text)
+    return {
+        "setting": name,
+        "number": number,
+        "prompt": text,
+        "skipped": skipped / max(1, computed + skipped),
+        "psnr": 10 * math.log10(1 / error) if error else math.inf,
+        "right": judgement.right,
+        "outline": min((one.outline for one in judgement.measures), default=0.0),
+        "work": receipt.attention["SELF"].details.get("work", 1.0),
+    }
+
+
+def table(rows: list[Row]) -> list[str]:
+    """A Markdown table: a row a setting, compared prompt by prompt with the plain videos."""
+    lines = [
+        "| | steps skipped | attention work | PSNR against plain, median (range) | right (95 % interval) | lost, won "
+        "| outline |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    was_right = {row["number"]: all(row["right"].values()) for row in rows if row["setting"] == PLAIN}
+    for setting in dict.fromkeys(row["setting"] for row in rows):
+        own = [row for row in rows if row["setting"] == setting]
+        right = {row["number"]: all(row["right"].values()) for row in own}
+        low, high = wilson(sum(right.values()), len(right))
+        noise = [row["psnr"] for row in own]
+        shown = "" if setting == PLAIN else f"{median(noise):.1f} dB ({min(noise):.1f} to {max(noise):.1f})"
+        lost = sum(was_right[n] and not hit for n, hit in right.items())
+        won = sum(hit and not was_right[n] for n, hit in right.items())
+        lines.append(
+            f"| {setting if setting == PLAIN else f'`{setting}`'} | {np.mean([row['skipped'] for row in own]):.0%} "
+            f"| {np.mean([row['work'] for row in own]):.3f} | {shown} "
+            f"| {sum(right.values())} of {len(right)} ({low:.0%} to {high:.0%}) | {lost}, {won} "
+            f"| {np.mean([row['outline'] for row in own]):.3f} |"
+        )
+    return lines
+
+
+def wilson(hits: int, count: int) -> tuple[float, float]:
+    """The 95 % interval of a share (Wilson 1927)."""
+    z = 1.96
+    share = hits / count
+    middle, spread = share + z * z / (2 * count), z * math.sqrt(share * (1 - share) / count + z * z / (4 * count**2))
+    return (middle - spread) / (1 + z * z / count), (middle + spread) / (1 + z * z / count)
+
+
+if __name__ == "__main__":
+    main()
