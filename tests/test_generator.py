@@ -288,7 +288,7 @@ def test_backends_that_do_not_fit_are_refused_before_loading(
         ({"compile": "no"}, "compile is 'no', it must be True or False"),
         ({"dit_cpu_offload": "yes"}, "dit_cpu_offload is 'yes', it must be True or False"),
         ({"use_cpu_offload": False}, "use instead: dit_cpu_offload, vae_cpu_offload and text_encoder_cpu_offload"),
-        ({"sp_size": 1}, "leave it out: there is one process on one device"),
+        ({"tp_size": 1}, "leave it out: num_gpus shares the video's tokens and guidance branches"),
         ({"compyle": True}, "unknown argument of from_pretrained 'compyle'; did you mean compile"),
     ],
 )

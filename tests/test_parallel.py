@@ -20,7 +20,7 @@ from fastvideo_core.errors import (
 from tests.support import together_cases
 from tests.support.models import build_wan_pipeline
 from tests.support.together import Together, together
-from tests.support.together_cases import cases, difference
+from tests.support.together_cases import attention_in_parts, cases, difference
 
 ROUNDING = 1e-5
 """What a batch that is cut may differ by, as a share of the largest latent: its matrix products are of other shapes.
@@ -39,6 +39,8 @@ def group(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[int,
 def test_they_make_the_video_that_one_makes(group: tuple[int, Together]) -> None:
     size, processes = group
     problems = {}
+    for result in processes.run(attention_in_parts):
+        assert max(result) < 1e-6, result
     for name, case in cases(size).items():
         results = processes.run(difference, size, name)
         if errors := [result for result in results if isinstance(result, BaseException)]:

@@ -18,6 +18,7 @@ from fastvideo_core import (
     AttentionCall,
     AttentionFunction,
     Capabilities,
+    Need,
     Probe,
     Receipt,
     Role,
@@ -26,6 +27,13 @@ from fastvideo_core import (
     TokenOrder,
     attach,
 )
+from fastvideo_core.discovery.plugins import load_plugins
+from fastvideo_core.engine.attention.choice import choose_attention
+from fastvideo_core.engine.attention.masks import MaskReader
+from fastvideo_core.engine.attention.route import LoadedBackend, Route
+from fastvideo_core.engine.parallel.degrees import Degrees
+from fastvideo_core.engine.parallel.processes import Processes
+from fastvideo_core.engine.parallel.share import Share
 from fastvideo_core.errors import BackendOutputError, FastVideoError
 from tests.support import conditioned, models
 from tests.support.policies import PIPELINES, Scripted
@@ -322,3 +330,32 @@ def the_others_go_astray() -> tuple[bool, dict[str, str]]:
     receipt, latents = _run(pipe, case, {**SIX_STEPS, "callback_on_step_end": spoil}, case.parallel)
     assert receipt.cache is not None
     return bool(np.array_equal(latents, expected)), receipt.cache.schedule
+
+
+CUTS = [(4, 4, 7, 0, 0), (6, 2, 8, 2, 3), (4, 2, 5, 0, 4), (2, 1, 9, 3, 0), (5, 5, 6, 1, 1)]
+"""Heads of queries, and of keys; video tokens; text before and behind them."""
+
+
+def attention_in_parts() -> list[float]:
+    """How far attention that processes share is from that of one, with a mask for each head."""
+    need = Need(Role.JOINT, 8, "float32", "cpu")
+    resolution = choose_attention(load_plugins(), "TORCH_SDPA", [need], None)[1][Role.JOINT]
+    processes = Processes(torch.device("cpu"))
+    peers = processes.team(Degrees(processes.size), None).sequence
+    worst = []
+    for heads, of_keys, tokens, before, behind in CUTS:
+        torch.manual_seed(heads)
+        length = before + tokens + behind
+        query, key, value = (torch.randn(2, length, count, 8) for count in (heads, of_keys, of_keys))
+        mask = torch.rand(2, heads, length, length) > 0.3
+        mask |= torch.eye(length, dtype=torch.bool)
+        route = Route(LoadedBackend.load(resolution), MaskReader(), 1)
+        route.start_pass(0, "", TokenLayout((1, 1, tokens), before, behind))
+        whole = route(query, key, value, mask)
+        start, stop = peers.bounds(tokens)
+        own = [*range(before), *range(before + start, before + stop), *range(before + tokens, length)]
+        shared = Share(peers, None, tokens).attend(
+            route, query[:, own], key[:, own], value[:, own], mask, None, layer=0, entry=None
+        )
+        worst.append(float((shared - whole[:, own]).abs().max()))
+    return worst
