@@ -5,6 +5,7 @@ Without torchrun the generator starts its processes itself: python examples/para
 
 import os
 import sys
+from typing import Any
 
 import torch
 from diffusers import WanPipeline
@@ -13,7 +14,7 @@ from fv_shapes.plugin import MODEL_FOLDER
 from fastvideo_core import Receipt, VideoGenerator, attach
 
 PROMPT = "a blue cross moving up on a gray background"
-SIZE = {"height": 128, "width": 128, "num_frames": 33, "num_inference_steps": 20}
+SIZE: dict[str, Any] = {"height": 128, "width": 128, "num_frames": 33, "num_inference_steps": 20}
 
 
 def under_torchrun() -> Receipt:
@@ -32,9 +33,10 @@ def under_torchrun() -> Receipt:
 def with_own_processes(number: int) -> Receipt:
     """The generator starts processes, on GPUs where there are as many."""
     gpus = torch.cuda.device_count() >= number > 1
-    where = {"num_gpus": number} if gpus else {"num_processes": number, "device": "cpu"}
+    where: dict[str, Any] = {"num_gpus": number} if gpus else {"num_processes": number, "device": "cpu"}
     with VideoGenerator.from_pretrained("shapes", attention_backend="TORCH_SDPA", **where) as generator:
-        return generator.generate_video(PROMPT, **SIZE).receipt
+        receipt: Receipt = generator.generate_video(PROMPT, **SIZE).receipt
+        return receipt
 
 
 def main(number: int = 2) -> None:

@@ -108,7 +108,7 @@ def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
         return params.with_overrides(**few) if preset is not None and preset.name == "shapes" else params
 
     monkeypatch.setattr(SamplingParam, "from_preset", classmethod(from_preset))
-    monkeypatch.setattr("fastvideo_core.app.generator.load_pipeline", load_once)
+    monkeypatch.setattr("fastvideo_core.app.opening.load_pipeline", load_once)
     colours = ("red", "green", "blue", "yellow", "purple")
     (tmp_path / "prompts.txt").write_text(
         "".join(f"a {one} circle moving left on a white background\n" for one in colours)
