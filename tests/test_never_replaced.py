@@ -169,7 +169,7 @@ def test_in_python_windows_are_held_against_the_canvas_before_the_text_is_encode
     wan_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with VideoGenerator.from_pretrained(wan_folder, attention_backend=STA) as generator:
-        monkeypatch.setattr(type(generator._studio.attachment.pipe), "encode_prompt", pytest.fail)
+        monkeypatch.setattr(type(generator._pipe), "encode_prompt", pytest.fail)
         with pytest.raises(InputError, match="is not larger than one tile of 6x8x8"):
             generator.generate_video("cat", height=32, width=48, num_frames=5, num_inference_steps=1)
 
