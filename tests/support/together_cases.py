@@ -67,6 +67,10 @@ class PerHead(AttentionBackend):
 
     def _attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, call: AttentionCall) -> torch.Tensor:
         assert call.layout is not None
+        if call.layout.text_lengths is None:
+            text = call.layout.text_before + call.layout.text_after
+            tokens = call.layout.grid[0] * call.layout.grid[1] * call.layout.grid[2]
+            assert key.shape[1] == tokens + text + PADDING * call.layout.ordered, (call.layout, key.shape)
         if call.layout.ordered:
             first = call.layout.text_before + call.layout.grid[0] * call.layout.grid[1] * call.layout.grid[2]
             key, value = (torch.cat([one[:, :first], one[:, first + PADDING :]], dim=1) for one in (key, value))
