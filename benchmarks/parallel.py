@@ -73,7 +73,7 @@ def main(
     pipe = build_pipeline(quick, device)
     pipe.set_progress_bar_config(disable=True)
     if compiled:
-        pipe.transformer.compile_repeated_blocks(fullgraph=True)
+        pipe.transformer.compile_repeated_blocks(fullgraph=True, dynamic=False)  # each way to share has its own size
     runs: dict[str, Any] = {"one process": None, f"sequence {size}": {"sequence": size}}
     if size % 2 == 0:
         runs[f"guidance 2 x sequence {size // 2}"] = {"sequence": size // 2, "guidance": 2}

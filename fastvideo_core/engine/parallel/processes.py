@@ -161,7 +161,7 @@ class Processes:
     def _is_staged(self) -> bool:
         """Whether tensors go through the CPU: there is no GPU, or two processes share one, which NCCL refuses."""
         if self._staged is None:
-            place = (socket.gethostname(), str(self.device)) if self.device.type == "cuda" else None
+            place = _gpu(self.device) if self.device.type == "cuda" else None
             places = self.exchange("where each process computes", place)
             self._staged = None in places or len(set(places)) < self.size or not dist.is_nccl_available()
         return self._staged
@@ -234,6 +234,12 @@ class _Board:
             if self._store is not None and self._store.check([key]):
                 return bytes(self._store.get(key)).decode()
         return ""
+
+
+def _gpu(device: torch.device) -> tuple[str, str]:
+    """Which GPU that is: a launcher may show each process another one as the first."""
+    properties = torch.cuda.get_device_properties(device)
+    return socket.gethostname(), str(getattr(properties, "uuid", device))
 
 
 def environment_of_core() -> dict[str, str]:
