@@ -3,6 +3,7 @@
 # make quick  install, then lint and the fast tests: the inner loop, below 90 seconds on two cores
 # make dist   install, then build and check an sdist and a wheel of every distribution in dist/
 # make docs   install, then the documentation in site/
+# make support  install, then write docs/support.md anew from what the suites hold (minutes)
 # make bench  install, then the benchmarks that this machine can run
 
 PYTHON ?= python3
@@ -12,7 +13,7 @@ PLUGINS := $(sort $(wildcard plugins/*/pyproject.toml))
 EXAMPLES := $(sort $(wildcard examples/plugins/*/pyproject.toml))
 PROMPT ?= a red circle moving left on a white background
 
-.PHONY: demo test quick dist docs bench
+.PHONY: demo test quick dist docs support bench
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -35,6 +36,9 @@ dist: $(VENV)/.installed
 
 docs: $(VENV)/.installed
 	$(BIN)/mkdocs build --strict
+
+support: $(VENV)/.installed
+	$(BIN)/python tools/support.py
 
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/overhead.py

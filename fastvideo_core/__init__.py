@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     )
     from fastvideo_core.contract.executor import Channel, Executor, Work
     from fastvideo_core.contract.hookspecs import API_VERSION, hookimpl
-    from fastvideo_core.contract.model import AttentionSite, BlockStack, Geometry, ModelFamily
+    from fastvideo_core.contract.model import AttentionSite, BlockStack, Geometry, HintBlocks, ModelFamily
     from fastvideo_core.contract.observing import Generation
     from fastvideo_core.contract.preset import ModelPreset
     from fastvideo_core.contract.receipt import (
@@ -82,6 +82,7 @@ _HOMES = {
     "Executor": "contract.executor",
     "Generation": "contract.observing",
     "Geometry": "contract.model",
+    "HintBlocks": "contract.model",
     "JsonLines": "app.files",
     "KernelReceipt": "contract.receipt",
     "KernelUsed": "contract.attention",
@@ -142,6 +143,7 @@ __all__ = [
     "Executor",
     "Generation",
     "Geometry",
+    "HintBlocks",
     "JsonLines",
     "KernelReceipt",
     "KernelUsed",

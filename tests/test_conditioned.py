@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fastvideo_core import VideoGenerator, attach
-from fastvideo_core.errors import CacheError, UnsupportedModelError
+from fastvideo_core.errors import CacheError
 from tests.support.backends import Recorder
 from tests.support.conditioned import CONDITIONED
 from tests.support.models import SIZE, build_wan_pipeline, run_to_latents
@@ -176,10 +176,3 @@ def test_a_generator_asks_for_the_image(kind: str, tmp_path: Path) -> None:
             "cat", image_path=tmp_path / "red.png", negative_prompt="dog", save_video=False, **size
         )
     assert result.frames.shape == (size["num_frames"], size["height"], size["width"], 3)
-
-
-@pytest.mark.parametrize("kind", ["WanVideoToVideo", "CogVideoXVideoToVideo", "CogVideoXFunControl"])
-def test_a_generator_refuses_what_starts_from_a_video(kind: str, tmp_path: Path) -> None:
-    CONDITIONED[kind][0]().save_pretrained(tmp_path)
-    with pytest.raises(UnsupportedModelError, match=rf"is a {kind}Pipeline, which starts from a video.*attach\(pipe\)"):
-        VideoGenerator.from_pretrained(tmp_path)

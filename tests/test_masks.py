@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
@@ -138,17 +140,37 @@ def test_each_branch_has_its_own_mask_even_of_the_same_shape() -> None:
     assert [keys for keys, _, _ in backend.masks] == [4, 2, 4, 2]
 
 
-@pytest.mark.parametrize(("text_after", "counted"), [(3, (4 + 2, 2 + 2)), (0, (4, 2))], ids=["joint", "cross"])
-def test_padding_of_the_video_tokens_counts_where_they_are_keys(text_after: int, counted: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(
+    ("role", "kind", "counted"),
+    [
+        (Role.JOINT, MaskKind.KEY_LENGTH, (4 + 2, 2 + 2)),
+        (Role.CROSS, MaskKind.KEY_LENGTH, (4, 2)),
+        (Role.AUDIO, MaskKind.KEY_LENGTH, (4, 2)),
+        (Role.SELF, MaskKind.ARBITRARY, None),
+    ],
+)
+def test_padding_of_the_video_tokens_counts_where_they_are_keys(
+    role: Role, kind: MaskKind, counted: tuple[int, ...] | None
+) -> None:
+    """In SELF attention the first keys are others than the model's, once they are in an order."""
     reader = MaskReader()
     reader.padding = 2
-    key = torch.zeros(2, KEYS + (2 if text_after else 0), 3, 8)
-    layout = TokenLayout((1, 1, 3), text_after=text_after, text_lengths=(1, 1))
-    reduced = reader.read(lengths(4, 2), key, layout)
-    assert (reduced.kind, reduced.key_lengths) == (MaskKind.KEY_LENGTH, counted)
-    if text_after:
+    key = torch.zeros(2, KEYS + (2 if role.among_video else 0), 3, 8)
+    layout = TokenLayout((1, 1, 3), text_after=3, text_lengths=(1, 1), ordered=True)
+    reduced = reader.read(lengths(4, 2), key, layout, role)
+    assert (reduced.kind, reduced.key_lengths) == (kind, counted)
+    if role is Role.JOINT:
         with pytest.raises(BackendMismatchError, match="cannot be brought into the token order"):
-            reader.read(HOLES.clone(), key, TokenLayout((1, 1, 3), text_after=text_after))
+            reader.read(HOLES.clone(), key, replace(layout, text_lengths=None), role)
+
+
+def test_a_mask_of_all_keys_is_not_taken_for_that_of_the_text_where_keys_have_padding() -> None:
+    """An additive mask of all keys has zeros where they are seen; as a mask of text these would count as hidden."""
+    reader = MaskReader()
+    reader.padding = 2
+    layout = TokenLayout((1, 1, 3), text_after=3, text_lengths=(1, 1), ordered=True)
+    reduced = reader.read(additive(lengths(4, 2)), torch.zeros(2, KEYS + 2, 3, 8), layout, Role.JOINT)
+    assert (reduced.kind, reduced.key_lengths) == (MaskKind.KEY_LENGTH, (6, 4))
 
 
 def test_the_longest_text_is_no_mask_at_all() -> None:

@@ -46,12 +46,16 @@ print("the family of fv-mymodel:", fv.receipt.cache.schedule, fv.receipt.token_g
 """Its tests, then a pipeline that knows of the family through its entry point alone."""
 
 BOTH = """
-from diffusers import SkyReelsV2Pipeline, SkyReelsV2Transformer3DModel
+from diffusers import WanPipeline, WanTransformer3DModel
 from fastvideo_core import attach
+
+class MymodelTransformer3DModel(WanTransformer3DModel):
+    pass
+
 small = {"num_attention_heads": 2, "attention_head_dim": 16, "ffn_dim": 32, "num_layers": 1}
-transformer = SkyReelsV2Transformer3DModel(**small, text_dim=16, freq_dim=16)
+transformer = MymodelTransformer3DModel(**small, text_dim=16, freq_dim=16)
 parts = dict.fromkeys(("tokenizer", "text_encoder", "vae", "scheduler"))
-attach(SkyReelsV2Pipeline(**parts, transformer=transformer))
+attach(WanPipeline(**parts, transformer=transformer))
 """
 
 GENERATE = ("generate", "cat", "--height", "32", "--width", "48", "--frames", "5", "--steps", "4")
@@ -95,11 +99,11 @@ def test_a_family_passes_as_it_stands_and_serves_a_pipeline(environment: Environ
         assert done.returncode == 0, done.stdout + done.stderr
         assert "12 passed" in done.stdout
         assert "the family of fv-mymodel: {'cond': 'CRCR', 'uncond': 'CRCR'} (3, 2, 3)" in done.stdout
-        two = new("fv-othermodel", "--family")
+        two = new("fv-othermodel", "--family", "--name", "mymodel")
         assert two.exit_code == 0, two.output
         environment.install_project(tmp_path / "fv-othermodel")
         done = environment.run(BOTH, cwd=tmp_path)
-        assert "the model family of SkyReelsV2Transformer3DModel is provided by fv-mymodel 0.1.0 and" in done.stderr
+        assert "the model family of MymodelTransformer3DModel is provided by fv-mymodel 0.1.0 and" in done.stderr
         assert "fv-othermodel 0.1.0; uninstall one of them" in done.stderr
     finally:
         environment.uninstall("fv-mymodel", "fv-othermodel")

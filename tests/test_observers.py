@@ -70,6 +70,16 @@ def watching(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Watcher]:
 STEPS = [("step", done, 3) for done in (1, 2, 3)]
 
 
+def test_a_generation_of_two_runs_is_one(wan_pipeline: Any, watching: Callable[..., Watcher]) -> None:
+    """As of a pipeline that makes a long video chunk after chunk."""
+    watcher = watching()
+    with attach(wan_pipeline) as fv, fv.following(Generation("WanPipeline")):
+        run(wan_pipeline, output_type="latent")
+        run(wan_pipeline, output_type="latent")
+    steps = [*STEPS, *[("step", done, 6) for done in (4, 5, 6)]]
+    assert watcher.told == [("started", 0, 3, None, None), *steps, ("finished", 6, 6, 3, None)]
+
+
 def test_a_pipeline_of_one_s_own(wan_pipeline: Any, watching: Callable[..., Watcher]) -> None:
     watcher = watching()
     with attach(wan_pipeline):

@@ -119,4 +119,4 @@ def test_the_largest_canvas_is_a_grid_of_12_16_16(shapes: VideoGenerator) -> Non
     geometry = shapes.info.geometry
     assert geometry.grid(45, 256, 256) == (12, 16, 16)
     assert geometry.grid(33, 128, 128) == (9, 8, 8)
-    assert shapes.info.head_dim == 64
+    assert shapes.info.transformer["attention_head_dim"] == 64

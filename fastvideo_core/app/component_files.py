@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 from fastvideo_core.discovery.printable import explain
 from fastvideo_core.errors import ModelNotFoundError
 
+_WITHOUT_VOCABULARY = frozenset({"ByT5Tokenizer"})
+"""Tokenizers that know bytes alone."""
 _VOCABULARIES = ("tokenizer.json", "spiece.model", "tokenizer.model", "vocab.json", "vocab.txt")
 
 
@@ -30,10 +33,28 @@ def check_files(folder: Path, index: Mapping[str, Any]) -> None:
         for file in sorted(part.glob("*.json")):
             _check_json(file)
         kind = str(entry[-1])
-        if "Tokenizer" in kind and not any((part / one).is_file() for one in _VOCABULARIES):
+        needs_vocabulary = "Tokenizer" in kind and kind not in _WITHOUT_VOCABULARY
+        if needs_vocabulary and not any((part / one).is_file() for one in _VOCABULARIES):
             raise _lacking(part, kind, "tokenizer.json, nor another file with a vocabulary")
         if any(part.glob("*.safetensors")) and not (part / "config.json").is_file():
             raise _lacking(part, kind, "config.json")
+
+
+def variant_of(part: Path, dtype: str) -> str | None:
+    """Which variant of its weights a part has, where it has no plain ones: such as "fp16" of model.fp16.safetensors.
+
+    Args:
+        dtype: what they are loaded in, such as "bfloat16"; of several variants that one is taken, else the first.
+    """
+    found = set()
+    for file in part.glob("*.safetensors"):
+        stem = re.sub(r"-\d{5}-of-\d{5}$", "", file.name.removesuffix(".safetensors"))
+        name, _, variant = stem.rpartition(".")
+        if not name:
+            return None
+        found.add(variant)
+    usual = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}.get(dtype, "")
+    return usual if usual in found else min(found, default=None)
 
 
 def explain_failure(folder: Path, error: Exception) -> str:

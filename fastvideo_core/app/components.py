@@ -13,7 +13,9 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
+from fastvideo_core.app.component_files import variant_of
 from fastvideo_core.app.loading_bar import loading_bar
+from fastvideo_core.app.quantization import Quantization
 from fastvideo_core.discovery.printable import explain
 from fastvideo_core.errors import ModelError
 
@@ -21,13 +23,19 @@ _LIBRARIES = ("diffusers", "transformers")
 _MOST_NAMED = 5
 
 
-def load_components(folder: Path, index: Mapping[str, Any], dtypes: Mapping[str, torch.dtype]) -> dict[str, Any]:
+def load_components(
+    folder: Path,
+    index: Mapping[str, Any],
+    dtypes: Mapping[str, torch.dtype],
+    quantization: Quantization | None = None,
+) -> dict[str, Any]:
     """Load the models of a pipeline.
 
     Args:
         folder: the pipeline's, in diffusers format.
         index: the content of its model_index.json.
         dtypes: per component; "default" for the others.
+        quantization: what their weights are rounded to, if any.
 
     Returns:
         The models by name; tokenizers, schedulers and the like are not among them.
@@ -41,7 +49,7 @@ def load_components(folder: Path, index: Mapping[str, Any], dtypes: Mapping[str,
     with loading_bar(len(kinds)) as begin:
         for name, kind in kinds.items():
             begin(name)
-            loaded[name] = _load(name, kind, folder, dtypes.get(name, dtypes["default"]))
+            loaded[name] = _load(name, kind, folder, dtypes.get(name, dtypes["default"]), quantization)
     return loaded
 
 
@@ -56,8 +64,11 @@ def _model_class(entry: Any) -> Any:
     return kind if isinstance(kind, type) and issubclass(kind, ModelMixin | PreTrainedModel) else None
 
 
-def _load(name: str, kind: Any, folder: Path, dtype: torch.dtype) -> Any:
+def _load(name: str, kind: Any, folder: Path, dtype: torch.dtype, quantization: Quantization | None) -> Any:
     from diffusers import ModelMixin
+
+    of_diffusers = issubclass(kind, ModelMixin)
+    rounded = quantization.config_for(name, of_diffusers, dtype) if quantization else None
 
     try:
         model, report = kind.from_pretrained(
@@ -65,7 +76,9 @@ def _load(name: str, kind: Any, folder: Path, dtype: torch.dtype) -> Any:
             use_safetensors=True,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # so that they are reported, all of them
-            **{"torch_dtype" if issubclass(kind, ModelMixin) else "dtype": dtype},
+            variant=variant_of(folder / name, str(dtype).removeprefix("torch.")),
+            **{"torch_dtype" if of_diffusers else "dtype": dtype},
+            **({"quantization_config": rounded} if rounded is not None else {}),
         )
     except SafetensorError as error:
         raise ModelError(

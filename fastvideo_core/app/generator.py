@@ -21,9 +21,11 @@ from fastvideo_core.app.one_at_a_time import OneAtATime
 from fastvideo_core.app.opening import Opening, open_studio
 from fastvideo_core.app.processes import asked_degrees, check_processes, choose_executor, sharded_degrees
 from fastvideo_core.app.prompts import check_prompts, check_settings_are_text
+from fastvideo_core.app.quantization import check_quantization
 from fastvideo_core.app.result import VideoResult
 from fastvideo_core.app.sampling import SamplingParam
 from fastvideo_core.app.studio import Studio
+from fastvideo_core.app.vae_tiling import check_tiling
 from fastvideo_core.app.workers.remote_studio import RemoteStudio
 from fastvideo_core.contract.attention import AttentionBackend
 from fastvideo_core.contract.caching import CachePolicy
@@ -32,6 +34,8 @@ from fastvideo_core.contract.settings import Config
 from fastvideo_core.discovery.plugins import load_plugins
 from fastvideo_core.engine.attention.choice import choose_attention
 from fastvideo_core.engine.caching.choice import check_policy
+from fastvideo_core.engine.parallel.degrees import read_degrees
+from fastvideo_core.engine.parallel.shareable import check_degrees
 from fastvideo_core.errors import AttachError, InputError
 
 
@@ -61,12 +65,13 @@ class VideoGenerator:
         cfg_parallel: bool | None = None,
         distributed_executor_backend: str = "mp",
         shard_weights: bool = False,
-        vae_tiling: bool = False,
         compile: bool = False,  # noqa: A002  # what torch and diffusers call it
         dit_cpu_offload: bool = False,
         vae_cpu_offload: bool = False,
         text_encoder_cpu_offload: bool = False,
         pin_cpu_memory: bool = False,
+        vae_tiling: bool | None = None,
+        quantization: Any = None,
         **unknown: Any,
     ) -> Self:
         """Load a model and choose its attention backend.
@@ -88,45 +93,54 @@ class VideoGenerator:
             distributed_executor_backend: the executor that starts the processes; "mp" does so on this machine.
             shard_weights: have each process hold a part of the transformer's weights, where all of them fit no GPU; a
                 block's are gathered as it runs.
-            vae_tiling: decode the video in tiles that overlap, which takes less memory; by all processes together.
             compile: compile the transformer's repeated blocks with torch.compile, each kind once and as a whole graph,
                 at the first generation of a size.
             dit_cpu_offload, vae_cpu_offload, text_encoder_cpu_offload: keep that part's weights in the computer's
                 memory and bring its layers to the GPU as they run (diffusers' group offloading). On a CPU they do
                 nothing, with a warning.
             pin_cpu_memory: pin the offloaded weights and copy them while the GPU computes.
+            vae_tiling: whether the autoencoder decodes in tiles (diffusers' `enable_tiling`), which takes less memory
+                and gives slightly different frames; None: where the whole video is estimated not to fit. Several
+                processes decode the tiles together.
+            quantization: round weights: "fp8-layerwise" (of the transformer, cast as its layers run), "torchao-fp8",
+                "torchao-int8", "bnb-nf4" or "bnb-int8" (of transformer and text encoder), or diffusers'
+                PipelineQuantizationConfig. The frames are others.
 
         Raises:
             ModelError: the model is not found, or not supported; BackendError: the backend is unknown, cannot run
-            here or does not fit; InputError: an option does not fit. All before any weight is loaded.
+            here or does not fit; InputError: an option does not fit; ParallelError: several processes cannot share the
+            model. All before any weight is loaded.
         """
         for name in unknown:
             raise unknown_field("argument of from_pretrained", name, _ARGUMENTS)
         check_flags(
             compile=compile,
             shard_weights=shard_weights,
-            vae_tiling=vae_tiling,
             dit_cpu_offload=dit_cpu_offload,
             vae_cpu_offload=vae_cpu_offload,
             text_encoder_cpu_offload=text_encoder_cpu_offload,
             pin_cpu_memory=pin_cpu_memory,
         )
         check_settings_are_text("attention_config", attention_config)
+        if vae_tiling is not None:
+            check_flags(vae_tiling=vae_tiling)
         plugins = load_plugins()
         info = read_model(plugins, model_path)
         device = check_device(device)
         processes = check_processes(num_gpus, num_processes, device)
         parallel = asked_degrees(processes, sp_size, cfg_parallel)
         if shard_weights:
-            parallel = sharded_degrees(processes, parallel, compile or dit_cpu_offload)
+            parallel = sharded_degrees(processes, parallel, compile or dit_cpu_offload or quantization is not None)
         executor = choose_executor(plugins, distributed_executor_backend)
         dtype = check_dtype(dtype, device)
         wanted = {"transformer": dit_cpu_offload, "vae": vae_cpu_offload, "text_encoder": text_encoder_cpu_offload}
         offload = [name for name, chosen in wanted.items() if chosen]
         offload = check_offload(offload, pin_cpu_memory, device)
+        check_tiling(info, vae_tiling)
+        rounded = check_quantization(quantization, info, device, offload)
         if compile:
-            check_compile(info, device, dit_cpu_offload)
-        needs = info.family.needs(info.head_dim, dtype, torch.device(device))
+            check_compile(info, device, dit_cpu_offload, rounded is not None and rounded.layerwise)
+        needs = info.family.needs(info.transformer, dtype, torch.device(device))
         choose_attention(plugins, attention_backend, needs, attention_config)
         check_policy(plugins, None, info.cached_model)
         opening = Opening(
@@ -140,8 +154,10 @@ class VideoGenerator:
             pin_cpu_memory,
             shard_weights,
             vae_tiling,
+            rounded,
         )
         if processes > 1:
+            check_degrees(info.family, read_degrees(parallel, processes))
             return cls(RemoteStudio(executor(), opening, processes, parallel, info, plugins), info)
         return cls(open_studio(opening, device, info=info), info)
 

@@ -12,6 +12,7 @@ from fastvideo_core.app.component_files import check_files, explain_failure
 from fastvideo_core.app.components import load_components
 from fastvideo_core.app.loading_bar import without_their_bars
 from fastvideo_core.app.model_info import ModelInfo
+from fastvideo_core.app.quantization import Quantization
 from fastvideo_core.engine.diffusers_bridge import blocks_can_be_compiled
 from fastvideo_core.engine.families import transformers_of
 from fastvideo_core.errors import FastVideoError, InputError, ModelNotFoundError
@@ -61,7 +62,7 @@ def check_offload(offload: list[str], pin_cpu_memory: bool, device: str) -> list
     return offload
 
 
-def check_compile(info: ModelInfo, device: str, dit_cpu_offload: bool) -> None:
+def check_compile(info: ModelInfo, device: str, dit_cpu_offload: bool, layerwise: bool = False) -> None:
     """Raise InputError where the blocks cannot be compiled."""
     if not device.startswith("cuda") and cpp_compiler() is None:
         raise InputError(
@@ -75,10 +76,15 @@ def check_compile(info: ModelInfo, device: str, dit_cpu_offload: bool) -> None:
         )
     if dit_cpu_offload:
         raise InputError("compile and dit_cpu_offload exclude each other: offloading hooks are not traceable")
+    if layerwise:
+        raise InputError(
+            "compile and quantization 'fp8-layerwise' exclude each other: the hooks that cast weights are not "
+            "traceable; torchao-fp8 can be compiled"
+        )
 
 
-def load_pipeline(info: ModelInfo, dtype: torch.dtype) -> Any:
-    """Load a pipeline in that dtype, its autoencoder in float32.
+def load_pipeline(info: ModelInfo, dtype: torch.dtype, quantization: Quantization | None = None) -> Any:
+    """Load a pipeline in that dtype, its autoencoder in float32; weights that are to be rounded are.
 
     Raises:
         ModelNotFoundError: a file is not there, or cannot be read; with its name.
@@ -92,7 +98,7 @@ def load_pipeline(info: ModelInfo, dtype: torch.dtype) -> Any:
     try:
         index = kind.load_config(folder)
         check_files(folder, index)
-        models = load_components(folder, index, {"default": dtype, "vae": torch.float32})
+        models = load_components(folder, index, {"default": dtype, "vae": torch.float32}, quantization)
         with without_their_bars():
             pipe = kind.from_pretrained(folder, use_safetensors=True, **models)
     except (FastVideoError, MemoryError, torch.OutOfMemoryError):
@@ -101,6 +107,8 @@ def load_pipeline(info: ModelInfo, dtype: torch.dtype) -> Any:
         raise ModelNotFoundError(
             f"the model {info.name} cannot be loaded: {explain_failure(folder, error)}; get the model again"
         ) from error
+    if quantization:
+        quantization.cast(pipe, dtype)
     pipe.register_to_config(_name_or_path=info.location)  # by which caching policies know the model
     return pipe
 
@@ -145,7 +153,7 @@ def place_pipeline(pipe: Any, device: str, offload: list[str], pin_cpu_memory: b
         if not isinstance(component, torch.nn.Module):
             continue
         if not name.startswith(tuple(offload)):
-            component.to(device)
+            _move(component, device)
             continue
         apply_group_offloading(
             component,
@@ -154,6 +162,12 @@ def place_pipeline(pipe: Any, device: str, offload: list[str], pin_cpu_memory: b
             offload_type="leaf_level",
             use_stream=pin_cpu_memory,
         )
+
+
+def _move(component: Any, device: str) -> None:
+    """To the device; what bitsandbytes has packed lies there already, and may not be moved."""
+    if getattr(component, "quantization_method", None) is None or component.device != torch.device(device):
+        component.to(device)
 
 
 def has_hooks(pipe: Any) -> bool:

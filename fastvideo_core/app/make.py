@@ -6,15 +6,16 @@ import time
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from fastvideo_core.app import output
 from fastvideo_core.app.cache_request import CacheRequest
+from fastvideo_core.app.calling import arguments_of, audio_of, frames_of, note, prepared
 from fastvideo_core.app.model_info import ModelInfo
 from fastvideo_core.app.result import VideoResult, check_finite
 from fastvideo_core.app.sampling import SamplingParam
+from fastvideo_core.app.vae_tiling import Tiling
 from fastvideo_core.contract.observing import Generation
 from fastvideo_core.engine.attachment import Attachment
 from fastvideo_core.engine.machine import peak_memory_bytes
@@ -45,6 +46,7 @@ class Maker:
     Args:
         request: the caching policy; TEACACHE also takes the sampling parameters' `teacache_params`.
         load_seconds: how long the model took to load, for the receipts.
+        tiling: how the autoencoder decodes.
 
     Raises:
         CacheError, InputError: the policy is unknown, or does not serve the model.
@@ -58,8 +60,10 @@ class Maker:
         params: SamplingParam,
         request: CacheRequest,
         load_seconds: float,
+        tiling: Tiling,
     ) -> None:
         self._attachment, self._info, self._params, self._load_seconds = attachment, info, params, load_seconds
+        self._tiling = tiling
         self._choose_policy = partial(
             attachment.use_cache, request.cache, request.config, request.defaults(params, info.cached_model)
         )
@@ -91,27 +95,15 @@ class Maker:
         device = self._attachment.device
         if device.startswith("cuda"):
             torch.cuda.reset_peak_memory_stats(device)
-        more: dict[str, Any] = {"image": _open_image(params.image_path)} if params.image_path else {}
-        if self._info.family.frame_rate_argument:
-            more[self._info.family.frame_rate_argument] = params.fps
-        start = time.perf_counter()
-        frames = self._attachment.pipe(
-            prompt=prompt,
-            negative_prompt=params.negative_prompt,
-            height=params.height,
-            width=params.width,
-            num_frames=params.num_frames,
-            num_inference_steps=params.num_inference_steps,
-            guidance_scale=float(params.guidance_scale),
-            generator=torch.Generator("cpu").manual_seed(params.seed),
-            output_type="np",
-            **more,
-        ).frames[0]
+        pipe, start = self._attachment.pipe, time.perf_counter()
+        with prepared(pipe, params, self._info), self._tiling.applied(pipe):
+            made = pipe(**arguments_of(pipe, prompt, params, self._info))
+        frames, audio = frames_of(made), audio_of(made, pipe)
         end = time.perf_counter()
         receipt = self._attachment.receipt
         receipt.model, receipt.prompt, receipt.negative_prompt = self._info.name, prompt, params.negative_prompt
-        receipt.height, receipt.width, receipt.num_frames = params.height, params.width, params.num_frames
-        receipt.fps, receipt.seed, receipt.guidance_scale = params.fps, params.seed, float(params.guidance_scale)
+        note(receipt, frames, params, self._info)
+        receipt.vae_tiling = self._tiling.used
         receipt.seconds = {
             "load": self._load_seconds,
             "text": self._attachment.run_started - start,
@@ -119,13 +111,4 @@ class Maker:
             "decode": end - self._attachment.run_ended,
         }
         receipt.peak_memory_bytes = peak_memory_bytes(device)
-        return VideoResult(prompt, frames, receipt)
-
-
-def _open_image(path: str | Path) -> Any:
-    from diffusers.utils import load_image
-
-    try:
-        return load_image(str(Path(path).expanduser()))
-    except (OSError, ValueError) as error:
-        raise InputError(f"image_path {str(path)!r} cannot be read as an image: {error}") from error
+        return VideoResult(prompt, frames, receipt, audio=audio)

@@ -44,3 +44,17 @@ def _memory_of(device: str) -> int | None:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
         return None
+
+
+def free_memory(device: str) -> int | None:
+    """Bytes that tensors could still take; None where the system does not tell.
+
+    On a GPU that is all that this process's tensors do not take: what other programs hold there is not counted.
+    """
+    if device.startswith("cuda"):
+        total = int(torch.cuda.get_device_properties(device).total_memory)
+        return total - int(torch.cuda.memory_allocated(device))
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
-import inspect
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from fastvideo_core.app.inputs import PipelineInputs
 from fastvideo_core.contract.caching import CachedModel
 from fastvideo_core.contract.model import Geometry, ModelFamily
 from fastvideo_core.contract.preset import ModelPreset
@@ -28,8 +29,12 @@ class ModelInfo:
         location: a local folder or a hub id.
         preset: the preset of that name, if there is one.
         pipeline: the class name of its pipeline.
-        head_dim: head size of its attention; `channels` of a token, all heads together.
-        takes_image: whether it needs an image to start from.
+        transformer: the configuration of its transformer.
+        channels: of a video token.
+        components: by name, the class of each component of its pipeline.
+        inputs: what its pipeline takes.
+        scheduler: the configuration of its scheduler; empty if that cannot be read.
+        has_two_experts: whether a second transformer takes over at a boundary, as in Wan 2.2 A14B.
     """
 
     name: str
@@ -38,9 +43,12 @@ class ModelInfo:
     family: ModelFamily
     geometry: Geometry
     pipeline: str
-    head_dim: int
+    transformer: Mapping[str, Any]
     channels: int
-    takes_image: bool
+    components: Mapping[str, str]
+    inputs: PipelineInputs
+    scheduler: Mapping[str, Any]
+    has_two_experts: bool
 
     @property
     def cached_model(self) -> CachedModel:
@@ -61,7 +69,7 @@ def read_model(plugins: Plugins, model_path: str | Path) -> ModelInfo:
 
     Raises:
         ModelNotFoundError: it is none of them, or its files cannot be read.
-        UnsupportedModelError: no plugin knows its transformer, or it does not start from text or an image.
+        UnsupportedModelError: no plugin knows its transformer, or its pipeline needs what a generator cannot give.
         DuplicateProviderError: two plugins know its transformer.
     """
     name = str(model_path)
@@ -74,8 +82,7 @@ def read_model(plugins: Plugins, model_path: str | Path) -> ModelInfo:
     try:
         transformer, vae = read_json("transformer/config.json"), read_json("vae/config.json")
         geometry = family.geometry(transformer, vae)
-        head_dim = _positive(transformer, "attention_head_dim")
-        channels = head_dim * _positive(transformer, "num_attention_heads")
+        channels = _channels(family, transformer)
         if min(*geometry.pixels_per_token, geometry.frames_per_token) < 1:
             raise ValueError(f"its sizes: a token of {geometry.pixels_per_token} pixels")
         if geometry.max_tokens is not None and geometry.max_tokens < 1:
@@ -84,46 +91,35 @@ def read_model(plugins: Plugins, model_path: str | Path) -> ModelInfo:
         raise UnsupportedModelError(f"the configuration of {name} lacks {error}") from error
     except (TypeError, ValueError, ArithmeticError) as error:
         raise UnsupportedModelError(f"the configuration of {name} garbles a number: {error}") from error
-    takes_image = _takes_image(pipeline, family, name)
-    return ModelInfo(name, location, preset, family, geometry, pipeline, head_dim, channels, takes_image)
+    inputs = PipelineInputs.of(pipeline, family, name)
+    two = index.get("boundary_ratio") is not None and (index.get("transformer_2") or [None])[0] is not None
+    scheduler = _scheduler(read_json)
+    named = {key: str(one[-1]) for key, one in index.items() if isinstance(one, list) and one and one[-1]}
+    return ModelInfo(
+        name, location, preset, family, geometry, pipeline, transformer, channels, named, inputs, scheduler, two
+    )
 
 
-def _positive(config: Mapping[str, Any], key: str) -> int:
-    value = config[key]
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{key} is {value!r}, it must be a whole number, 1 or more")
-    return value
+def _scheduler(read_json: Callable[[str], dict[str, Any]]) -> dict[str, Any]:
+    try:
+        return read_json("scheduler/scheduler_config.json")
+    except ModelNotFoundError:  # loading it will say so
+        return {}
+
+
+def _channels(family: ModelFamily, config: Mapping[str, Any]) -> int:
+    """The channels of a video token: those of all heads of the first role."""
+    for key in ("attention_head_dim", "num_attention_heads"):
+        value = config.get(key, 1)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"{key} is {value!r}, it must be a whole number, 1 or more")
+    return math.prod(family.heads(config, family.roles[0]))
 
 
 def _transformer_classes(index: Mapping[str, Any]) -> list[str]:
     """The class name of a pipeline's transformer, from its model_index.json."""
     described = index.get("transformer")
     return [str(described[-1])] if isinstance(described, list) and described else []
-
-
-def _takes_image(pipeline: str, family: ModelFamily, name: str) -> bool:
-    """Whether a pipeline needs an image; read off its arguments where the family does not name it.
-
-    Raises:
-        UnsupportedModelError: it needs a video.
-    """
-    if pipeline in family.pipelines:
-        arguments = {"image"} if pipeline in family.image_pipelines else set()
-    else:
-        arguments = _arguments_of(pipeline)
-    if arguments & {"video", "control_video"}:
-        raise UnsupportedModelError(
-            f"{name} is a {pipeline}, which starts from a video; VideoGenerator starts from text or an image: load it "
-            "with diffusers, and call fastvideo_core.attach(pipe)"
-        )
-    return "image" in arguments
-
-
-def _arguments_of(pipeline: str) -> set[str]:
-    import diffusers
-
-    kind = getattr(diffusers, pipeline, None)
-    return set(inspect.signature(kind.__call__).parameters) if isinstance(kind, type) else set()
 
 
 def family_names() -> list[str]:

@@ -9,6 +9,7 @@ import torch
 
 from fastvideo_core.app.loading import compile_blocks, load_pipeline, place_pipeline, shard_blocks
 from fastvideo_core.app.model_info import ModelInfo, read_model
+from fastvideo_core.app.quantization import Quantization
 from fastvideo_core.app.studio import LocalStudio
 from fastvideo_core.contract.attention import AttentionBackend
 from fastvideo_core.contract.settings import Config
@@ -24,6 +25,8 @@ class Opening:
         device: such as "cuda:1"; of several processes "cuda" for one each.
         offload: the parts whose weights stay in the computer's memory.
         shard_weights: whether each process holds a part of the transformer's.
+        vae_tiling: whether the video is decoded in tiles; None: where it would not fit.
+        quantization: what weights are rounded to; None: nothing.
     """
 
     model_path: str
@@ -35,20 +38,21 @@ class Opening:
     offload: tuple[str, ...]
     pin_cpu_memory: bool
     shard_weights: bool = False
-    vae_tiling: bool = False
+    vae_tiling: bool | None = None
+    quantization: Quantization | None = None
 
 
 def open_studio(opening: Opening, device: str, parallel: Parallel = None, info: ModelInfo | None = None) -> LocalStudio:
     """Load a model on a device, and put its backend on it."""
     info = info or read_model(load_plugins(), opening.model_path)
     start = time.perf_counter()
-    pipe = load_pipeline(info, opening.dtype)
+    pipe = load_pipeline(info, opening.dtype, *([opening.quantization] if opening.quantization else []))
     if opening.shard_weights:
         shard_blocks(pipe, info, device)
-    if opening.vae_tiling:
-        pipe.vae.enable_tiling()
     place_pipeline(pipe, device, list(opening.offload), opening.pin_cpu_memory)
     if opening.compile:
         compile_blocks(pipe, info)
     seconds = time.perf_counter() - start
-    return LocalStudio(pipe, info, opening.attention_backend, opening.attention_config, seconds, parallel)
+    return LocalStudio(
+        pipe, info, opening.attention_backend, opening.attention_config, seconds, opening.vae_tiling, parallel
+    )

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from fastvideo_core.app.result import VideoResult
+    from fastvideo_core.app.result import Audio, VideoResult
 
 _OTHER_FORMATS = {".avi", ".gif", ".m4v", ".mkv", ".mov", ".mpeg", ".mpg", ".webm", ".webp", ".wmv"}
 _NAME_LENGTH = 60
@@ -71,7 +71,7 @@ def save_result(result: VideoResult, folder: Path, stem: str | None, fps: int, s
     """
     start = time.perf_counter()
     try:
-        with encoded(folder, result.frames, fps) as video:
+        with encoded(folder, result.frames, fps, result.audio) as video:
             result.receipt.seconds["encode"] = time.perf_counter() - start
             files: dict[str, bytes | Path] = {".json": result.receipt.to_json().encode("utf-8", "backslashreplace")}
             if sheet:
@@ -134,8 +134,8 @@ def _temporaries(folder: Path, files: dict[str, bytes | Path]) -> Iterator[dict[
 
 
 @contextmanager
-def encoded(folder: Path, frames: NDArray[np.float32], fps: int) -> Iterator[Path]:
-    """An H.264 MP4 (yuv420p) of the frames under a temporary name, removed at the end.
+def encoded(folder: Path, frames: NDArray[np.float32], fps: int, audio: Audio | None = None) -> Iterator[Path]:
+    """An H.264 MP4 (yuv420p), with AAC if there is audio, under a temporary name, removed at the end.
 
     Args:
         frames: (num_frames, height, width, 3) in 0…1, height and width even.
@@ -150,9 +150,15 @@ def encoded(folder: Path, frames: NDArray[np.float32], fps: int) -> Iterator[Pat
             stream = container.add_stream("libx264", rate=Fraction(fps), options={"crf": "16"})
             stream.height, stream.width = frames.shape[1:3]
             stream.pix_fmt = "yuv420p"
+            track = audio and container.add_stream("aac", rate=audio.rate, layout=audio.layout)
             for frame in to_bytes(frames):
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
             container.mux(stream.encode())
+            if audio and track:
+                samples = av.AudioFrame.from_ndarray(audio.samples.clip(-1, 1), format="fltp", layout=audio.layout)
+                samples.sample_rate = audio.rate
+                container.mux(track.encode(samples))
+                container.mux(track.encode())
         yield path
 
 

@@ -79,7 +79,7 @@ def sharded_degrees(processes: int, parallel: Parallel, excluded: bool) -> Paral
     if processes == 1:
         raise InputError("shard_weights needs several processes; give num_gpus")
     if excluded:
-        raise InputError("shard_weights excludes compile and dit_cpu_offload; leave one of them out")
+        raise InputError("shard_weights excludes compile, dit_cpu_offload and quantization; leave one of them out")
     sequence = {"sequence": processes, "guidance": 1}
     if parallel not in (AUTO, sequence):
         raise InputError(

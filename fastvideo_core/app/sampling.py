@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
+from fastvideo_core.app.conditions import misfits
 from fastvideo_core.app.known_fields import KnownFields, unknown_field
 from fastvideo_core.app.model_info import ModelInfo, find_preset, read_model
 from fastvideo_core.app.prompts import is_writable
@@ -54,8 +55,11 @@ class SamplingParam(KnownFields):
         fps: frames per second of the file.
         num_inference_steps: denoising steps.
         guidance_scale: classifier-free guidance; 1 or less switches it off and halves the work.
+        guidance_scale_2: that of the second expert of Wan 2.2; None for the first one's.
+        flow_shift: of the noise schedule; None for what the model's preset says for the size, else for the scheduler's.
         negative_prompt: what the guidance leads away from.
         image_path: the image that an image-to-video model starts from; scaled to height and width.
+        video_path: the video that a video-to-video or control model starts from; its first num_frames frames, scaled.
         seed: same seed, same video.
         teacache_params: settings of TEACACHE, where that is asked for.
         num_videos_per_prompt: how many videos of each prompt, the first of `seed`, the next of `seed` + 1, ….
@@ -72,8 +76,11 @@ class SamplingParam(KnownFields):
     fps: int = 16
     num_inference_steps: int = 50
     guidance_scale: float = 5.0
+    guidance_scale_2: float | None = None
+    flow_shift: float | None = None
     negative_prompt: str = ""
     image_path: str | Path | None = None
+    video_path: str | Path | None = None
     seed: int = 1024
     teacache_params: TeaCacheParams = field(default_factory=TeaCacheParams)
     num_videos_per_prompt: int = 1
@@ -120,7 +127,7 @@ class SamplingParam(KnownFields):
         """
         if problems := [*self._wrong_types(), *self._wrong_values()] or [
             *self._misfits(info.geometry, info.name),
-            *self._wrong_conditions(info),
+            *misfits(self, info),
         ]:
             raise InputError("; ".join(problems))
 
@@ -140,14 +147,18 @@ class SamplingParam(KnownFields):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool):
                 yield f"{name} must be a whole number, not {value!r}"
-        if isinstance(self.guidance_scale, bool) or not isinstance(self.guidance_scale, int | float):
-            yield f"guidance_scale must be a number, not {self.guidance_scale!r}"
+        for name in ("guidance_scale", "guidance_scale_2", "flow_shift"):
+            value = getattr(self, name)
+            left_open = value is None and name != "guidance_scale"
+            if not left_open and (isinstance(value, bool) or not isinstance(value, int | float)):
+                yield f"{name} must be a number, not {value!r}"
         if not isinstance(self.negative_prompt, str):
             yield f"negative_prompt must be text, not {self.negative_prompt!r}"
         elif not is_writable(self.negative_prompt):
             yield f"negative_prompt {self.negative_prompt!r} holds half a character (a lone surrogate)"
-        if self.image_path is not None and not isinstance(self.image_path, str | Path):
-            yield f"image_path must be a path, not {self.image_path!r}"
+        for name in ("image_path", "video_path"):
+            if not isinstance(getattr(self, name), str | Path | None):
+                yield f"{name} must be a path, not {getattr(self, name)!r}"
         if not isinstance(self.teacache_params, TeaCacheParams):
             yield f"teacache_params must be TeaCacheParams, not {self.teacache_params!r}"
         if not isinstance(self.output_path, str | Path):
@@ -167,22 +178,14 @@ class SamplingParam(KnownFields):
             "num_inference_steps": (1, MAX_STEPS),
             "seed": (0, 2**63 - 1),
             "guidance_scale": (0, 1000),
+            "guidance_scale_2": (0, 1000),
+            "flow_shift": (0.01, 100),
             "num_videos_per_prompt": (1, 10_000),
         }
         for name, (low, high) in limits.items():
             value = getattr(self, name)
             if isinstance(value, int | float) and not low <= value <= high:
                 yield f"{name} is {value}, it must be " + (f"{low} or more" if high == math.inf else f"{low} to {high}")
-
-    def _wrong_conditions(self, info: ModelInfo) -> Iterator[str]:
-        if info.takes_image and self.image_path is None:
-            yield f"{info.name} starts from an image; give it as image_path"
-        elif info.takes_image and not Path(str(self.image_path)).expanduser().is_file():
-            yield f"image_path {str(self.image_path)!r} is no file"
-        elif self.image_path is not None and not info.takes_image:
-            yield f"{info.name} makes videos from text alone; it takes no image_path"
-        if self.negative_prompt and info.family.guidance_is_built_in:
-            yield f"{info.name} has its guidance built in; it takes no negative_prompt"
 
     def _misfits(self, geometry: Geometry, what: str) -> Iterator[str]:
         longest = math.inf if geometry.max_tokens is None else geometry.max_tokens

@@ -14,6 +14,7 @@ from fastvideo_core.app.model_info import ModelInfo
 from fastvideo_core.app.prompts import check_lengths
 from fastvideo_core.app.result import VideoResult
 from fastvideo_core.app.sampling import SamplingParam
+from fastvideo_core.app.vae_tiling import Tiling
 from fastvideo_core.contract.attention import AttentionBackend
 from fastvideo_core.contract.settings import Config
 from fastvideo_core.engine.attachment import attach
@@ -56,6 +57,7 @@ class LocalStudio:
         attention_backend: str | AttentionBackend | None,
         attention_config: Config,
         load_seconds: float,
+        vae_tiling: bool | None = None,
         parallel: Parallel = None,
     ) -> None:
         self.pipe: Any | None = pipe
@@ -63,6 +65,7 @@ class LocalStudio:
         self.attachment = attach(
             pipe, attention_backend=attention_backend, attention_config=attention_config, parallel=parallel
         )
+        self._tiling = Tiling(vae_tiling, self.attachment.anywhere)
         pipe.set_progress_bar_config(disable=True)
 
     @property
@@ -84,7 +87,7 @@ class LocalStudio:
         """
         check_lengths(self.pipe, prompt=prompts, negative_prompt=[params.negative_prompt])
         self.attachment.check_grid(params.grid(self.info))
-        return Maker(self.attachment, self.info, params, request, self.load_seconds).make
+        return Maker(self.attachment, self.info, params, request, self.load_seconds, self._tiling).make
 
     def timed(self) -> AbstractContextManager[Callable[[], float]]:
         return self.attachment.timed()

@@ -48,7 +48,7 @@ def fastvideo_generation_started(generation: Generation) -> None:
 @hookimpl
 def fastvideo_step_done(generation: Generation) -> None:
     if bar := _bars.get(generation):
-        bar.update(bar.task_ids[0], completed=generation.steps_done)
+        bar.update(bar.task_ids[0], completed=generation.steps_done, total=generation.num_steps)
 
 
 @hookimpl

@@ -12,6 +12,7 @@ import click
 from fastvideo_core.cli.bench import bench_command
 from fastvideo_core.cli.doctor import doctor_command
 from fastvideo_core.cli.generate import generate_command
+from fastvideo_core.cli.models import models_command
 from fastvideo_core.cli.output import discovered, own_output, say
 from fastvideo_core.cli.plugins import plugins_command
 from fastvideo_core.cli.streams import checked_output, finish_streams, open_closed_streams, say_at_the_end
@@ -62,6 +63,7 @@ def fv() -> None:
 fv.add_command(bench_command)
 fv.add_command(doctor_command)
 fv.add_command(generate_command)
+fv.add_command(models_command)
 fv.add_command(plugins_command)
 
 

@@ -30,6 +30,7 @@ DEFAULT_MODEL = "shapes"
 @settings_option
 @click.option("--negative-prompt", help="What the guidance leads away from.")
 @click.option("--image", "image_path", metavar="PATH", help="What an image-to-video model starts from.")
+@click.option("--video", "video_path", metavar="PATH", help="What a video-to-video or control model starts from.")
 @sampling_options
 @click.option("--fps", type=int, help="Frames per second of the file.")
 @click.option("--seed", type=int, help="Same seed, same video.")
@@ -42,7 +43,14 @@ DEFAULT_MODEL = "shapes"
     "--num-processes", default=1, show_default=True, help="Likewise on the CPU, with --device cpu: to try it."
 )
 @click.option("--shard-weights", is_flag=True, help="Have each process hold a part of the transformer's weights.")
-@click.option("--vae-tiling", is_flag=True, help="Decode the video in tiles, by all processes together.")
+@click.option(
+    "--quantization", metavar="NAME", help="Round weights: fp8-layerwise, torchao-fp8, torchao-int8, bnb-nf4…"
+)
+@click.option("--vae-tiling/--no-vae-tiling", default=None, help="Decode in tiles. Default: where it would not fit.")
+@click.option("--dit-cpu-offload", is_flag=True, help="Keep the transformer's weights in the computer's memory.")
+@click.option("--text-encoder-cpu-offload", is_flag=True, help="Likewise the text encoder's.")
+@click.option("--vae-cpu-offload", is_flag=True, help="Likewise the autoencoder's.")
+@click.option("--pin-cpu-memory", is_flag=True, help="Pin offloaded weights, and copy them while the GPU computes.")
 @click.option("--sheet", is_flag=True, default=None, help="Also write a PNG contact sheet.")
 @click.option("--json", "as_json", is_flag=True, help="Print the receipt as JSON instead of a summary.")
 def generate_command(
@@ -59,7 +67,12 @@ def generate_command(
     num_gpus: int,
     num_processes: int,
     shard_weights: bool,
-    vae_tiling: bool,
+    quantization: str | None,
+    vae_tiling: bool | None,
+    dit_cpu_offload: bool,
+    text_encoder_cpu_offload: bool,
+    vae_cpu_offload: bool,
+    pin_cpu_memory: bool,
     as_json: bool,
     **overrides: Any,
 ) -> None:
@@ -100,7 +113,7 @@ def generate_command(
     chosen_dtype = check_dtype(dtype, chosen_device)
     check_memory(params, info, chosen_device, chosen_dtype)
     check_settings_are_text("attention_config", for_backend)
-    needs = info.family.needs(info.head_dim, chosen_dtype, device_of(chosen_device))
+    needs = info.family.needs(info.transformer, chosen_dtype, device_of(chosen_device))
     serving = choose_attention(plugins, attention_backend, needs, for_backend)[1].values()
     check_grid([one.backend for one in serving], params.grid(info))
     prepare_target(params)
@@ -120,7 +133,12 @@ def generate_command(
             num_gpus=num_gpus,
             num_processes=num_processes,
             shard_weights=shard_weights,
+            quantization=quantization,
             vae_tiling=vae_tiling,
+            dit_cpu_offload=dit_cpu_offload,
+            text_encoder_cpu_offload=text_encoder_cpu_offload,
+            vae_cpu_offload=vae_cpu_offload,
+            pin_cpu_memory=pin_cpu_memory,
         ) as generator,
     ):
         for result in generator.generate_videos(prompts, params, cache=cache, cache_config=cache_config):
@@ -164,6 +182,8 @@ def _show(result: VideoResult, as_json: bool, indent: int | None) -> None:
         say(f"cache    {used.policy} ({used.distribution}), {skipped} of {skipped + computed} steps skipped")
     if shared := receipt.parallel:
         say(f"parallel {shared.processes} processes: guidance {shared.guidance} x sequence {shared.sequence}")
+    for name, kind in receipt.quantization.items():
+        say(f"weights  {name}: {kind}, not exact")
     say("seconds  " + ", ".join(f"{name} {value:.2f}" for name, value in receipt.seconds.items()))
 
 

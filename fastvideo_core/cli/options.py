@@ -19,6 +19,8 @@ _SAMPLING = (
     click.option("--frames", "num_frames", type=int, help="Number of frames."),
     click.option("--steps", "num_inference_steps", type=int, help="Denoising steps."),
     click.option("--guidance", "guidance_scale", type=float, help="Guidance scale; 1 or less: none."),
+    click.option("--guidance-2", "guidance_scale_2", type=float, help="That of Wan 2.2's second expert."),
+    click.option("--flow-shift", type=float, help="Of the noise schedule. Default: the preset's for the size."),
 )
 
 

@@ -23,6 +23,13 @@ class Role(StrEnum):
     """Video tokens to text or image tokens."""
     JOINT = "JOINT"
     """Video and text tokens in one sequence."""
+    AUDIO = "AUDIO"
+    """All that audio tokens take part in: among themselves, to text, and to or from the video."""
+
+    @property
+    def among_video(self) -> bool:
+        """Whether video tokens attend to one another, so that a backend may ask for an order of them."""
+        return self in (Role.SELF, Role.JOINT)
 
 
 class MaskKind(StrEnum):
@@ -106,11 +113,13 @@ class TokenLayout:
 
     Attributes:
         grid: video tokens along time, height and width; tokens run with width fastest.
-        text_before: text tokens in front of the video tokens.
-        text_after: text tokens behind them.
+        text_before: tokens in front of the video tokens: text in JOINT attention; frames that condition the video,
+            or came before it, which have no place in the grid.
+        text_after: such tokens behind them.
         text_lengths: how many text tokens are not padding, per batch entry, also where text is seen by cross attention
             only; None if all are.
         ordered: whether the video tokens are in the order, and with the padding, that the backend asked for.
+        fixed: whether they stay as they are whatever it asks for, as where blocks tell some of them by their place.
     """
 
     grid: tuple[int, int, int]
@@ -118,6 +127,7 @@ class TokenLayout:
     text_after: int = 0
     text_lengths: tuple[int, ...] | None = None
     ordered: bool = False
+    fixed: bool = False
 
 
 @dataclass(frozen=True)

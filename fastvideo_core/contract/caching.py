@@ -202,6 +202,9 @@ class CachePolicy(PolicySettings, ABC):
 
         Args:
             computed: the latest computed steps, oldest first, at most `history`, at least one.
+
+        For a model of two streams, such as video and audio, it is asked once for each: `step.hidden`, `step.others` and
+        `computed` are then of the second stream the second time.
         """
         raise NotImplementedError(f"{self.name} decided to forecast and has no forecast")
 

@@ -118,11 +118,16 @@ class Receipt:
         requested_backend: the name that was asked for; None for the automatic choice.
         attention: per role, what served it.
         compiled: whether the transformer, or any of its blocks, ran compiled.
+        quantization: by component, what its weights were rounded to; empty where they were plain numbers.
+        vae_tiling: whether the video was decoded in tiles; None under `attach`.
         token_grid: video tokens along time, height and width.
         steps_computed: forward passes per guidance branch in which the blocks ran; `steps_skipped` the others.
         interrupted: whether the pipeline left its loop before all steps were done, as its `interrupt` makes it.
         cache: what the caching policy did; None if there was none.
         parallel: how several processes shared the work; None if one did it. `attention` is then the first one's.
+        guidance_scale_2: that of the second expert, where the model has one and it was given.
+        flow_shift: of the scheduler that ran, where that has a fixed one.
+        input_image, input_video: the files that the video was made from.
         seconds: load, text, denoise, decode and encode, as far as known.
         peak_memory_bytes: of the CUDA device since the generation began, else of the process since it started.
         versions: of Python, torch, diffusers, the core and the plugins that served.
@@ -141,6 +146,8 @@ class Receipt:
     cache: CacheReceipt | None = None
     parallel: ParallelReceipt | None = None
     compiled: bool = False
+    quantization: dict[str, str] = field(default_factory=dict)
+    vae_tiling: bool | None = None
     model: str | None = None
     prompt: str | None = None
     negative_prompt: str | None = None
@@ -149,6 +156,10 @@ class Receipt:
     num_frames: int | None = None
     fps: int | None = None
     guidance_scale: float | None = None
+    guidance_scale_2: float | None = None
+    flow_shift: float | None = None
+    input_image: str | None = None
+    input_video: str | None = None
     seed: int | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     peak_memory_bytes: int | None = None

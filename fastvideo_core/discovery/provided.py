@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import math
 import re
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from fastvideo_core.contract.attention import AttentionBackend
@@ -85,15 +87,26 @@ def checked_preset(thing: Any) -> ModelPreset:
     """
     if not isinstance(thing, ModelPreset):
         raise _not_in("fastvideo_model_presets", thing)
-    plain = ModelPreset(thing.name, thing.location, thing.sampling, thing.description, thing.score)
-    for field in ("name", "location", "description"):
+    plain = ModelPreset(**{one.name: getattr(thing, one.name) for one in fields(ModelPreset)})
+    for field in ("name", "location", "description", "transformer", "task"):
         value = getattr(plain, field)
-        if type(value) is not str or value != printable(value) or (not value.strip() and field != "description"):
+        needed = field in ("name", "location")
+        if type(value) is not str or value != printable(value) or (needed and not value.strip()):
             raise PluginError(f"the {field} of the model preset {plain.name!r} is {value!r}, it must be text")
     if type(plain.sampling) is not dict or not all(type(name) is str for name in plain.sampling):
         raise PluginError(f"the sampling of the model preset {plain.name!r} must be a dict of sampling parameters")
     if plain.score is not None and not callable(plain.score):
         raise PluginError(f"the score of the model preset {plain.name!r} is {plain.score!r}, it must be a function")
+    if type(plain.parameters) is not dict or not all(map(_is_count, plain.parameters.items())):
+        raise PluginError(
+            f"the parameters of the model preset {plain.name!r} are {plain.parameters!r}, they must be a dict such as "
+            "{'transformer': 1418996800}"
+        )
+    if type(plain.flow_shift) is not dict or not all(map(_is_shift, plain.flow_shift.items())):
+        raise PluginError(
+            f"the flow_shift of the model preset {plain.name!r} is {plain.flow_shift!r}, it must be a dict such as "
+            "{(480, 832): 3.0}"
+        )
     return plain
 
 
@@ -109,6 +122,16 @@ def checked_executor(thing: Any) -> type[Executor]:
     if type(name) is not str or not re.fullmatch(r"[a-z][a-z0-9_-]*", name):
         raise PluginError(f"the executor's name {name!r} is not lower case with digits, underscores and dashes")
     return thing
+
+
+def _is_count(item: tuple[Any, Any]) -> bool:
+    return type(item[0]) is str and item[0] == printable(item[0]) and type(item[1]) is int and item[1] >= 0
+
+
+def _is_shift(item: tuple[Any, Any]) -> bool:
+    size, shift = item
+    sizes = type(size) is tuple and len(size) == 2 and all(type(one) is int and one > 0 for one in size)
+    return sizes and type(shift) in (int, float) and 0 < shift < math.inf
 
 
 def check_commands(cli: click.Group) -> None:

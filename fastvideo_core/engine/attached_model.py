@@ -16,7 +16,7 @@ from fastvideo_core.engine import diffusers_bridge
 from fastvideo_core.engine.block_stack import AttachedBlocks
 from fastvideo_core.engine.caching.choice import model_of
 from fastvideo_core.engine.families import family_of_pipeline, transformers_of
-from fastvideo_core.engine.layers import BlockCalls, calls_of_blocks
+from fastvideo_core.engine.layers import BlockCalls, calls_of_blocks, num_hints
 from fastvideo_core.errors import AttachError, BackendNotUsedError
 
 
@@ -56,7 +56,7 @@ class AttachedModel:
         found = dict(transformers_of(pipe, family))
         device = diffusers_bridge.execution_device(pipe)
         first = next(iter(found.values()))
-        needs = family.needs(int(first.config.attention_head_dim), first.dtype, device)
+        needs = family.needs(first.config, first.dtype, device)
         for transformer in found.values():
             _check_own_cache(transformer)
         return cls(
@@ -76,7 +76,11 @@ class AttachedModel:
         """What a caching policy is told of it."""
         kind = type(self.pipe).__name__
         model = model_of(self.family, str(self.pipe.name_or_path or kind), kind)
-        return replace(model, num_blocks=min(map(len, self.block_lists)), num_experts=len(self.transformers))
+        blocks = (
+            len(blocks) - num_hints(transformer, self.family)
+            for blocks, transformer in zip(self.block_lists, self.transformers, strict=True)
+        )
+        return replace(model, num_blocks=min(blocks), num_experts=len(self.transformers))
 
     def sites(self, number: int) -> list[AttentionSite]:
         """The attention of the transformer of that number, as it is now."""
@@ -115,7 +119,8 @@ class AttachedModel:
 
     def _check_blocks(self, number: int) -> None:
         transformer = self.transformers[number]
-        lists = self.family.stack.lists
+        stack = self.family.stack
+        lists = (*stack.attending_lists, *([stack.adapters] if stack.adapters else []))
         ours = all(isinstance(transformer.get_submodule(name), AttachedBlocks) for name in lists)
         if not ours or _blocks(transformer, self.family) != self.block_lists[number]:
             raise BackendNotUsedError(
@@ -144,5 +149,5 @@ def _check_own_cache(transformer: Any) -> None:
 
 
 def _blocks(transformer: Any, family: ModelFamily) -> tuple[Any, ...]:
-    lists = (transformer.get_submodule(name) for name in family.stack.lists)
+    lists = (transformer.get_submodule(name) for name in family.stack.attending_lists)
     return tuple(block for blocks in lists for block in blocks._modules.values())

@@ -17,7 +17,7 @@ from fastvideo_core.contract.observing import Generation
 from fastvideo_core.contract.receipt import Receipt
 from fastvideo_core.contract.settings import Config
 from fastvideo_core.discovery.plugins import Plugins, load_plugins
-from fastvideo_core.engine import block_stack, diffusers_bridge
+from fastvideo_core.engine import block_stack, diffusers_bridge, side_lists
 from fastvideo_core.engine.attached_model import AttachedModel
 from fastvideo_core.engine.attention.choice import choose_attention
 from fastvideo_core.engine.attention.clock import KernelClock
@@ -30,6 +30,7 @@ from fastvideo_core.engine.observers import Observers
 from fastvideo_core.engine.ownership import claim
 from fastvideo_core.engine.parallel.crew import Crew
 from fastvideo_core.engine.parallel.degrees import Parallel
+from fastvideo_core.engine.parallel.shareable import check_degrees
 from fastvideo_core.engine.parallel.tiles import share_tiles
 from fastvideo_core.engine.plugin_calls import check_grid
 from fastvideo_core.engine.run import ActiveRun
@@ -77,7 +78,7 @@ def attach(
         CacheError: the caching policy is unknown or does not serve the model.
         InputError: a setting that the backend or the policy does not have, or a value that it does not take.
         PluginError: two plugins provide the backend, the policy or the model family.
-        ParallelError: the other processes cannot be reached, or are not as this one.
+        ParallelError: the other processes cannot be reached, or are not as this one; or they cannot share the model.
         DiffusersVersionError: this diffusers version is not supported.
     """
     return Attachment(pipe, attention_backend, attention_config, cache, cache_config, parallel=parallel)
@@ -125,6 +126,7 @@ class Attachment:
             self.device = str(model.device)
             self._crew = Crew.join(parallel, model.device)
             if self._crew:
+                check_degrees(model.family, self._crew.degrees)
                 self._crew.check_alike(model, resolutions, self._policy)
             self._install(model, undo)
             self._attached, self._undo = model, undo.pop_all()
@@ -133,6 +135,7 @@ class Attachment:
         for number, transformer in enumerate(model.transformers):
             slots = diffusers_bridge.install(model.sites(number), undo)
             stack = block_stack.install(transformer, model.family.stack, undo)
+            side_lists.install(transformer, stack, undo)
             bare = partial(BarePass, model.blocks[number], slots)
             started = partial(self._pass_started, number, stack, bare)
             around = self._forward if self._crew else None
@@ -185,6 +188,10 @@ class Attachment:
             self._refuse_while_under_way("change the caching policy when it has ended")
             chosen = choose_policy(self._plugins, cache, cache_config, defaults)
             self._policy = prepared_policy(chosen, self._model.cached_model)
+
+    def anywhere(self, what: str, is_so: bool) -> bool:
+        """Whether something is so here, or in another process; all of them ask, and get the same answer."""
+        return is_so if self._crew is None else self._crew.anywhere(what, is_so)
 
     def leave_processes(self, error: BaseException) -> None:
         """Tell the other processes that this one failed outside of a run, so that they do not wait for it."""

@@ -8,7 +8,6 @@ policy always computes; and a policy sees the whole video, however many processe
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
@@ -19,8 +18,9 @@ import torch
 from fastvideo_core.contract.model import BlockStack
 from fastvideo_core.engine.arrangement import Arrangement
 from fastvideo_core.engine.attention.operator import TRACED
+from fastvideo_core.engine.between import one_for_each, stand_in
 from fastvideo_core.engine.forward_pass import BarePass, ForwardPass, current_pass
-from fastvideo_core.engine.layers import uncompiled
+from fastvideo_core.engine.layers import in_order_of_parameters
 
 
 def install(transformer: torch.nn.Module, stack: BlockStack, undo: ExitStack) -> Stack:
@@ -91,16 +91,22 @@ class AttachedBlocks(torch.nn.ModuleList):
 
     def _traced(self) -> Iterator[Any]:
         """For a graph of the whole transformer, which knows each block's number as a constant."""
-        for number, block in enumerate(self._modules.values()):
-            TRACED.block = self._first + number
-            yield block
-        TRACED.block = -1
+        for number, block in enumerate(self._modules.values(), self._first):
+            yield partial(_numbered, number, block)
 
     # Policies decide here, from tensors' values and lists that grow: nothing to trace.
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch leaves it untyped
     def _in_pass(self) -> Iterator[Any]:
         current = current_pass()
-        return iter(self._modules.values()) if current is None else self._around(current)
+        return iter(self._modules.values()) if current is None else self._of_pass(current)
+
+    def _of_pass(self, current: ForwardPass | BarePass) -> Iterator[Any]:
+        around = self._around(current)
+        described, total = self._stack.described, self._stack.size
+        if current.gate is None or not (described.adds_between or described.counted):
+            return around
+        blocks = list(self._modules.values())
+        return one_for_each(blocks, self._first, total, around, current, described.returns_two)
 
     def _around(self, current: ForwardPass | BarePass) -> Iterator[Any]:
         """The blocks, with what the pass wants to happen before, between and behind them."""
@@ -109,17 +115,17 @@ class AttachedBlocks(torch.nn.ModuleList):
         start, stop = (gate.first_blocks, total - gate.last_blocks) if gate else (0, total)
         for number, block in blocks:
             if gate is not None and number == 0:
-                yield _positional(block, partial(gate.enter, block))
+                yield stand_in(block, partial(gate.enter, block))
             if gate is not None and number == start > 0:
-                yield _positional(block, gate.after_first)
+                yield stand_in(block, gate.after_first)
             if gate is not None and number == stop and not gate.skips:
-                yield _positional(block, gate.leave)
+                yield stand_in(block, gate.leave)
             if gate is None or not gate.skips or not start <= number < stop:
                 current.enter_block(number)
                 yield self._arranged(block, current, leaves=number + 1 in (start, stop, total))
         current.leave_blocks()
         if gate is not None and self._is_last and stop == total and not gate.skips:
-            yield _positional(blocks[-1][1], gate.leave)
+            yield stand_in(blocks[-1][1], gate.leave)
 
     def _arranged(self, block: Any, current: ForwardPass | BarePass, leaves: bool) -> Any:
         """The block as the pass calls it; where it `leaves`, what it returns is as the model knows it."""
@@ -128,29 +134,19 @@ class AttachedBlocks(torch.nn.ModuleList):
         return _arranged(block, current.arrangement, leaves)
 
 
-def _positional(block: torch.nn.Module, function: Callable[[tuple[Any, ...]], Any]) -> Callable[..., Any]:
-    """A stand-in for the block that gives its arguments to `function` in the order of the block's parameters."""
-
-    # Where a whole transformer is compiled: a graph would depend on all that has been decided so far.
-    @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch leaves it untyped
-    def call(*args: Any, **kwargs: Any) -> Any:
-        return function(_in_order_of_parameters(block, args, kwargs))
-
-    result: Callable[..., Any] = call
+def _numbered(number: int, block: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
+    """Call a block with its number told: when it is called, since an enumerated list is traced to its end before."""
+    TRACED.block = number
+    result = block(*args, **kwargs)
+    TRACED.block = -1
     return result
-
-
-def _in_order_of_parameters(block: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
-    if not kwargs:
-        return args
-    return inspect.signature(type(uncompiled(block)).forward).bind(block, *args, **kwargs).args[1:]
 
 
 def _arranged(block: torch.nn.Module, arrangement: Arrangement, leaves: bool) -> Callable[..., Any]:
     """A call of the block with all that has video tokens arranged."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        result = block(*arrangement.arranged(_in_order_of_parameters(block, args, kwargs)))
+        result = block(*arrangement.arranged(in_order_of_parameters(block, args, kwargs)))
         return arrangement.restored(result) if leaves else result
 
     return call

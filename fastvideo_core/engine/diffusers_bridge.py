@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 from fastvideo_core.contract.attention import Role
 from fastvideo_core.contract.model import AttentionSite
 from fastvideo_core.engine.attention.operator import attend, bare_attention
+from fastvideo_core.engine.attention.text_mask import without_square_mask
 from fastvideo_core.engine.copies import ABSENT, copied_as, without
 from fastvideo_core.engine.forward_pass import ForwardPass, current_pass
 from fastvideo_core.engine.machine import with_index
@@ -28,8 +29,19 @@ from fastvideo_core.errors import AttachError, BackendMismatchError, DiffusersVe
 WORKING_VERSIONS = "0.40 to 0.42"
 
 _SLOT = "_attention_backend"
-_CALL_TORCH = frozenset({"CogVideoXAttnProcessor2_0", "MochiAttnProcessor2_0"})
-"""Processors that call torch's attention themselves."""
+_CALL_TORCH = frozenset(
+    {
+        "AllegroAttnProcessor2_0",
+        "CogVideoXAttnProcessor2_0",
+        "CosmosAttnProcessor2_0",
+        "CosmosAttnProcessor2_5",
+        "EasyAnimateAttnProcessor2_0",
+        "MochiAttnProcessor2_0",
+    }
+)
+"""Processors that call torch's attention themselves, or a dispatch that does and is told of no backend."""
+_MAKE_SQUARE_MASKS = frozenset({"HunyuanVideo15AttnProcessor2_0"})
+"""Processors that make a mask of tokens x tokens out of the mask of the text."""
 
 _lock = threading.Lock()
 _users = 0
@@ -58,6 +70,12 @@ def install(sites: Iterable[AttentionSite], undo: ExitStack) -> dict[tuple[Role,
         if type(processor).__name__ in _CALL_TORCH:
             slots[place] = _internals()[1].NATIVE
             _set_processor(site.module, _routed(processor.__class__, site.role)(), undo)
+            continue
+        if type(processor).__name__ in _MAKE_SQUARE_MASKS:
+            _check_processor(processor, keys)
+            slots[place] = getattr(processor, _SLOT)
+            _set_processor(site.module, without_square_mask(processor), undo)
+            setattr(site.module.processor, _SLOT, keys[site.role])
             continue
         if id(processor) not in known:
             _check_processor(processor, keys)
@@ -168,8 +186,10 @@ class _Intercept(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is not torch.nn.functional.scaled_dot_product_attention:
             return func(*args, **kwargs)
-        query, key, value = (tensor.transpose(1, 2) for tensor in args)
-        return self._attend(query, key, value, **kwargs).transpose(1, 2)
+        first = dict(zip(("query", "key", "value"), args, strict=False))
+        given = {**first, **kwargs}
+        heads_second = {name: given[name].transpose(1, 2) for name in ("query", "key", "value")}
+        return self._attend(**{**given, **heads_second}).transpose(1, 2)
 
 
 @functools.cache

@@ -61,6 +61,7 @@ class ForwardPass:
         share: what of them is this process's; None: all.
         gate: how the pass goes through the caching policy; None without one.
         transformer: what runs.
+        hints: how many of the blocks, the last ones, make hints for the others: those run when one is asked for.
     """
 
     def __init__(
@@ -74,14 +75,18 @@ class ForwardPass:
         share: Share | None = None,
         gate: GatedPass | None = None,
         transformer: object = None,
+        hints: int = 0,
     ) -> None:
         self.transformer = id(transformer)
         self.token: Token[Any] | None = None
         self.arrangement, self.gate = arrangement, gate
         self._share = share
+        self.leaves_out = False
+        """Whether what the model adds between its blocks is left out where the pass stands, as the blocks are."""
         self._routes, self._blocks = routes, blocks
         self._step, self._transformer = step, type(transformer).__name__
-        self._block, self._ran = -1, 0
+        self._block, self._ran, self._hints_ran = -1, 0, 0
+        self._first_hint = len(blocks) - hints
         self._calls = dict.fromkeys(Role, 0)
         self._entries = len(layout.text_lengths or (0,))
         for route in routes.values():
@@ -110,6 +115,10 @@ class ForwardPass:
         calls = self._blocks[self._block].get(role)
         if calls is None:
             raise BackendNotUsedError(f"{self._name(self._block)} has no {role.value} attention, and one was called")
+        order = self.arrangement.order if self.arrangement is not None else None
+        if order is not None and order.padding and calls.has_video_keys(number, self._entries):
+            # Only a backend of the video's own attention knows which places of its order are padding.
+            key, value = (one.index_select(1, order.scatter) for one in (key, value))
         entry = number % self._entries if calls.per_entry else None
         route, layer = self._routes[role], calls.layer(number, self._entries)
         if self._share is None or role is Role.CROSS:  # whose queries are on their own, and whose keys are whole
@@ -134,7 +143,10 @@ class ForwardPass:
                 "again"
             )
         self._block = number
-        self._ran += 1
+        if number < self._first_hint:
+            self._ran += 1
+        else:
+            self._hints_ran += 1
         for role in self._calls:
             self._calls[role] = 0
 
@@ -156,11 +168,16 @@ class ForwardPass:
                 f"the caching policy was not asked in step {self._step}: something replaced the list of blocks of the "
                 f"{self._transformer}; attach last"
             )
-        if self._ran == (self.gate.always_run if self.gate and self.gate.skips else len(self._blocks)):
+        if self.gate and self.gate.skips:
+            complete = self._ran == self.gate.always_run
+        else:
+            complete = self._ran + self._hints_ran == len(self._blocks)
+        if complete:
             return
         raise BackendNotUsedError(
-            f"{self._ran} of the {len(self._blocks)} blocks of the {self._transformer} ran in step {self._step}: "
-            "something replaced its forward, or leaves out blocks; attach last, and use one thing that does"
+            f"{self._ran + self._hints_ran} of the {len(self._blocks)} blocks of the {self._transformer} ran in step "
+            f"{self._step}: something replaced its forward, or leaves out blocks; attach last, and use one thing that "
+            "does"
         )
 
     def _check_calls(self) -> None:

@@ -22,14 +22,18 @@ class Observers:
         }
         self._generation = generation
         self._under_way = False
+        self._steps_before = 0
 
     def started(self, num_steps: int) -> None:
-        self._generation.num_steps = num_steps
-        self._under_way = True
-        self._tell("fastvideo_generation_started")
+        """A run starts: of a generation that is under way, one more, whose steps are added to those before."""
+        self._steps_before = self._generation.steps_done if self._under_way else 0
+        self._generation.num_steps = self._steps_before + num_steps
+        if not self._under_way:
+            self._under_way = True
+            self._tell("fastvideo_generation_started")
 
     def step_done(self, steps_done: int) -> None:
-        self._generation.steps_done = steps_done
+        self._generation.steps_done = self._steps_before + steps_done
         if self._under_way:
             self._tell("fastvideo_step_done")
 

@@ -7,6 +7,7 @@ from fastvideo_core.discovery.plugins import CORE_DISTRIBUTION
 from fastvideo_core.engine import diffusers_bridge
 from fastvideo_core.engine.attached_model import AttachedModel
 from fastvideo_core.engine.machine import peak_memory_bytes, versions_of
+from fastvideo_core.engine.quantized import quantized
 from fastvideo_core.engine.run import ActiveRun
 
 
@@ -33,6 +34,7 @@ def receipt_of(run: ActiveRun, model: AttachedModel, requested: str | None, ende
         dtype=model.dtypes[0],
         pipeline=type(model.pipe).__name__,
         compiled=any(map(diffusers_bridge.is_compiled, model.transformers)),
+        quantization=quantized(model.pipe),
         seconds={"denoise": ended - run.started},
         peak_memory_bytes=peak_memory_bytes(str(model.device)),
         versions=versions_of(distributions),

@@ -17,6 +17,7 @@ from fastvideo_core.engine.arrangement import Arrangement
 from fastvideo_core.engine.attached_model import AttachedModel
 from fastvideo_core.engine.attention.clock import KernelClock
 from fastvideo_core.engine.attention.masks import MaskReader
+from fastvideo_core.engine.attention.order import in_stream
 from fastvideo_core.engine.attention.route import LoadedBackend, Route
 from fastvideo_core.engine.attention.token_orders import OrderCheck
 from fastvideo_core.engine.branches import CallsInStep
@@ -24,11 +25,13 @@ from fastvideo_core.engine.caching.choice import ChosenPolicy
 from fastvideo_core.engine.caching.run_caching import RunCaching
 from fastvideo_core.engine.call_site import CallSite
 from fastvideo_core.engine.forward_pass import ForwardPass, begin, end
+from fastvideo_core.engine.layers import num_hints, without
 from fastvideo_core.engine.observers import Observers
 from fastvideo_core.engine.parallel.decisions import SharedDecisions
 from fastvideo_core.engine.parallel.guidance import GuidanceSplit, PassCall
 from fastvideo_core.engine.parallel.processes import Processes
 from fastvideo_core.engine.parallel.share import Share
+from fastvideo_core.engine.parallel.shareable import check_shareable
 from fastvideo_core.engine.plugin_calls import hook
 from fastvideo_core.errors import BackendNotUsedError
 
@@ -150,8 +153,19 @@ class ActiveRun:
             layout = replace(layout, text_lengths=layout.text_lengths[start:stop])
         arranged = Arrangement(family.stack, order, share) if order is not None or share is not None else None
         blocks = self._model.blocks[number]
+        if family.idle is not None:
+            blocks = without(blocks, frozenset(family.idle(transformer.config, arguments)))
         self._pass = ForwardPass(
-            self.routes, blocks, call.step, call.branch, layout, arranged, share, gate, transformer
+            self.routes,
+            blocks,
+            call.step,
+            call.branch,
+            layout,
+            arranged,
+            share,
+            gate,
+            transformer,
+            num_hints(transformer, family),
         )
         begin(self._pass)
         return self._pass
@@ -162,8 +176,11 @@ class ActiveRun:
             return None
         places = prod(layout.grid) if order is None else len(order.gather)
         share = Share(self.guidance.team.sequence, self.guidance.halves, places)
+        if share.sequence.size == 1 and share.halves is None:
+            return None
+        check_shareable(self._model.family, layout)
         share.check()
-        return share if share.sequence.size > 1 or share.halves else None
+        return share
 
     def end_pass(self, completed: bool, ended: ForwardPass | None = None) -> None:
         """A pass is over: the latest that was started, if no other is given.
@@ -217,14 +234,17 @@ class ActiveRun:
         return list(self._started.values())
 
     def _wanted_order(self, layout: TokenLayout, device: torch.device) -> TokenOrder | None:
-        """The order that the backend of the video tokens' own attention asks for."""
+        """The order that the backend of the video tokens' own attention asks for, where they may be in another."""
+        if layout.fixed:
+            return None
         for role in (Role.SELF, Role.JOINT):
             if role in self.routes:
                 backend = self.routes[role].resolution.backend
                 with hook(backend, "token_order"):
                     order = backend.token_order(layout, device)
                 self._check_order = self._check_order or OrderCheck(backend.name)
-                return self._check_order(order, layout)
+                checked = self._check_order(order, layout)
+                return in_stream(checked, layout) if checked is not None and role is Role.SELF else checked
         return None
 
     def _announce(self, layout: TokenLayout) -> None:
@@ -238,7 +258,7 @@ class ActiveRun:
                 layout=layout,
                 num_steps=self.num_steps,
                 num_layers=layers[need.role],
-                num_heads=int(self._model.transformers[0].config.num_attention_heads),
+                num_heads=self._model.family.heads(self._model.transformers[0].config, need.role)[0],
                 head_dim=need.head_dim,
                 dtype=need.dtype,
                 device=need.device,

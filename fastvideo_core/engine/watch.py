@@ -3,7 +3,7 @@
 diffusers tells nobody, so what its pipelines do anyway is overheard, each on the instance alone:
 
 - `check_inputs`, the first thing a call does, before it touches the scheduler: a second call beside it is refused here;
-- `progress_bar`, which the loop enters and leaves however it ends: what happens in between is a run;
+- `progress_bar`, which the loop enters, or goes through, and leaves however it ends: what is in between is a run;
 - the transformer's `cache_context`, which names the guidance branch;
 - the transformer's forward hooks, which carry the arguments of a pass and run outside of compiled code.
 """
@@ -14,7 +14,7 @@ import functools
 import inspect
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
 from typing import Any, Self
@@ -22,6 +22,7 @@ from typing import Any, Self
 import torch
 
 from fastvideo_core.engine.copies import ABSENT, copied_as, without
+from fastvideo_core.errors import AttachError
 
 _HOOKS = (
     "_forward_pre_hooks",
@@ -53,7 +54,7 @@ def watch_pipeline(
     bar = pipe.progress_bar
 
     def progress_bar(*args: Any, **kwargs: Any) -> DenoisingLoop:
-        return DenoisingLoop(bar(*args, **kwargs), run_started, step_done, run_ended)
+        return DenoisingLoop(pipe, bar(*args, **kwargs), run_started, step_done, run_ended)
 
     changed = {"progress_bar": progress_bar}
     if (check := getattr(pipe, "check_inputs", None)) is not None:
@@ -84,12 +85,13 @@ class DenoisingLoop:
 
     def __init__(
         self,
+        pipe: Any,
         bar: Any,
         started: Callable[[int], None],
         step_done: Callable[[int], None],
         ended: Callable[[BaseException | None], None],
     ) -> None:
-        self._bar, self._done = bar, 0
+        self._pipe, self._bar, self._done, self._entered = pipe, bar, 0, False
         self._started, self._step_done, self._ended = started, step_done, ended
 
     def __getattr__(self, name: str) -> Any:
@@ -102,14 +104,34 @@ class DenoisingLoop:
         except BaseException as error:
             self._bar.__exit__(type(error), error, error.__traceback__)
             raise
+        self._entered = True
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
         self._bar.__exit__(kind, error, trace)
         self._ended(error)
 
+    def __iter__(self) -> Iterator[Any]:
+        """For a loop over the bar itself, a step for each item."""
+        with self:
+            try:
+                for item in self._bar:
+                    yield item
+                    self._count(1)
+            except GeneratorExit:  # the loop was left: because the user asked for that, or by an error unseen here
+                if not getattr(self._pipe, "interrupt", False):
+                    raise
+
     def update(self, count: int = 1) -> None:
+        if not self._entered:
+            raise AttachError(
+                f"this {type(self._pipe).__name__} neither enters its progress bar nor goes through it, by which a run "
+                "is known, so nothing was put on what it computes; run it without fastvideo-core"
+            )
         self._bar.update(count)
+        self._count(count)
+
+    def _count(self, count: int) -> None:
         self._done += count
         self._step_done(self._done)
 

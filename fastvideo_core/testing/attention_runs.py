@@ -63,7 +63,7 @@ class LoadedOnce:
         except (BackendError, InputError) as error:
             pytest.skip(f"{backend.name} refuses a run of {case}: {error}")
         order = None
-        if case.role is not Role.CROSS:
+        if case.role.among_video:
             order = backend.token_order(case.layout, torch.device(kernel.device))
         layout = replace(case.layout, ordered=order is not None)
         query, key, value = (_in_order(one, order, layout) for one in (inputs.query, inputs.key, inputs.value))

@@ -113,7 +113,7 @@ def _pass(gate: Gate, name: str, inputs: Inputs, outcome: Outcome) -> None:
         inputs.changes if known else None,
     )
     reader = None if signal is Signal.NONE else lambda block, args: inputs.signals[step]
-    gated = gate.gated_pass(0, name, step, lambda: branch, False, reader)
+    gated = gate.gated_pass(0, name, step, lambda: branch, WAN.stack, reader)
     outcome.outputs.append(_through(gated, inputs.hidden[step], step))
 
 

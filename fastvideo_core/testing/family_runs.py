@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -58,7 +59,7 @@ class Watching(AttentionBackend):
     def _attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, call: AttentionCall) -> torch.Tensor:
         assert call.layout is not None
         self.calls.append(Call(call.role, call.step, call.branch, call.layer, call.layout, query.shape, key.shape))
-        if self.ordered and call.role is not Role.CROSS:
+        if call.layout.ordered and call.role.among_video:
             first = call.layout.text_before + video_tokens(call.layout)
             key, value = (torch.cat([one[:, :first], one[:, first + PADDING :]], dim=1) for one in (key, value))
         q, k, v = (one.transpose(1, 2) for one in (query, key, value))
@@ -107,15 +108,15 @@ class Pass:
 
     Attributes:
         entered: the arguments of the first block by position.
-        first: the video tokens that the first block returned.
-        left: those that the last one returned.
+        first: the video tokens that entered the second one: what the first returned, and what is added behind it.
+        left: those that the last one returned, and the tokens of text or of another stream, if it returned such.
         attended: what the first attention was called with.
         made: what named modules returned last.
     """
 
     entered: tuple[Any, ...] = ()
     first: torch.Tensor | None = None
-    left: torch.Tensor | None = None
+    left: tuple[torch.Tensor, ...] = ()
     attended: torch.Tensor | None = None
     made: dict[str, Any] = field(default_factory=dict)
 
@@ -123,10 +124,11 @@ class Pass:
 def arguments_of(transformer: Any, generate: Callable[[], torch.Tensor]) -> list[dict[str, Any]]:
     """What each pass of a generation calls the transformer with."""
     given: list[dict[str, Any]] = []
+    parameters = tuple(inspect.signature(type(transformer).forward).parameters)[1:]
 
     def before(module: Any, args: Any, kwargs: Any) -> None:
-        assert not args, "call the transformer with named arguments, as diffusers' pipelines do"
-        given.append({name: _copied(value) for name, value in kwargs.items()})
+        named = dict(zip(parameters, args, strict=False)) | kwargs
+        given.append({name: _copied(value) for name, value in named.items()})
 
     hook = transformer.register_forward_pre_hook(before, with_kwargs=True)
     try:
@@ -148,23 +150,24 @@ def run_bare(transformer: Any, family: ModelFamily, arguments: Mapping[str, Any]
 def watched(transformer: Any, family: ModelFamily, seen: Pass) -> Iterator[None]:
     """Write what happens in a pass into `seen`."""
     blocks = blocks_of(transformer, family)
-    attention = next(iter(family.attentions(transformer))).module
+    sites = {site.module for site in family.attentions(transformer)}
+    attention = next(module for module in blocks[0].modules() if module in sites)
 
     def enter(module: Any, args: Any, kwargs: Any) -> None:
         seen.entered = tuple(_copied(value) for value in (*args, *kwargs.values()))
 
-    def after_first(module: Any, args: Any, output: Any) -> None:
-        seen.first = _copied(output[0] if isinstance(output, tuple) else output)
+    def after_first(module: Any, args: Any, kwargs: Any) -> None:
+        seen.first = _copied([*args, *kwargs.values()][0])
 
     def leave(module: Any, args: Any, output: Any) -> None:
-        seen.left = _copied(output[0] if isinstance(output, tuple) else output)
+        seen.left = tuple(_copied(one) for one in _parts(output))
 
     def attend(module: Any, args: Any, kwargs: Any) -> None:
         seen.attended = _copied(args[0] if args else kwargs["hidden_states"])
 
     hooks = [
         blocks[0].register_forward_pre_hook(enter, with_kwargs=True),
-        blocks[0].register_forward_hook(after_first),
+        blocks[1].register_forward_pre_hook(after_first, with_kwargs=True),
         blocks[-1].register_forward_hook(leave),
         attention.register_forward_pre_hook(attend, with_kwargs=True),
     ]
@@ -186,6 +189,17 @@ def blocks_of(transformer: Any, family: ModelFamily) -> list[Any]:
     return [block for name in family.stack.lists for block in transformer.get_submodule(name)]
 
 
+def attending_blocks(transformer: Any, family: ModelFamily) -> list[Any]:
+    """Likewise, and those that make hints for them."""
+    return [block for name in family.stack.attending_lists for block in transformer.get_submodule(name)]
+
+
+def beside_video(family: ModelFamily, layout: TokenLayout, seen: Pass) -> int:
+    """How many tokens enter the blocks with the video's and have no place in the grid; text is a stream of its own."""
+    others = layout.text_before + layout.text_after
+    return others - int(seen.entered[1].shape[1]) if family.stack.returns_text else others
+
+
 def computed(family: ModelFamily, signal: Signal, seen: Pass) -> list[torch.Tensor]:
     """What the model itself computed there, in a pass without the core."""
     if signal is Signal.MODULATED_INPUT:
@@ -199,30 +213,90 @@ def computed(family: ModelFamily, signal: Signal, seen: Pass) -> list[torch.Tens
     if signal in family.block_signals:
         return [seen.entered[family.block_signals[signal]]]
     made = [seen.made[family.time_signals[signal][-1]]]
-    return [*made, seen.entered[family.stack.modulation]] if signal is Signal.TIME_PROJECTION else made
+    return [*made, _modulation(family, seen)] if signal is Signal.TIME_PROJECTION else made
 
 
-def module_after(transformer: Any, family: ModelFamily, arguments: dict[str, Any]) -> Any:
-    """The module that is called with what the last block returned."""
+def _modulation(family: ModelFamily, seen: Pass) -> torch.Tensor:
+    """What modulates the blocks, token by token where it may differ between them."""
+    stack, modulation = family.stack, seen.entered[family.stack.modulation]
+    assert isinstance(modulation, torch.Tensor)
+    return modulation.movedim(stack.modulation_axis, 1) if modulation.ndim == stack.modulation_per_token else modulation
+
+
+def each_of(real: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
+    """What the model computed, with what it repeats for the tokens of a frame, if `found` is by frame, in front."""
+    frames, values = len(found), real.float()
+    if found.ndim != 2 or values.ndim < 3 or not values.shape[1] > frames > 1 or values.shape[1] % frames:
+        return values
+    return values.reshape(len(values), frames, -1, *values.shape[2:]).movedim(2, 0)
+
+
+def modules_after(transformer: Any, family: ModelFamily, arguments: dict[str, Any]) -> list[Any]:
+    """The modules that are called with what the last block returned: one for each stream.
+
+    Fails where the model goes on with a second stream that the family does not have, or not with one that it has.
+    """
+    first = _module_after(transformer, family, arguments, 0)
+    assert first is not None, "what the blocks return is not what the transformer's next module is called with"
+    if not family.stack.returns_two:
+        return [first]
+    second = _module_after(transformer, family, arguments, 1)
+    assert (second is not None) == family.stack.second_stream, (
+        "of what the blocks return beside the video the model goes on with the second stream, which the family lacks"
+        if second is not None
+        else "the model does not go on with the second stream that the blocks return"
+    )
+    return [first, *([second] if second else [])]
+
+
+def _module_after(transformer: Any, family: ModelFamily, arguments: dict[str, Any], stream: int) -> Any | None:
     last = blocks_of(transformer, family)[-1]
     left: list[torch.Tensor] = []
     found: list[Any] = []
 
     def look(module: Any, args: Any) -> None:
-        if left and not found and args and isinstance(args[0], torch.Tensor) and torch.equal(args[0], left[0]):
-            found.append(module)
+        if not left or found or not args or not isinstance(args[0], torch.Tensor):
+            return
+        given = args[0]
+        if len(given) == len(left[0]) and given.shape[-1] == left[0].shape[-1] and given.numel() <= left[0].numel():
+            found.extend([module] if torch.equal(given, last_of(left[0], given.shape)) else [])
 
     own = dict(transformer.named_children())
-    hooks = [child.register_forward_pre_hook(look) for name, child in own.items() if name not in family.stack.lists]
-    hooks.append(
-        last.register_forward_hook(lambda m, a, output: left.append(output[0] if isinstance(output, tuple) else output))
-    )
+    lists = family.stack.attending_lists
+    hooks = [child.register_forward_pre_hook(look) for name, child in own.items() if name not in lists]
+    hooks.append(last.register_forward_hook(lambda module, args, output: left.append(_parts(output)[stream])))
     with torch.no_grad():
         transformer(**arguments)
     for hook in hooks:
         hook.remove()
-    assert found, "what the blocks return is not what the transformer's next module is called with"
-    return found[0]
+    return found[0] if found else None
+
+
+def last_of(tokens: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    """The last of the tokens, as many as there are in that shape, and in it.
+
+    A model may go on without tokens that stand in front of the video, or with the video's as frames, rows and columns.
+    """
+    return tokens.flatten(1)[:, -shape[1:].numel() :].reshape(shape)
+
+
+@contextmanager
+def inputs_kept(modules: Sequence[Any]) -> Iterator[list[list[torch.Tensor]]]:
+    """What each of the modules is called with while the context lasts."""
+    given: list[list[torch.Tensor]] = [[] for _ in modules]
+    hooks = [
+        module.register_forward_pre_hook(lambda module, args, own=own: own.append(args[0].detach().clone()))
+        for module, own in zip(modules, given, strict=True)
+    ]
+    try:
+        yield given
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _parts(output: Any) -> tuple[torch.Tensor, ...]:
+    return output if isinstance(output, tuple) else (output,)
 
 
 def _copied(value: Any) -> Any:

@@ -14,7 +14,7 @@ VIDEO = torch.linspace(0, 1, 9 * 3 * 32 * 48).reshape(9, 3, 32, 48)
 """Frames of a video, from 0 to 1."""
 
 
-def _with_parts(kind: str, pipe: Any, **changes: Any) -> Any:
+def with_parts(kind: str, pipe: Any, **changes: Any) -> Any:
     """Another pipeline of the parts of this one."""
     import diffusers
 
@@ -24,23 +24,23 @@ def _with_parts(kind: str, pipe: Any, **changes: Any) -> Any:
 
 
 def build_ltx_image() -> Any:
-    return _with_parts("LTXImageToVideoPipeline", models.build_ltx_pipeline())
+    return with_parts("LTXImageToVideoPipeline", models.build_ltx_pipeline())
 
 
 def build_cogvideox_image() -> Any:
-    return _with_parts("CogVideoXImageToVideoPipeline", models.build_cogvideox_pipeline(in_channels=8))
+    return with_parts("CogVideoXImageToVideoPipeline", models.build_cogvideox_pipeline(in_channels=8))
 
 
 def build_cogvideox_video() -> Any:
-    return _with_parts("CogVideoXVideoToVideoPipeline", models.build_cogvideox_pipeline())
+    return with_parts("CogVideoXVideoToVideoPipeline", models.build_cogvideox_pipeline())
 
 
 def build_cogvideox_control() -> Any:
-    return _with_parts("CogVideoXFunControlPipeline", models.build_cogvideox_pipeline(in_channels=8))
+    return with_parts("CogVideoXFunControlPipeline", models.build_cogvideox_pipeline(in_channels=8))
 
 
 def build_skyreels_image() -> Any:
-    return _with_parts(
+    return with_parts(
         "HunyuanSkyreelsImageToVideoPipeline", models.build_hunyuan_pipeline(in_channels=8, guidance_embeds=False)
     )
 
@@ -48,17 +48,17 @@ def build_skyreels_image() -> Any:
 def build_hunyuan_image() -> Any:
     """It takes embeddings of prompt and image: its own text encoder sees images."""
     pipe = models.build_hunyuan_pipeline(in_channels=9, guidance_embeds=False, image_condition_type="latent_concat")
-    return _with_parts("HunyuanVideoImageToVideoPipeline", pipe, text_encoder=None, image_processor=None)
+    return with_parts("HunyuanVideoImageToVideoPipeline", pipe, text_encoder=None, image_processor=None)
 
 
 def build_hunyuan_token_replace() -> Any:
     """Likewise; the tokens of its first frame are modulated as those of an image."""
     pipe = models.build_hunyuan_pipeline(in_channels=4, image_condition_type="token_replace")
-    return _with_parts("HunyuanVideoImageToVideoPipeline", pipe, text_encoder=None, image_processor=None)
+    return with_parts("HunyuanVideoImageToVideoPipeline", pipe, text_encoder=None, image_processor=None)
 
 
 def build_wan_video() -> Any:
-    return _with_parts("WanVideoToVideoPipeline", models.build_wan_pipeline())
+    return with_parts("WanVideoToVideoPipeline", models.build_wan_pipeline())
 
 
 _IMAGE = torch.full((1, 3, 32, 48), 0.5)

@@ -126,7 +126,7 @@ def prepare(
     device = check_device(loading.get("device"))
     dtype = check_dtype(loading.get("dtype"), device)
     check_processes(loading.get("num_gpus", 1), loading.get("num_processes", 1), device)
-    needs = info.family.needs(info.head_dim, dtype, torch.device(device))
+    needs = info.family.needs(info.transformer, dtype, torch.device(device))
     if loading.get("compile"):
         check_compile(info, device, dit_cpu_offload=False)
     backends = [normalize_asked(name) or name for name in split_list(attention, "--attention")]

@@ -9,7 +9,6 @@ from fastvideo_core.contract.attention import Role, TokenLayout
 from fastvideo_core.contract.caching import Signal
 from fastvideo_core.contract.hookspecs import API_VERSION, hookimpl
 from fastvideo_core.contract.model import AttentionSite, BlockStack, Geometry, ModelFamily
-from fastvideo_core.contract.preset import ModelPreset
 
 if TYPE_CHECKING:
     import torch
@@ -49,6 +48,7 @@ COGVIDEOX = ModelFamily(
     stack=BlockStack(lists=("transformer_blocks",), modulation=2, rotary=3, rotary_axis=0, returns_text=True),
     roles=(Role.JOINT,),
     time_signals={Signal.TIME_EMBEDDING: ("time_proj", "time_embedding")},
+    shared_by_sequence=True,
 )
 
 
@@ -56,27 +56,3 @@ COGVIDEOX = ModelFamily(
 def fastvideo_model_families() -> list[ModelFamily]:
     """Every model with this transformer."""
     return [COGVIDEOX]
-
-
-@hookimpl
-def fastvideo_model_presets() -> list[ModelPreset]:
-    """Sizes, steps and guidance as the model cards of the checkpoints use them."""
-    older = {
-        "height": 480,
-        "width": 720,
-        "num_frames": 49,
-        "fps": 8,
-        "num_inference_steps": 50,
-        "guidance_scale": 6.0,
-    }
-    newer = {**older, "height": 768, "width": 1360, "num_frames": 81, "fps": 16}
-    return [
-        ModelPreset("THUDM/CogVideoX-2b", "THUDM/CogVideoX-2b", older, "CogVideoX text-to-video, 2 billion parameters"),
-        ModelPreset("THUDM/CogVideoX-5b", "THUDM/CogVideoX-5b", older, "CogVideoX text-to-video, 5 billion parameters"),
-        ModelPreset(
-            "THUDM/CogVideoX1.5-5B",
-            "THUDM/CogVideoX1.5-5B",
-            newer,
-            "CogVideoX 1.5 text-to-video, 5 billion parameters",
-        ),
-    ]

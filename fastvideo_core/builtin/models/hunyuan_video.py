@@ -9,7 +9,6 @@ from fastvideo_core.contract.attention import Role, TokenLayout
 from fastvideo_core.contract.caching import Signal
 from fastvideo_core.contract.hookspecs import API_VERSION, hookimpl
 from fastvideo_core.contract.model import AttentionSite, BlockStack, Geometry, ModelFamily
-from fastvideo_core.contract.preset import ModelPreset
 
 if TYPE_CHECKING:
     import torch
@@ -28,7 +27,10 @@ def _token_layout(config: Mapping[str, Any], arguments: Mapping[str, Any]) -> To
     frames, height, width = arguments["hidden_states"].shape[2:]
     patch, patch_time = config["patch_size"], config["patch_size_t"]
     return TokenLayout(
-        (frames // patch_time, height // patch, width // patch), text_after=arguments["encoder_hidden_states"].shape[1]
+        (frames // patch_time, height // patch, width // patch),
+        text_after=arguments["encoder_hidden_states"].shape[1],
+        fixed=config.get("image_condition_type")
+        == "token_replace",  # the first frame's tokens have a time of their own
     )
 
 
@@ -59,6 +61,7 @@ HUNYUAN_VIDEO = ModelFamily(
     guidance_is_built_in=True,
     text_mask="encoder_attention_mask",
     block_signals={Signal.TIME_EMBEDDING: 2},
+    shared_by_sequence=True,
 )
 
 
@@ -66,23 +69,3 @@ HUNYUAN_VIDEO = ModelFamily(
 def fastvideo_model_families() -> list[ModelFamily]:
     """Every model with this transformer."""
     return [HUNYUAN_VIDEO]
-
-
-@hookimpl
-def fastvideo_model_presets() -> list[ModelPreset]:
-    """Size, steps and embedded guidance as the model card of the checkpoint uses them."""
-    return [
-        ModelPreset(
-            "hunyuanvideo-community/HunyuanVideo",
-            "hunyuanvideo-community/HunyuanVideo",
-            {
-                "height": 720,
-                "width": 1280,
-                "num_frames": 129,
-                "fps": 24,
-                "num_inference_steps": 50,
-                "guidance_scale": 6.0,
-            },
-            "HunyuanVideo text-to-video, 13 billion parameters",
-        ),
-    ]

@@ -10,7 +10,6 @@ from fastvideo_core.contract.attention import Role, TokenLayout
 from fastvideo_core.contract.caching import Signal
 from fastvideo_core.contract.hookspecs import API_VERSION, hookimpl
 from fastvideo_core.contract.model import AttentionSite, BlockStack, Geometry, ModelFamily
-from fastvideo_core.contract.preset import ModelPreset
 
 if TYPE_CHECKING:
     import torch
@@ -47,6 +46,7 @@ MOCHI = ModelFamily(
     roles=(Role.JOINT,),
     text_mask="encoder_attention_mask",
     block_signals={Signal.TIME_EMBEDDING: 2},
+    shared_by_sequence=True,
 )
 
 
@@ -54,23 +54,3 @@ MOCHI = ModelFamily(
 def fastvideo_model_families() -> list[ModelFamily]:
     """Every model with this transformer."""
     return [MOCHI]
-
-
-@hookimpl
-def fastvideo_model_presets() -> list[ModelPreset]:
-    """Size, steps and guidance as the model card of the checkpoint uses them."""
-    return [
-        ModelPreset(
-            "genmo/mochi-1-preview",
-            "genmo/mochi-1-preview",
-            {
-                "height": 480,
-                "width": 848,
-                "num_frames": 85,
-                "fps": 30,
-                "num_inference_steps": 64,
-                "guidance_scale": 4.5,
-            },
-            "Mochi 1 text-to-video, 10 billion parameters",
-        ),
-    ]

@@ -10,7 +10,6 @@ from fastvideo_core.contract.attention import Role, TokenLayout
 from fastvideo_core.contract.caching import Signal
 from fastvideo_core.contract.hookspecs import API_VERSION, hookimpl
 from fastvideo_core.contract.model import AttentionSite, BlockStack, Geometry, ModelFamily
-from fastvideo_core.contract.preset import ModelPreset
 
 if TYPE_CHECKING:
     import torch
@@ -18,20 +17,28 @@ if TYPE_CHECKING:
 api_version = API_VERSION
 
 
-def _attentions(transformer: torch.nn.Module) -> Iterator[AttentionSite]:
-    for block in cast("torch.nn.ModuleList", transformer.blocks):
+def attentions(transformer: torch.nn.Module) -> Iterator[AttentionSite]:
+    """Self and cross attention of each block, of Wan and of what is made after it."""
+    return attentions_of(cast("torch.nn.ModuleList", transformer.blocks))
+
+
+def attentions_of(blocks: torch.nn.ModuleList) -> Iterator[AttentionSite]:
+    """Likewise of a list of such blocks."""
+    for block in blocks:
         cross = cast("torch.nn.Module", block.attn2)
         yield AttentionSite(cast("torch.nn.Module", block.attn1), Role.SELF)
         yield AttentionSite(cross, Role.CROSS, calls=1 if cross.add_k_proj is None else 2)
 
 
-def _token_layout(config: Mapping[str, Any], arguments: Mapping[str, Any]) -> TokenLayout:
+def token_layout(config: Mapping[str, Any], arguments: Mapping[str, Any]) -> TokenLayout:
+    """The grid of the latents, in patches."""
     latent_size = arguments["hidden_states"].shape[2:]
     time, height, width = (size // patch for size, patch in zip(latent_size, config["patch_size"], strict=True))
     return TokenLayout((time, height, width))
 
 
-def _geometry(transformer: Mapping[str, Any], vae: Mapping[str, Any]) -> Geometry:
+def geometry(transformer: Mapping[str, Any], vae: Mapping[str, Any]) -> Geometry:
+    """The same grid from pixels, by the strides of autoencoder and patches."""
     stride = vae.get("scale_factor_spatial", 8)
     _, patch_height, patch_width = transformer["patch_size"]
     # WanPipeline itself insists on multiples of 16, whatever the patch.
@@ -40,21 +47,23 @@ def _geometry(transformer: Mapping[str, Any], vae: Mapping[str, Any]) -> Geometr
 
 
 _TIME_EMBEDDING = ("condition_embedder.timesteps_proj", "condition_embedder.time_embedder")
+TIME_SIGNALS: Mapping[Signal, tuple[str, ...]] = {
+    Signal.TIME_EMBEDDING: _TIME_EMBEDDING,
+    Signal.TIME_PROJECTION: (*_TIME_EMBEDDING, "condition_embedder.act_fn", "condition_embedder.time_proj"),
+}
 
 WAN = ModelFamily(
     name="Wan",
     transformer="WanTransformer3DModel",
     pipelines=frozenset({"WanPipeline", "WanImageToVideoPipeline"}),
     image_pipelines=frozenset({"WanImageToVideoPipeline"}),
-    attentions=_attentions,
-    token_layout=_token_layout,
-    geometry=_geometry,
+    attentions=attentions,
+    token_layout=token_layout,
+    geometry=geometry,
     stack=BlockStack(lists=("blocks",), modulation=2, rotary=3, rotary_axis=1),
     roles=(Role.SELF, Role.CROSS),
-    time_signals={
-        Signal.TIME_EMBEDDING: _TIME_EMBEDDING,
-        Signal.TIME_PROJECTION: (*_TIME_EMBEDDING, "condition_embedder.act_fn", "condition_embedder.time_proj"),
-    },
+    time_signals=TIME_SIGNALS,
+    shared_by_sequence=True,
 )
 
 
@@ -62,58 +71,3 @@ WAN = ModelFamily(
 def fastvideo_model_families() -> list[ModelFamily]:
     """Every model with this transformer."""
     return [WAN]
-
-
-NEGATIVE_PROMPT = (
-    "Bright tones, overexposed, static, blurred details, subtitles, style, works, paintings, images, static, overall "
-    "gray, worst quality, low quality, JPEG compression residue, ugly, incomplete, extra fingers, poorly drawn hands, "
-    "poorly drawn faces, deformed, disfigured, misshapen limbs, fused fingers, still picture, messy background, three "
-    "legs, many people in the background, walking backwards"
-)
-"""What the model cards of the three checkpoints give as negative prompt."""
-
-
-@hookimpl
-def fastvideo_model_presets() -> list[ModelPreset]:
-    """Sizes, steps, guidance and negative prompt as the model cards of the checkpoints use them."""
-    return [
-        ModelPreset(
-            "Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
-            "Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
-            {
-                "height": 480,
-                "width": 832,
-                "num_frames": 81,
-                "num_inference_steps": 50,
-                "guidance_scale": 5.0,
-                "negative_prompt": NEGATIVE_PROMPT,
-            },
-            "Wan 2.1 text-to-video, 1.3 billion parameters",
-        ),
-        ModelPreset(
-            "Wan-AI/Wan2.1-T2V-14B-Diffusers",
-            "Wan-AI/Wan2.1-T2V-14B-Diffusers",
-            {
-                "height": 720,
-                "width": 1280,
-                "num_frames": 81,
-                "num_inference_steps": 50,
-                "guidance_scale": 5.0,
-                "negative_prompt": NEGATIVE_PROMPT,
-            },
-            "Wan 2.1 text-to-video, 14 billion parameters",
-        ),
-        ModelPreset(
-            "Wan-AI/Wan2.1-I2V-14B-480P-Diffusers",
-            "Wan-AI/Wan2.1-I2V-14B-480P-Diffusers",
-            {
-                "height": 480,
-                "width": 832,
-                "num_frames": 81,
-                "num_inference_steps": 50,
-                "guidance_scale": 5.0,
-                "negative_prompt": NEGATIVE_PROMPT,
-            },
-            "Wan 2.1 image-to-video, 14 billion parameters",
-        ),
-    ]

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch.nn.functional import pad
 
-from fastvideo_core.contract.attention import MaskKind, TokenLayout
+from fastvideo_core.contract.attention import MaskKind, Role, TokenLayout
 from fastvideo_core.errors import BackendMismatchError
 
 _KEPT = 16
@@ -58,6 +59,22 @@ def reduce_mask(mask: torch.Tensor, batch: int, keys: int) -> ReducedMask:
     return ReducedMask(MaskKind.ARBITRARY, mask)
 
 
+def is_of_text(mask: torch.Tensor, keys: int) -> bool:
+    """Whether a mask is that of the text alone: (batch, text tokens), for more keys than that."""
+    return mask.ndim == 2 and mask.shape[1] < keys
+
+
+def over_keys(text: torch.Tensor, keys: int) -> torch.Tensor:
+    """Which keys are seen, (batch, keys): all that come before the text, and of the text the real ones."""
+    return pad(text.bool(), (keys - text.shape[1], 0), value=True)
+
+
+def square_mask(text: torch.Tensor, tokens: int) -> torch.Tensor:
+    """Likewise as HunyuanVideo-1.5's processor makes it, (batch, 1, tokens, tokens): padding sees nothing either."""
+    seen = over_keys(text, tokens)
+    return seen[:, None, None, :] & seen[:, None, :, None]
+
+
 def _seen(mask: torch.Tensor) -> torch.Tensor | None:
     """Which keys are seen at all, or None if the mask weighs them rather than hiding them."""
     if mask.dtype == torch.bool:
@@ -85,7 +102,9 @@ class MaskReader:
             _keep(self._text, text_mask, known)
         return known[1]
 
-    def read(self, mask: torch.Tensor, key: torch.Tensor, layout: TokenLayout | None) -> ReducedMask:
+    def read(
+        self, mask: torch.Tensor, key: torch.Tensor, layout: TokenLayout | None, role: Role = Role.JOINT
+    ) -> ReducedMask:
         """The mask of a call in its simplest form.
 
         A model that makes its mask anew at every pass, from the text mask, has the same one wherever the layout is the
@@ -94,18 +113,20 @@ class MaskReader:
         Raises:
             BackendMismatchError: it cannot be brought into the token order that the backend asks for.
         """
-        joint = layout is not None and layout.text_before + layout.text_after > 0
-        padding = self.padding if joint else 0
+        ordered = layout is not None and layout.ordered and role.among_video
+        padding = self.padding if ordered else 0
         if layout is not None and layout.text_lengths is not None:
-            same = (tuple(mask.shape), tuple(key.shape[:2]), layout, padding)
+            same = (tuple(mask.shape), tuple(key.shape[:2]), layout, role)
             if same not in self._same:
-                self._same[same] = _behind_padding(reduce_mask(mask, key.shape[0], key.shape[1] - padding), padding)
-            return self._same[same]
-        known = self._own.get(id(mask))
-        if known is None:
-            known = (mask, _behind_padding(reduce_mask(mask, key.shape[0], key.shape[1] - padding), padding))
-            _keep(self._own, mask, known)
-        return known[1]
+                self._same[same] = _reduce(mask, key.shape[0], key.shape[1] - padding)
+            reduced = self._same[same]
+        else:
+            known = self._own.get(id(mask))
+            if known is None:
+                known = (mask, _reduce(mask, key.shape[0], key.shape[1] - padding))
+                _keep(self._own, mask, known)
+            reduced = known[1]
+        return _in_order(reduced, padding, role) if ordered else reduced
 
 
 def _keep(
@@ -117,9 +138,22 @@ def _keep(
         known.popitem(last=False)
 
 
-def _behind_padding(mask: ReducedMask, padding: int) -> ReducedMask:
-    """The mask of a model whose video tokens have got padding that the model does not know of."""
-    if not padding or mask.kind is MaskKind.NONE:
+def _reduce(mask: torch.Tensor, batch: int, keys: int) -> ReducedMask:
+    """As `reduce_mask`; a mask of the text alone is stretched over the keys."""
+    return reduce_mask(over_keys(mask, keys) if is_of_text(mask, keys) else mask, batch, keys)
+
+
+def _in_order(mask: ReducedMask, padding: int, role: Role) -> ReducedMask:
+    """The mask of a model whose video tokens are in an order, with padding, that the model does not know of.
+
+    One that hides keys behind the video, as JOINT attention hides padded text, hides the same ones still. In SELF
+    attention the first keys are others than the model's.
+    """
+    if mask.kind is MaskKind.NONE:
+        return mask
+    if role is Role.SELF:
+        return replace(mask, kind=MaskKind.ARBITRARY, key_lengths=None)
+    if not padding:
         return mask
     if mask.key_lengths is None:
         raise BackendMismatchError(

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 
 from fastvideo_core.contract.attention import Role
+from fastvideo_core.engine.attention.masks import is_of_text, square_mask
+from fastvideo_core.engine.attention.text_mask import TextMask
 from fastvideo_core.engine.forward_pass import ForwardPass, current_pass
 
 
@@ -28,7 +30,7 @@ def attend(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    mask: torch.Tensor | None,
+    mask: torch.Tensor | TextMask | None,
     scale: float | None,
 ) -> torch.Tensor:
     """Attention of the pass that is under way; of no pass, as bare diffusers computes it.
@@ -38,9 +40,11 @@ def attend(
 
     Args:
         query, key, value: (batch, tokens, heads, head_dim).
-        mask: as diffusers passes it; None for none.
+        mask: as diffusers passes it, or what stands for it; None for none.
         scale: factor on the scores; None for 1/sqrt(head_dim).
     """
+    if isinstance(mask, TextMask):
+        mask = mask.text
     if torch.compiler.is_compiling():
         result: torch.Tensor = _opaque(query, key, value, mask, scale, role.value, TRACED.block)
         return result
@@ -65,6 +69,8 @@ def _opaque(
     if isinstance(current, ForwardPass):
         result = current.attend(Role(role), query, key, value, mask, scale, block)
     else:
+        if mask is not None and is_of_text(mask, key.shape[1]):
+            mask = square_mask(mask, key.shape[1])
         result = bare_attention(Role(role), query, key, value, mask, scale, block)
     # The graph was told of a new tensor in plain memory; a kernel may give back a view, or what it was given.
     own = all(result.untyped_storage().data_ptr() != one.untyped_storage().data_ptr() for one in (query, key, value))

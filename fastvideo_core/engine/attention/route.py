@@ -133,7 +133,7 @@ class Route:
             self._layouts = self._layouts or _by_entry(state.layout)
             state.layout = self._layouts[entry]
         self.calls += 1
-        reduced = None if mask is None else self._masks.read(mask, key, state.layout)
+        reduced = None if mask is None else self._masks.read(mask, key, state.layout, state.role)
         if problem := self._problem(query, key, reduced):
             return self._fall_back(problem)(query, key, value, mask, scale, layer, entry, heads)
         if not self._checked:
@@ -197,7 +197,18 @@ class Route:
         if mask is not None and mask.kind is MaskKind.ARBITRARY and MaskKind.ARBITRARY not in self._takes:
             takes = ", ".join(sorted({*(kind.value for kind in self._takes), MaskKind.KEY_LENGTH.value}))
             return f"the model passes an ARBITRARY mask of shape {tuple(mask.mask.shape)}, it takes {takes}"
+        if mask is not None and mask.kind is MaskKind.ARBITRARY and self._reorders(mask.mask):
+            return (
+                f"the model passes a mask of shape {tuple(mask.mask.shape)} over video tokens, which it has in another "
+                "order"
+            )
         return None
+
+    def _reorders(self, mask: torch.Tensor) -> bool:
+        """Whether what the mask is for stands in another order than the model's, which the mask is in."""
+        layout = self.state.layout
+        over_queries = mask.shape[-2] > 1
+        return layout is not None and layout.ordered and (over_queries or self.state.role.among_video)
 
     def _fall_back(self, problem: str) -> Route:
         where = f"{self.resolution.backend.name} cannot serve {self.state.role.value} attention: {problem}"

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from fastvideo_core.contract.caching import Action, Branch, CachePolicy
+from fastvideo_core.contract.model import BlockStack
 from fastvideo_core.engine.caching.decisions import OwnDecisions
 from fastvideo_core.engine.caching.gated_pass import BranchState, GatedPass, LoopStep, SignalReader
 from fastvideo_core.engine.plugin_calls import hook
@@ -26,7 +27,7 @@ class Gate:
         self.policy = policy
         self._decisions = decisions or OwnDecisions()
         self.branches: dict[tuple[int, str], BranchState] = {}
-        self._passes_a_step = passes_a_step
+        self.passes_a_step = passes_a_step
         self._passes: Counter[tuple[int, str, int]] = Counter()
         self._loop_steps: dict[int, LoopStep] = {}
 
@@ -36,7 +37,7 @@ class Gate:
         branch: str,
         loop_step: int,
         make_branch: Callable[[], Branch],
-        returns_text: bool,
+        stack: BlockStack,
         read_signal: SignalReader | None,
     ) -> GatedPass:
         """The next forward pass of a branch through an expert.
@@ -50,7 +51,7 @@ class Gate:
         """
         self._passes[expert, branch, loop_step] += 1
         number = self._passes[expert, branch, loop_step]
-        if number > self._passes_a_step:
+        if number > self.passes_a_step:
             raise CacheError(
                 f"the transformer was called once more for the branch {branch!r} in step {loop_step}, which "
                 f"{self.policy.name} would take for the next step: call it by hand outside of the run, or without "
@@ -60,7 +61,7 @@ class Gate:
         if expert not in self._loop_steps or self._loop_steps[expert].moment != moment:
             self._loop_steps[expert] = LoopStep(moment)
         begin = partial(self._state, (expert, branch), make_branch)
-        return GatedPass(self.policy, self._loop_steps[expert], begin, returns_text, read_signal, self._decisions)
+        return GatedPass(self.policy, self._loop_steps[expert], begin, stack, read_signal, self._decisions)
 
     def _state(self, key: tuple[int, str], make_branch: Callable[[], Branch]) -> BranchState:
         if key not in self.branches:
@@ -83,7 +84,8 @@ class Gate:
             )
         with hook(self.policy, "start"):
             own = self.policy.start(branch)
-        return BranchState(branch, plan, own, deque(maxlen=max(1, self.policy.history)))
+        most = max(1, self.policy.history)
+        return BranchState(branch, plan, own, deque(maxlen=most), deque(maxlen=most))
 
     def schedules(self) -> Mapping[str, str]:
         """What was done at each step, per branch (and expert): C computed, R reused, F forecast."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from fastvideo_core.contract.caching import Action, Branch, CachePolicy, Computed, Signal, Step
+from fastvideo_core.contract.model import BlockStack
 from fastvideo_core.engine.caching.decisions import OwnDecisions
 from fastvideo_core.engine.plugin_calls import hook
 from fastvideo_core.errors import CacheError
@@ -24,14 +25,19 @@ _LETTERS = {Action.COMPUTE: "C", Action.REUSE: "R", Action.FORECAST: "F"}
 
 @dataclass
 class BranchState:
-    """Where a branch stands."""
+    """Where a branch stands.
+
+    Attributes:
+        computed: the latest residuals of the video; `second` those of the text or of a second stream, where blocks that
+            run or the model itself take what they have made of it.
+    """
 
     branch: Branch
     plan: Sequence[Action] | None
     own: Any
     computed: deque[Computed]
+    second: deque[Computed]
     taken: list[Action] = field(default_factory=list)
-    text_residual: Any = None
 
     @property
     def letters(self) -> str:
@@ -46,12 +52,14 @@ class LoopStep:
     Attributes:
         moment: steps of the loop that were done before, and which evaluation of the model it is in the step.
         action: what the branch that came first decided; None before it has, or where each decides for itself.
-        residuals: by branch, what has been added or computed; empty where nobody looks.
+        residuals: by branch, what has been added or computed; empty where nobody looks. `second` likewise of a second
+            stream.
     """
 
     moment: tuple[int, int]
     action: Action | None = None
     residuals: dict[str, Any] = field(default_factory=dict)
+    second: dict[str, Any] = field(default_factory=dict)
 
 
 class GatedPass:
@@ -65,7 +73,7 @@ class GatedPass:
         policy: CachePolicy,
         loop_step: LoopStep,
         begin: Callable[[], BranchState],
-        returns_text: bool,
+        stack: BlockStack,
         read_signal: SignalReader | None,
         decisions: OwnDecisions | None = None,
     ) -> None:
@@ -74,9 +82,9 @@ class GatedPass:
         self.decided = False
         self.first_blocks, self.last_blocks = always_run(policy)
         self._policy, self._loop_step, self._begin = policy, loop_step, begin
-        self._returns_text, self._read_signal = returns_text, read_signal
+        self._stack, self._read_signal = stack, read_signal
         self._decisions = decisions or OwnDecisions()
-        self._entered: Any = None
+        self._entered: tuple[Any, ...] = ()
         self._signal: Any = None
         self._base: tuple[Any, ...] = ()
 
@@ -89,7 +97,8 @@ class GatedPass:
         """Stand in for a block that is called with the arguments of the first one."""
         # Only now are the model's own modules where they can run: offloading brings some of them as its forward starts.
         self._state = self._begin()
-        self._entered = args[0]
+        self._entered = args[:2]
+        self._check_tokens(args)
         if self._is_asked() and self._policy.signal is not Signal.FIRST_BLOCK_OUTPUT:
             self._signal = self._read(first_block, args)
         if self.first_blocks:
@@ -106,12 +115,14 @@ class GatedPass:
         """Stand in for a block that is called with what the last one that can be skipped returned."""
         residual, base = args[0] - self._base[0], self._base
         self._base = ()
-        if self._keeps_text():
-            self._state.text_residual = args[1] - base[1]
         self._state.computed.append(Computed(self._step.index, residual))
         with hook(self._policy, "observe"):
             self._policy.observe(self._step, self._state.own, residual)
-        self._show_others(residual)
+        self._show_others(self._loop_step.residuals, residual)
+        if self._keeps_second():
+            second = args[1] - base[1]
+            self._state.second.append(Computed(self._step.index, second))
+            self._show_others(self._loop_step.second, second)
         return self._as_result(args[0], args)
 
     def _decide(self, args: tuple[Any, ...]) -> Any:
@@ -120,7 +131,7 @@ class GatedPass:
         self._step = Step(
             index,
             state.branch.num_steps,
-            self._entered,
+            self._entered[0],
             self._signal,
             MappingProxyType(dict(self._loop_step.residuals)),
         )
@@ -131,10 +142,10 @@ class GatedPass:
         if not self.skips:
             self._base = args[:2]
             return self._as_result(args[0], args)
-        residual = self._residual(action, args[0])
-        self._show_others(residual)
-        if self._keeps_text():
-            args = (args[0], args[1] + state.text_residual, *args[2:])
+        residual = self._residual(action, state.computed, self._step)
+        self._show_others(self._loop_step.residuals, residual)
+        if self._keeps_second():
+            args = (args[0], args[1] + self._residual_of_second(action), *args[2:])
         return self._as_result(args[0] + residual, args)
 
     def _is_asked(self) -> bool:
@@ -167,17 +178,31 @@ class GatedPass:
     def _is_decided_here(self) -> bool:
         return self._decisions.leads or not self._policy.branches_decide_together
 
-    def _residual(self, action: Action, base: Any) -> Any:
-        computed = self._state.computed
-        if computed[-1].residual.shape != base.shape:
+    def _residual_of_second(self, action: Action) -> Any:
+        """What is added to text, the latest; or to a second stream, what the policy wants."""
+        if not self._stack.second_stream:
+            return self._state.second[-1].residual
+        others = MappingProxyType(dict(self._loop_step.second))
+        step = replace(self._step, hidden=self._entered[1], others=others)
+        residual = self._residual(action, self._state.second, step)
+        self._show_others(self._loop_step.second, residual)
+        return residual
+
+    def _check_tokens(self, args: tuple[Any, ...]) -> None:
+        """Raise CacheError if they are others than those that residuals and signals were kept of."""
+        for computed, now in zip((self._state.computed, self._state.second), args, strict=False):
+            if not computed or computed[-1].residual.shape == now.shape:
+                continue
             raise CacheError(
-                f"the pipeline changed its tokens from {tuple(computed[-1].residual.shape)} to {tuple(base.shape)} "
+                f"the pipeline changed its tokens from {tuple(computed[-1].residual.shape)} to {tuple(now.shape)} "
                 f"within a run, so {self._policy.name} has nothing to add to them; run it without a caching policy"
             )
+
+    def _residual(self, action: Action, computed: deque[Computed], step: Step) -> Any:
         if action is Action.REUSE:
             return computed[-1].residual
         with hook(self._policy, "forecast"):
-            forecast = self._policy.forecast(self._step, self._state.own, tuple(computed))
+            forecast = self._policy.forecast(step, self._state.own, tuple(computed))
         found, expected = _describe(forecast), _describe(computed[-1].residual)
         if found != expected:
             raise CacheError(
@@ -198,13 +223,16 @@ class GatedPass:
                 f"{self._state.branch.name!r}, where nothing has been computed yet; report it to the plugin's author"
             )
 
-    def _show_others(self, residual: Any) -> None:
+    def _show_others(self, residuals: dict[str, Any], residual: Any) -> None:
         if self._policy.sees_others:
-            self._loop_step.residuals[self._state.branch.name] = residual
+            residuals[self._state.branch.name] = residual
 
-    def _keeps_text(self) -> bool:
-        """Whether blocks run behind those that are skipped, and take the text that these return."""
-        return self._returns_text and self.last_blocks > 0
+    def _keeps_second(self) -> bool:
+        """Whether what is skipped would have changed something else that is used behind it.
+
+        A second stream always is; text where blocks run behind those that are skipped, and take it of these.
+        """
+        return self._stack.second_stream or (self._stack.returns_text and self.last_blocks > 0)
 
     def _read(self, first_block: Any, args: tuple[Any, ...]) -> torch.Tensor | None:
         if self._policy.signal is Signal.HIDDEN:
@@ -213,7 +241,7 @@ class GatedPass:
         return self._read_signal(first_block, args) if self._read_signal else None
 
     def _as_result(self, hidden: Any, args: tuple[Any, ...]) -> Any:
-        return (hidden, args[1]) if self._returns_text else hidden
+        return (hidden, args[1]) if self._stack.returns_two else hidden
 
 
 def _describe(residual: Any) -> str:

@@ -16,6 +16,7 @@ from fastvideo_core.engine.caching.decisions import OwnDecisions
 from fastvideo_core.engine.caching.gate import Gate
 from fastvideo_core.engine.caching.gated_pass import GatedPass, SignalReader
 from fastvideo_core.engine.caching.signals import modulated_input, time_changes, time_values
+from fastvideo_core.engine.layers import first_attention
 from fastvideo_core.engine.plugin_calls import details_of
 
 _CLOSE = 0.01
@@ -55,8 +56,8 @@ class RunCaching:
             expert,
             branch,
             steps_done,
-            partial(self._make_branch, expert, branch, arguments),
-            self._family.stack.returns_text,
+            partial(self._make_branch, expert, branch, self._num_steps - steps_done, arguments),
+            self._family.stack,
             self._reader(self._transformers[expert], arguments),
         )
 
@@ -72,18 +73,22 @@ class RunCaching:
             schedule=dict(self.gate.schedules()),
         )
 
-    def _make_branch(self, expert: int, branch: str, arguments: Mapping[str, Any]) -> Branch:
+    def _make_branch(self, expert: int, branch: str, steps_left: int, arguments: Mapping[str, Any]) -> Branch:
         timestep, hidden = arguments["timestep"], arguments["hidden_states"]
-        timesteps = self._timesteps(expert, timestep)
+        timesteps = self._timesteps(expert, timestep, steps_left)
         modules = self._family.time_signals.get(self.gate.policy.signal)
         changes = None
-        if timesteps and modules:
+        if timesteps and modules and (shares := _shares(timestep)):
             ahead = torch.tensor(timesteps, dtype=torch.float32, device=hidden.device)
-            changes = time_changes(self._transformers[expert], modules, ahead, hidden.dtype, _shares(timestep))
+            changes = time_changes(self._transformers[expert], modules, ahead, hidden.dtype, shares)
         return Branch(self._model, branch, expert, len(timesteps) or self._num_steps, timesteps, changes)
 
-    def _timesteps(self, expert: int, timestep: torch.Tensor) -> tuple[float, ...]:
-        """The scheduler's timesteps from this pass on that are the expert's; none if they do not fit it."""
+    def _timesteps(self, expert: int, timestep: torch.Tensor, steps_left: int) -> tuple[float, ...]:
+        """The scheduler's timesteps from this pass on that are the expert's; none if they do not fit it.
+
+        A pipeline may tell the model noise levels on another scale, where the nearest timestep means nothing, or bring
+        frames in one after the other, each at its own place in the list: then there are not as many left as steps.
+        """
         scheduler = getattr(self._pipe, "scheduler", None)
         listed = getattr(scheduler, "timesteps", None)
         if not isinstance(listed, torch.Tensor) or not len(listed):
@@ -92,6 +97,8 @@ class RunCaching:
         now = float(timestep.max())
         start = min(range(len(every)), key=lambda index: abs(every[index] - now))
         if abs(every[start] - now) > _CLOSE * max(map(abs, every)):
+            return ()
+        if not steps_left <= len(every) - start <= steps_left * self.gate.passes_a_step:
             return ()
         return experts_timesteps(
             tuple(every[start:]),
@@ -104,13 +111,13 @@ class RunCaching:
         """How the signal is read off a call of the first block; None where that call does not have it."""
         signal, family = self.gate.policy.signal, self._family
         if signal is Signal.MODULATED_INPUT:
-            attention = next(family.attentions(transformer)).module
+            attention = first_attention(transformer, family)
             return lambda block, args: modulated_input(block, args, attention)
         if signal in family.block_signals:
             return lambda block, args: args[family.block_signals[signal]]
         if signal in family.time_signals:
             timestep, dtype = arguments["timestep"], arguments["hidden_states"].dtype
-            each = timestep[0] if timestep.ndim == 2 else timestep
+            each = timestep[0].flatten() if timestep.ndim > 1 else timestep
             return lambda block, args: time_values(transformer, family.time_signals[signal], each, dtype)
         return None
 
@@ -128,8 +135,12 @@ def experts_timesteps(
 
 
 def _shares(timestep: torch.Tensor) -> dict[float, float]:
-    """For a timestep per token, (batch, tokens): which fractions of the step's timestep occur, and how often."""
+    """For a timestep per token, (batch, tokens), or frame: how many of them have none, and how many the step's.
+
+    Empty where some have another, of which the first pass does not say how it goes on.
+    """
     if timestep.ndim < 2 or not timestep.max():
         return {1.0: 1.0}
     fractions, counts = torch.unique(timestep[0].float() / timestep.max(), return_counts=True)
-    return dict(zip(fractions.tolist(), (counts / counts.sum()).tolist(), strict=True))
+    shares = dict(zip(fractions.tolist(), (counts / counts.sum()).tolist(), strict=True))
+    return shares if shares.keys() <= {0.0, 1.0} else {}

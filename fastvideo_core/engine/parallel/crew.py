@@ -33,7 +33,7 @@ class Crew:
     """
 
     def __init__(self, processes: Processes, degrees: Degrees | None) -> None:
-        self.processes, self._degrees = processes, degrees
+        self.processes, self.degrees = processes, degrees
 
     @classmethod
     def join(cls, parallel: Parallel, device: torch.device) -> Crew | None:
@@ -61,7 +61,7 @@ class Crew:
                 "the class": type(model.pipe).__name__,
                 "the dtype": model.dtypes,
                 "the kind of device": model.device.type,
-                "parallel": self._degrees,
+                "parallel": self.degrees,
                 **{
                     f"{name} of {part}": repr(value)
                     for part, transformer in zip(model.parts, model.transformers, strict=True)
@@ -90,7 +90,7 @@ class Crew:
         try:
             self.processes.start_run()
             self.processes.agree("runs", {"the number of steps": num_steps, "the caching policy": _policy(policy)})
-            degrees = self._degrees or self._automatic(model, policy, own_loop)
+            degrees = self.degrees or self._automatic(model, policy, own_loop)
             if policy is not None and policy.policy.sees_others and degrees.guidance > 1:
                 raise PolicyMismatchError(
                     f"{policy.policy.name} needs the residual of one guidance branch for the other, and parallel "
@@ -100,6 +100,10 @@ class Crew:
         except BaseException as error:
             self.processes.left(error)
             raise
+
+    def anywhere(self, what: str, is_so: bool) -> bool:
+        """Whether something is so in any process."""
+        return any(self.processes.exchange(what, is_so))
 
     def everyone(self) -> Peers:
         """All processes, outside of a run."""

@@ -36,5 +36,8 @@ def fastvideo_model_presets() -> list[ModelPreset]:
             },
             "a simple shape moving on a plain background; 17 to 45 frames of 128x128 to 256x256",
             _score,
+            transformer="WanTransformer3DModel",
+            task="text to video",
+            parameters={"transformer": 4_932_256, "text_encoder": 340_864, "vae": 2_007_216},
         )
     ]

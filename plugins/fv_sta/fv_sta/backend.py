@@ -57,6 +57,7 @@ class SlidingTileAttention(AttentionBackend):
         self._tallies: Counter[str] = Counter()
         self._windows_used: Counter[str] = Counter()
         self._last_grid: Triple | None = None
+        self._fixed = False
         self._found: dict[tuple[str, str | None], dict[str, Probe]] = {}
 
     def probe(self) -> Probe:
@@ -94,11 +95,13 @@ class SlidingTileAttention(AttentionBackend):
 
     def start_run(self, run: Run) -> None:
         self._tallies, self._windows_used = Counter(), Counter()
+        self._fixed = run.layout.fixed
         layout, tiling = run.layout, self.tiling(run.layout.grid)
         if layout.text_before:
             raise BackendMismatchError(
-                f"{self.name} takes text behind the video, {run.family} has {layout.text_before} text tokens in front "
-                "of it; choose another backend, such as FLASH_ATTN or TORCH_SDPA"
+                f"{self.name} takes text, or frames that condition the video, behind the video; {run.family} has "
+                f"{layout.text_before} such tokens in front of it; choose another backend, such as FLASH_ATTN or "
+                "TORCH_SDPA"
             )
         _check_tiles(tiling, self.origin_of("tile"))
         if OBSERVER.get() is not None:
@@ -141,7 +144,7 @@ class SlidingTileAttention(AttentionBackend):
             "density": tallies["sparse work"] / tallies["sparse whole"] if tallies["sparse whole"] else 1.0,
             "work": tallies["work"] / tallies["whole"],
             "kernels": {name: tallies[name] for name in (*KERNELS, "dense") if tallies[name]},
-            "token_order": "once per forward pass" if self._orders_once else "at each call",
+            "token_order": "once per forward pass" if self._orders_once and not self._fixed else "at each call",
             "config": self._table.source if self._table else None,
         }
 
