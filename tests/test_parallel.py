@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from fastvideo_core import Receipt, attach
+from fastvideo_core import Receipt, TokenLayout, attach
+from fastvideo_core.discovery.plugins import load_plugins
+from fastvideo_core.engine.parallel.degrees import Degrees
+from fastvideo_core.engine.parallel.shareable import check_degrees, check_shareable
 from fastvideo_core.engine.parallel.started import Launch, first_host, launch_of
 from fastvideo_core.errors import (
     AttachError,
@@ -18,9 +21,10 @@ from fastvideo_core.errors import (
     PolicyMismatchError,
 )
 from tests.support import together_cases
+from tests.support.families import FAMILIES, family_of_transformer
 from tests.support.models import build_wan_pipeline
 from tests.support.together import Together, together
-from tests.support.together_cases import attention_in_parts, cases, difference
+from tests.support.together_cases import MODELS, attention_in_parts, cases, difference
 
 ROUNDING = 1e-5
 """What a batch that is cut may differ by, as a share of the largest latent: its matrix products are of other shapes.
@@ -190,6 +194,75 @@ def test_other_settings_in_one_process_are_refused(tmp_path: Path) -> None:
         for error in processes.run(together_cases.attach_to_wan):
             assert type(error) is ParallelError
             assert "FASTVIDEO_CACHE_POLICY is None in process 0 and 'TAYLORSEER' in process 1" in str(error)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("parallel", ["auto", {"sequence": 2}])
+def test_a_model_that_cannot_be_cut_is_refused_where_it_is_attached(two: Together, parallel: object) -> None:
+    for error in two.run(together_cases.run_model, "Wan VACE", parallel):
+        assert type(error) is ParallelError, getattr(error, "__notes__", error)
+        assert "Wan VACE cannot be shared by several processes by sequence yet: hints are added" in str(error)
+
+
+@pytest.mark.slow
+def test_what_the_first_pass_shows_cannot_be_cut_is_refused_there(two: Together) -> None:
+    results = {
+        "its batch": two.run(together_cases.run_model, "EasyAnimate", {"guidance": 2}),
+        "tokens beside the video's": two.run(together_cases.run_ltx_from_images, {"sequence": 2}),
+    }
+    for name, errors in results.items():
+        for error in errors:
+            assert type(error) is ParallelError, (name, getattr(error, "__notes__", error))
+            assert "cannot be shared by several processes" in str(error)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_video_that_does_not_fit_one_process_is_decoded_in_tiles_by_all(two: Together, rank: int) -> None:
+    assert two.run(together_cases.decides_on_tiles, rank) == [(False, True)] * 2
+
+
+REFUSED = {
+    "Allegro": "it has not been tried",
+    "ChronoEdit": "it has not been tried",
+    "Cosmos": "its blocks take more than one modulation",
+    "EasyAnimate": "it has not been tried",
+    "Framepack": "it has not been tried",
+    "Helios": "its blocks count the video tokens",
+    "HunyuanVideo-1.5": "it has not been tried",
+    "Kandinsky 5": "it has not been tried",
+    "LTX-2": "its blocks have a second stream",
+    "SkyReels-V2": "it has not been tried",
+    "Wan Animate": "adapters run between its blocks",
+    "Wan VACE": "hints are added between its blocks",
+}
+
+
+def test_every_family_is_tried_by_sequence_or_refused() -> None:
+    two = (case for case in cases(2).values() if isinstance(case.parallel, dict) and case.parallel.get("sequence") == 2)
+    tried = {family_of_transformer(MODELS[model][0]()).name for model in {case.model for case in two}}
+    families = {family.name: family for family in load_plugins().families()}
+    assert tried | REFUSED.keys() == families.keys()
+    assert not tried & REFUSED.keys()
+    for name, family in families.items():
+        check_degrees(family, Degrees(1, 2))
+        if name in tried:
+            check_degrees(family, None)
+            continue
+        for degrees in (None, Degrees(2)):
+            with pytest.raises(ParallelError, match=rf"^{name} cannot be shared .*: {REFUSED[name]}; use one GPU"):
+                check_degrees(family, degrees)
+
+
+def test_layouts_that_cannot_be_cut_are_refused() -> None:
+    ltx, hunyuan, wan = (FAMILIES[name] for name in ("LTX-Video", "HunyuanVideo", "Wan"))
+    for layout in (TokenLayout((2, 3, 4), text_before=12), TokenLayout((2, 3, 4), text_after=12)):
+        check_shareable(hunyuan, layout)
+        with pytest.raises(ParallelError, match=r"LTX-Video cannot be shared .* 12 tokens stand beside the video's"):
+            check_shareable(ltx, layout)
+    check_shareable(hunyuan, TokenLayout((2, 3, 4), fixed=True))  # it says how many tokens are told by their place
+    with pytest.raises(ParallelError, match=r"Wan cannot be shared .* tell tokens by their place"):
+        check_shareable(wan, TokenLayout((2, 3, 4), fixed=True))
 
 
 def test_without_a_launcher_it_says_how_to_start() -> None:

@@ -27,6 +27,7 @@ from fastvideo_core import (
     TokenOrder,
     attach,
 )
+from fastvideo_core.app import memory, vae_tiling
 from fastvideo_core.discovery.plugins import load_plugins
 from fastvideo_core.engine.attention.choice import choose_attention
 from fastvideo_core.engine.attention.masks import MaskReader
@@ -35,7 +36,7 @@ from fastvideo_core.engine.parallel.degrees import Degrees
 from fastvideo_core.engine.parallel.processes import Processes
 from fastvideo_core.engine.parallel.share import Share
 from fastvideo_core.errors import BackendOutputError, FastVideoError
-from tests.support import conditioned, models
+from tests.support import conditioned, models, models_ltx, models_more, models_wan
 from tests.support.policies import PIPELINES, Scripted
 
 PADDING = 3
@@ -154,6 +155,10 @@ MODELS: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
     **{name: conditioned.CONDITIONED[name] for name in ("HunyuanVideoImageToVideo", "WanVideoToVideo")},
     "HunyuanVideo token replace": conditioned.TOKEN_REPLACE,
     "Wan 2.1 uneven": (models.build_wan_pipeline, {"height": 48, "width": 48}),
+    "Wan VACE": models_wan.WANS["VACE"],
+    "Wan Animate": models_wan.WANS["Animate"],
+    "Kandinsky 5": models_more.MORE["Kandinsky 5"],
+    "EasyAnimate": models_more.MORE["EasyAnimate"],
 }
 
 PLANNED = partial(Scripted, "CCRCFC", ahead=True)
@@ -205,9 +210,39 @@ def cases(size: int) -> dict[str, Case]:
             found[f"STA, {model}"] = Case(
                 model, sequence, lambda: "SLIDING_TILE_ATTN", options=size_of_tiles, config=sta
             )
+        for model in ("Wan VACE", "Kandinsky 5"):  # which cannot be cut by sequence
+            found[f"guidance alone, {model}"] = Case(model, {"guidance": 2}, policy=PLANNED, options=SIX_STEPS)
         found["compiled"] = Case("Wan 2.1", sequence, PerHead, compiled=True)
         found["compiled halves"] = Case("Wan 2.1", halves, PerHead, compiled=True)
     return found
+
+
+def run_model(model: str, parallel: Any) -> Receipt:
+    """A run of one of the models; the receipt."""
+    build, options = MODELS[model]
+    return _run(build(), Case(model, parallel), options, parallel)[0]
+
+
+def run_ltx_from_images(parallel: Any) -> None:
+    """A run of LTX-Video whose video tokens have those of images before them."""
+    pipe = models_ltx.build_ltx_condition_pipeline()
+    with attach(pipe, parallel=parallel):
+        models_ltx.run_ltx(pipe, conditions=models_ltx.conditions(0, 8))
+
+
+def decides_on_tiles(rank: int) -> tuple[bool, bool]:
+    """Whether it decodes in tiles where the video would fit in all processes, and where not in one of them."""
+    pipe = models.build_wan_pipeline()
+    used = []
+    with attach(pipe, parallel={"sequence": dist.get_world_size()}) as fv:
+        for room in (10**15, 1 if dist.get_rank() == rank else 10**15):
+            setattr(vae_tiling, "free_memory", lambda device, room=room: room)  # noqa: B010
+            tiling = vae_tiling.Tiling(None, fv.anywhere)
+            with tiling.applied(pipe):
+                pipe.vae.decode(torch.zeros(1, 16, 1, 4, 6))
+            used.append(tiling.used)
+    setattr(vae_tiling, "free_memory", memory.free_memory)  # noqa: B010
+    return used[0], used[1]
 
 
 def attach_to_wan(parallel: Any = "auto", **options: Any) -> Receipt:
