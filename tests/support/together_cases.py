@@ -211,7 +211,7 @@ def cases(size: int) -> dict[str, Case]:
                 model, sequence, lambda: "SLIDING_TILE_ATTN", options=size_of_tiles, config=sta
             )
         for model in ("Wan VACE", "Kandinsky 5"):  # which cannot be cut by sequence
-            found[f"guidance alone, {model}"] = Case(model, {"guidance": 2}, policy=PLANNED, options=SIX_STEPS)
+            found[f"guidance alone, {model}"] = Case(model, halves, policy=PLANNED, options=SIX_STEPS)
         found["compiled"] = Case("Wan 2.1", sequence, PerHead, compiled=True)
         found["compiled halves"] = Case("Wan 2.1", halves, PerHead, compiled=True)
     return found
