@@ -47,11 +47,19 @@ if TYPE_CHECKING:
         Step,
         relative_change,
     )
+    from fastvideo_core.contract.executor import Channel, Executor, Work
     from fastvideo_core.contract.hookspecs import API_VERSION, hookimpl
     from fastvideo_core.contract.model import AttentionSite, BlockStack, Geometry, HintBlocks, ModelFamily
     from fastvideo_core.contract.observing import Generation
     from fastvideo_core.contract.preset import ModelPreset
-    from fastvideo_core.contract.receipt import CacheReceipt, KernelReceipt, Receipt, RoleReceipt
+    from fastvideo_core.contract.receipt import (
+        CacheReceipt,
+        KernelReceipt,
+        ParallelReceipt,
+        RankReceipt,
+        Receipt,
+        RoleReceipt,
+    )
     from fastvideo_core.contract.settings import setting
     from fastvideo_core.engine.attachment import Attachment, attach
 
@@ -69,7 +77,9 @@ _HOMES = {
     "CacheReceipt": "contract.receipt",
     "CachedModel": "contract.caching",
     "Capabilities": "contract.attention",
+    "Channel": "contract.executor",
     "Computed": "contract.caching",
+    "Executor": "contract.executor",
     "Generation": "contract.observing",
     "Geometry": "contract.model",
     "HintBlocks": "contract.model",
@@ -80,7 +90,9 @@ _HOMES = {
     "ModelFamily": "contract.model",
     "ModelPreset": "contract.preset",
     "Need": "contract.attention",
+    "ParallelReceipt": "contract.receipt",
     "Probe": "contract.attention",
+    "RankReceipt": "contract.receipt",
     "Receipt": "contract.receipt",
     "Role": "contract.attention",
     "RoleReceipt": "contract.receipt",
@@ -93,6 +105,7 @@ _HOMES = {
     "TokenOrder": "contract.attention",
     "VideoGenerator": "app.generator",
     "VideoResult": "app.result",
+    "Work": "contract.executor",
     "attach": "engine.attachment",
     "check_output_file": "app.files",
     "check_sampling": "app.sampling",
@@ -125,7 +138,9 @@ __all__ = [
     "CacheReceipt",
     "CachedModel",
     "Capabilities",
+    "Channel",
     "Computed",
+    "Executor",
     "Generation",
     "Geometry",
     "HintBlocks",
@@ -136,7 +151,9 @@ __all__ = [
     "ModelFamily",
     "ModelPreset",
     "Need",
+    "ParallelReceipt",
     "Probe",
+    "RankReceipt",
     "Receipt",
     "Role",
     "RoleReceipt",
@@ -149,6 +166,7 @@ __all__ = [
     "TokenOrder",
     "VideoGenerator",
     "VideoResult",
+    "Work",
     "attach",
     "check_output_file",
     "check_sampling",

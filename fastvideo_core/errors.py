@@ -18,6 +18,8 @@
     ├── InputError (ValueError)     a sampling parameter or option that does not fit
     ├── OutputError                 a video or another file cannot be written where it should go
     ├── AttachError                 a pipeline or generator in the wrong state
+    ├── ParallelError               processes that make a video together do not go together, or one is gone
+    │   └── PeerError               this process stopped because another one did
     └── DiffusersVersionError       diffusers' internals are not as expected
 
 Messages say what was asked for, what is there, and what to do.
@@ -117,6 +119,14 @@ class OutputError(FastVideoError):
 
 class AttachError(FastVideoError):
     """A pipeline or generator is in the wrong state for what was asked."""
+
+
+class ParallelError(FastVideoError):
+    """Processes that make a video together disagree, cannot reach one another, or one of them has ended."""
+
+
+class PeerError(ParallelError):
+    """This process stopped because another one failed, or did not come; the message says which."""
 
 
 class DiffusersVersionError(FastVideoError):

@@ -149,7 +149,7 @@ def test_other_settings_do_not_mix(wan_folder: Path, prompts: Path) -> None:
 def test_what_does_not_fit_is_said_before_anything_is_loaded(
     wan_folder: Path, prompts: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], message: str
 ) -> None:
-    monkeypatch.setattr("fastvideo_core.app.generator.load_pipeline", lambda *args: pytest.fail("weights were loaded"))
+    monkeypatch.setattr("fastvideo_core.app.opening.load_pipeline", lambda *args: pytest.fail("weights were loaded"))
     done = bench(wan_folder, prompts, *options)
     assert done.exit_code == 1
     assert message in done.output
@@ -206,7 +206,7 @@ def test_one_model_at_a_time(wan_folder: Path, prompts: Path, monkeypatch: pytes
 
     for module in ("engine.attachment", "app.generator", "app.bench.setup"):
         monkeypatch.setattr(f"fastvideo_core.{module}.load_plugins", lambda: plugins_with(Recorder()))
-    monkeypatch.setattr("fastvideo_core.app.generator.load_pipeline", load)
+    monkeypatch.setattr("fastvideo_core.app.opening.load_pipeline", load)
     gc.collect()
     gc.disable()
     try:

@@ -205,7 +205,7 @@ def test_enable_teacache_and_its_parameters(scripted: None, wan_folder: Path) ->
 def test_an_environment_that_cannot_be_met_is_refused_before_any_weight_is_loaded(
     scripted: None, wan_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fastvideo_core.app.generator.load_pipeline", lambda *args: pytest.fail("weights were loaded"))
+    monkeypatch.setattr("fastvideo_core.app.opening.load_pipeline", lambda *args: pytest.fail("weights were loaded"))
     monkeypatch.setenv("FASTVIDEO_CACHE_POLICY", "SCRIPTD")
     with pytest.raises(UnknownPolicyError, match="from FASTVIDEO_CACHE_POLICY"):
         VideoGenerator.from_pretrained(wan_folder)

@@ -100,7 +100,7 @@ def test_what_is_done_stays_when_a_later_prompt_fails(
 def test_mistakes_are_one_line_before_anything_is_loaded(
     arguments: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("fastvideo_core.app.generator.load_pipeline", lambda *args, **kwargs: pytest.fail("loaded"))
+    monkeypatch.setattr("fastvideo_core.app.opening.load_pipeline", lambda *args, **kwargs: pytest.fail("loaded"))
     monkeypatch.setenv("FASTVIDEO_DISABLE_PLUGINS", "fv-flash")
     done = invoke("generate", *arguments)
     assert done.exit_code == 1
@@ -190,7 +190,7 @@ def test_a_model_that_is_switched_off_is_not_to_be_installed(monkeypatch: pytest
 def test_a_file_whose_name_is_no_text_is_refused_before_loading(
     wan_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fastvideo_core.app.generator.load_pipeline", lambda *args, **more: pytest.fail("loaded"))
+    monkeypatch.setattr("fastvideo_core.app.opening.load_pipeline", lambda *args, **more: pytest.fail("loaded"))
     given = ("--attention-backend", "TORCH_SDPA", "--attention-config", "w\udcff.json")
     done = invoke("generate", "cat", "--model", str(wan_folder), *SHORT, *given)
     assert (done.exit_code, type(done.exception)) == (1, SystemExit)

@@ -71,7 +71,7 @@ def test_a_disk_that_fills_up(
 def test_a_folder_that_cannot_be_written_to_is_refused_before_any_weight_is_loaded(
     wan_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fastvideo_core.app.generator.load_pipeline", lambda *args, **more: pytest.fail("loaded"))
+    monkeypatch.setattr("fastvideo_core.app.opening.load_pipeline", lambda *args, **more: pytest.fail("loaded"))
     for output in ("/proc/self", "/proc/self/video.mp4", "/proc/videos"):
         done = invoke("generate", "cat", "--model", str(wan_folder), *SHORT, "--output", output)
         assert done.exit_code == 1

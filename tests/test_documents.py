@@ -53,7 +53,7 @@ def test_links_lead_somewhere(document: Path) -> None:
 def test_no_hook_variable_or_error_is_left_out() -> None:
     plugin_pages = "".join((DOCS / name).read_text("utf-8") for name in ("attention-plugin.md", "caching-policy.md"))
     hooks = [name for name, value in vars(hookspecs).items() if name.startswith("fastvideo_") and callable(value)]
-    assert len(hooks) == 9
+    assert len(hooks) == 10
     assert [hook for hook in hooks if f"`{hook}" not in plugin_pages] == []
 
     variables = [*VARIABLES]
@@ -110,7 +110,7 @@ def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
         return params.with_overrides(**few) if preset is not None and preset.name == "shapes" else params
 
     monkeypatch.setattr(SamplingParam, "from_preset", classmethod(from_preset))
-    monkeypatch.setattr("fastvideo_core.app.generator.load_pipeline", load_once)
+    monkeypatch.setattr("fastvideo_core.app.opening.load_pipeline", load_once)
     colours = ("red", "green", "blue", "yellow", "purple")
     (tmp_path / "prompts.txt").write_text(
         "".join(f"a {one} circle moving left on a white background\n" for one in colours)

@@ -37,3 +37,15 @@ def test_attention_backend(capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out
     assert printed.count("SELF TORCH_SDPA") == 2
     assert re.search(r"speed-up of denoising: \d+\.\d\d", printed)
+
+
+def test_parallel(capsys: pytest.CaptureFixture[str]) -> None:
+    main, names = load("parallel.py")
+    names["SIZE"] = {"height": 64, "width": 64, "num_frames": 9, "num_inference_steps": 2}
+    receipt = names["with_own_processes"](2)
+    assert receipt.parallel.guidance == 2
+    names["with_own_processes"] = lambda number: receipt
+    main()
+    printed = capsys.readouterr().out
+    assert "2 processes: guidance 2 x sequence 1" in printed
+    assert re.search(r"process 1 on cpu: calls {'SELF': 15, 'CROSS': 15}, [\d.]+ MiB sent", printed)

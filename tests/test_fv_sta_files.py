@@ -128,7 +128,7 @@ def test_a_file_that_means_nothing_is_refused_at_construction(
     tmp_path: Path, content: object, message: str, wan_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write(tmp_path / "w.json", content)
-    monkeypatch.setattr("fastvideo_core.app.generator.load_pipeline", lambda *args, **kwargs: pytest.fail("loaded"))
+    monkeypatch.setattr("fastvideo_core.app.opening.load_pipeline", lambda *args, **kwargs: pytest.fail("loaded"))
     with pytest.raises(InputError, match=message):
         VideoGenerator.from_pretrained(wan_folder, attention_backend="SLIDING_TILE_ATTN", attention_config=path)
 

@@ -63,7 +63,7 @@ def test_the_plan_reads_the_time_embedding_alone(wan_folder: Path, monkeypatch: 
         return tensors
 
     monkeypatch.setattr(preview, "read_tensors", counted)
-    monkeypatch.setattr("fastvideo_core.app.generator.load_pipeline", lambda *args: pytest.fail("the model was loaded"))
+    monkeypatch.setattr("fastvideo_core.app.opening.load_pipeline", lambda *args: pytest.fail("the model was loaded"))
     file = Path("teacache.json")
     file.write_text(json.dumps({"coefficients": RISING, "signal": "TIME_EMBEDDING"}))
     done = teacache("plan", "--model", wan_folder, "--steps", 10, "--threshold", 0.5, "--coefficients", file)

@@ -41,7 +41,7 @@ def unloadable(monkeypatch: pytest.MonkeyPatch) -> None:
     def load(*args: object, **kwargs: object) -> None:
         raise AssertionError("weights were loaded")
 
-    monkeypatch.setattr("fastvideo_core.app.generator.load_pipeline", load)
+    monkeypatch.setattr("fastvideo_core.app.opening.load_pipeline", load)
 
 
 def test_frames_equal_the_bare_pipeline_s_bit_for_bit(shared: VideoGenerator, wan_folder: Path) -> None:
@@ -121,7 +121,7 @@ def test_two_generators_with_different_backends_side_by_side(wan_folder: Path, m
 def test_ctrl_c_leaves_no_file_and_a_usable_generator(
     shared: VideoGenerator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scheduler = type(shared._pipe.scheduler)  # type: ignore[union-attr]
+    scheduler = type(shared._pipe.scheduler)
     step, count = scheduler.step, 0
 
     def interrupted(*args: Any, **kwargs: Any) -> Any:
@@ -197,7 +197,7 @@ def test_an_interruption_while_writing_leaves_nothing(
 def test_parameters_that_do_not_fit_are_refused_before_a_step(
     shared: VideoGenerator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, overrides: dict[str, Any], message: str
 ) -> None:
-    monkeypatch.setattr(shared, "_pipe", lambda **kwargs: pytest.fail("a step was run"))
+    monkeypatch.setattr(shared._studio, "pipe", lambda **kwargs: pytest.fail("a step was run"))
     with pytest.raises(InputError, match=message):
         shared.generate_video("cat", **{**SHORT, "output_path": tmp_path, **overrides})
     assert list(tmp_path.iterdir()) == []
@@ -222,7 +222,7 @@ def test_prompts_that_say_nothing_are_refused(shared: VideoGenerator, prompt: An
 def test_a_folder_that_cannot_be_written_is_refused(
     shared: VideoGenerator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, blocked: str
 ) -> None:
-    monkeypatch.setattr(shared, "_pipe", lambda **kwargs: pytest.fail("a step was run"))
+    monkeypatch.setattr(shared._studio, "pipe", lambda **kwargs: pytest.fail("a step was run"))
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError, match="no file can be written to"):
         shared.generate_video("cat", **SHORT, output_path=tmp_path / blocked / "videos")
@@ -288,7 +288,7 @@ def test_backends_that_do_not_fit_are_refused_before_loading(
         ({"compile": "no"}, "compile is 'no', it must be True or False"),
         ({"dit_cpu_offload": "yes"}, "dit_cpu_offload is 'yes', it must be True or False"),
         ({"use_cpu_offload": False}, "use instead: dit_cpu_offload, vae_cpu_offload and text_encoder_cpu_offload"),
-        ({"sp_size": 1}, "leave it out: there is one process on one device"),
+        ({"tp_size": 1}, "leave it out: num_gpus shares the video's tokens and guidance branches"),
         ({"compyle": True}, "unknown argument of from_pretrained 'compyle'; did you mean compile"),
     ],
 )

@@ -151,7 +151,7 @@ def test_windows_are_held_against_the_canvas_before_a_model_is_loaded(
     own = {"schema": "fv-sta/1", "model": {"family": "Wan", "layers": 5, "heads": 4}, "steps": 2, "dense_steps": 0}
     own |= {"grid": [9, 8, 9], "tile": [4, 4, 8], "windows": [{"window": [1, 1, 1]}]}
     Path("g.json").write_text(json.dumps(own))
-    for module in ("app.generator", "app.bench.measure"):
+    for module in ("app.opening", "app.bench.measure"):
         monkeypatch.setattr(f"fastvideo_core.{module}.load_pipeline", pytest.fail, raising=False)
     sets = [word for name, value in given.items() for word in ("--set", f"{STA}.{name}={value}")]
     size = ("--model", "shapes", "--steps", "2")
@@ -169,7 +169,7 @@ def test_in_python_windows_are_held_against_the_canvas_before_the_text_is_encode
     wan_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with VideoGenerator.from_pretrained(wan_folder, attention_backend=STA) as generator:
-        monkeypatch.setattr(type(generator._attachment.pipe), "encode_prompt", pytest.fail)
+        monkeypatch.setattr(type(generator._pipe), "encode_prompt", pytest.fail)
         with pytest.raises(InputError, match="is not larger than one tile of 6x8x8"):
             generator.generate_video("cat", height=32, width=48, num_frames=5, num_inference_steps=1)
 

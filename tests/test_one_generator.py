@@ -33,7 +33,7 @@ def generator(wan_folder: Path) -> Iterator[VideoGenerator]:
 
 
 def parts(generator: VideoGenerator) -> dict[str, Any]:
-    components: dict[str, Any] = generator._pipe.components  # type: ignore[union-attr]
+    components: dict[str, Any] = generator._pipe.components
     return components
 
 

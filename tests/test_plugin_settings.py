@@ -102,7 +102,7 @@ def test_what_does_not_fit_is_refused(tunable: Tunable, wan_pipeline: Any, confi
 def test_refused_before_any_weight_is_loaded(
     tunable: Tunable, wan_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fastvideo_core.app.generator.load_pipeline", lambda *args, **more: pytest.fail("loaded"))
+    monkeypatch.setattr("fastvideo_core.app.opening.load_pipeline", lambda *args, **more: pytest.fail("loaded"))
     with pytest.raises(InputError, match=r"gives '0.1', but no attention backend was asked for"):
         VideoGenerator.from_pretrained(wan_folder, attention_config={"share": 0.1})
     with pytest.raises(InputError, match=r"gives 'torch_sdpa\.json', but TORCH_SDPA has no main"):

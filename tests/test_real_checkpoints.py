@@ -197,7 +197,7 @@ def test_rounded_weights_can_be_offloaded(name: str, wan_folder: Path, quantized
 def test_what_cannot_be_rounded_is_refused_before_loading(
     wan_folder: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], message: str
 ) -> None:
-    monkeypatch.setattr("fastvideo_core.app.generator.load_pipeline", lambda *args: pytest.fail("loaded"))
+    monkeypatch.setattr("fastvideo_core.app.opening.load_pipeline", lambda *args: pytest.fail("loaded"))
     with pytest.raises(InputError, match=message):
         VideoGenerator.from_pretrained(wan_folder, device="cpu", **options)
 

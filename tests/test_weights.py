@@ -115,7 +115,7 @@ def test_a_file_that_was_cut_off(wan_folder: Path, tmp_path: Path, component: st
 def test_the_autoencoder_stays_in_float32(wan_folder: Path) -> None:
     seen = []
     with VideoGenerator.from_pretrained(wan_folder, dtype="bfloat16") as generator:
-        parts = generator._pipe.components  # type: ignore[union-attr]
+        parts = generator._pipe.components
         parts["vae"].decoder.register_forward_pre_hook(lambda module, args: seen.append(args[0].dtype))
         receipt = generator.generate_video("cat", **SHORT).receipt
         assert {tensor.dtype for tensor in parts["vae"].parameters()} == {torch.float32}

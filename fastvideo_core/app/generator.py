@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import inspect
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,57 +13,42 @@ import torch
 
 from fastvideo_core.app.cache_request import CacheRequest
 from fastvideo_core.app.known_fields import check_flags, unknown_field
-from fastvideo_core.app.loading import (
-    check_compile,
-    check_device,
-    check_dtype,
-    check_offload,
-    compile_blocks,
-    has_hooks,
-    load_pipeline,
-    place_pipeline,
-)
-from fastvideo_core.app.make import Maker, Video
+from fastvideo_core.app.loading import check_compile, check_device, check_dtype, check_offload
+from fastvideo_core.app.make import Video
 from fastvideo_core.app.memory import check_memory
 from fastvideo_core.app.model_info import ModelInfo, read_model
 from fastvideo_core.app.one_at_a_time import OneAtATime
-from fastvideo_core.app.prompts import check_lengths, check_prompts, check_settings_are_text
+from fastvideo_core.app.opening import Opening, open_studio
+from fastvideo_core.app.processes import asked_degrees, check_processes, choose_executor, sharded_degrees
+from fastvideo_core.app.prompts import check_prompts, check_settings_are_text
 from fastvideo_core.app.quantization import check_quantization
 from fastvideo_core.app.result import VideoResult
 from fastvideo_core.app.sampling import SamplingParam
-from fastvideo_core.app.vae_tiling import Tiling, check_tiling
+from fastvideo_core.app.studio import Studio
+from fastvideo_core.app.vae_tiling import check_tiling
+from fastvideo_core.app.workers.remote_studio import RemoteStudio
 from fastvideo_core.contract.attention import AttentionBackend
 from fastvideo_core.contract.caching import CachePolicy
 from fastvideo_core.contract.reading import shown
 from fastvideo_core.contract.settings import Config
 from fastvideo_core.discovery.plugins import load_plugins
-from fastvideo_core.engine.attachment import attach
 from fastvideo_core.engine.attention.choice import choose_attention
 from fastvideo_core.engine.caching.choice import check_policy
+from fastvideo_core.engine.parallel.degrees import read_degrees
+from fastvideo_core.engine.parallel.shareable import check_degrees
 from fastvideo_core.errors import AttachError, InputError
 
 
 class VideoGenerator:
     """A loaded model with an attention backend on it. Use as a context manager, or call `close()`."""
 
-    def __init__(
-        self,
-        pipe: Any,
-        info: ModelInfo,
-        attention_backend: str | AttentionBackend | None,
-        attention_config: Config,
-        load_seconds: float,
-        vae_tiling: bool | None = None,
-    ) -> None:
+    def __init__(self, studio: Studio, info: ModelInfo) -> None:
         self.info = info
         self.progress = True
         """Whether to show a progress bar, on terminals."""
-        self._pipe: Any | None = pipe
+        self._studio = studio
         self._alone = OneAtATime()
-        self._load_seconds = load_seconds
-        self._tiling = Tiling(vae_tiling)
-        self._attachment = attach(pipe, attention_backend=attention_backend, attention_config=attention_config)
-        pipe.set_progress_bar_config(disable=True)
+        self._closed = False
 
     @classmethod
     def from_pretrained(
@@ -77,6 +60,11 @@ class VideoGenerator:
         device: str | torch.device | None = None,
         dtype: torch.dtype | str | None = None,
         num_gpus: int = 1,
+        num_processes: int = 1,
+        sp_size: int | None = None,
+        cfg_parallel: bool | None = None,
+        distributed_executor_backend: str = "mp",
+        shard_weights: bool = False,
         compile: bool = False,  # noqa: A002  # what torch and diffusers call it
         dit_cpu_offload: bool = False,
         vae_cpu_offload: bool = False,
@@ -97,7 +85,14 @@ class VideoGenerator:
             device: default "cuda" where there is one, else "cpu".
             dtype: of the transformer and the text encoder; default bfloat16 on CUDA, float32 elsewhere. The
                 autoencoder stays in float32.
-            num_gpus: 1 is all there is so far.
+            num_gpus: how many make each video together, with a process for each.
+            num_processes: likewise on the CPU, or on one GPU that is named as `device`; to try it.
+            sp_size: into how many parts the tokens of a video are cut; default: as many as guidance leaves.
+            cfg_parallel: whether each guidance branch is computed by one half of the processes; default: where there
+                are two branches and an even number of processes.
+            distributed_executor_backend: the executor that starts the processes; "mp" does so on this machine.
+            shard_weights: have each process hold a part of the transformer's weights, where all of them fit no GPU; a
+                block's are gathered as it runs.
             compile: compile the transformer's repeated blocks with torch.compile, each kind once and as a whole graph,
                 at the first generation of a size.
             dit_cpu_offload, vae_cpu_offload, text_encoder_cpu_offload: keep that part's weights in the computer's
@@ -105,19 +100,22 @@ class VideoGenerator:
                 nothing, with a warning.
             pin_cpu_memory: pin the offloaded weights and copy them while the GPU computes.
             vae_tiling: whether the autoencoder decodes in tiles (diffusers' `enable_tiling`), which takes less memory
-                and gives slightly different frames; None: where the whole video is estimated not to fit.
+                and gives slightly different frames; None: where the whole video is estimated not to fit. Several
+                processes decode the tiles together.
             quantization: round weights: "fp8-layerwise" (of the transformer, cast as its layers run), "torchao-fp8",
                 "torchao-int8", "bnb-nf4" or "bnb-int8" (of transformer and text encoder), or diffusers'
                 PipelineQuantizationConfig. The frames are others.
 
         Raises:
             ModelError: the model is not found, or not supported; BackendError: the backend is unknown, cannot run
-            here or does not fit; InputError: an option does not fit. All before any weight is loaded.
+            here or does not fit; InputError: an option does not fit; ParallelError: several processes cannot share the
+            model. All before any weight is loaded.
         """
         for name in unknown:
             raise unknown_field("argument of from_pretrained", name, _ARGUMENTS)
         check_flags(
             compile=compile,
+            shard_weights=shard_weights,
             dit_cpu_offload=dit_cpu_offload,
             vae_cpu_offload=vae_cpu_offload,
             text_encoder_cpu_offload=text_encoder_cpu_offload,
@@ -126,12 +124,15 @@ class VideoGenerator:
         check_settings_are_text("attention_config", attention_config)
         if vae_tiling is not None:
             check_flags(vae_tiling=vae_tiling)
-        if num_gpus != 1:
-            raise InputError(f"num_gpus is {num_gpus!r}; fastvideo-core runs on one device: num_gpus=1")
         plugins = load_plugins()
         info = read_model(plugins, model_path)
         info.check_inputs()
         device = check_device(device)
+        processes = check_processes(num_gpus, num_processes, device)
+        parallel = asked_degrees(processes, sp_size, cfg_parallel)
+        if shard_weights:
+            parallel = sharded_degrees(processes, parallel, compile or dit_cpu_offload or quantization is not None)
+        executor = choose_executor(plugins, distributed_executor_backend)
         dtype = check_dtype(dtype, device)
         wanted = {"transformer": dit_cpu_offload, "vae": vae_cpu_offload, "text_encoder": text_encoder_cpu_offload}
         offload = [name for name, chosen in wanted.items() if chosen]
@@ -143,12 +144,23 @@ class VideoGenerator:
         needs = info.family.needs(info.transformer, dtype, torch.device(device))
         choose_attention(plugins, attention_backend, needs, attention_config)
         check_policy(plugins, None, info.cached_model)
-        start = time.perf_counter()
-        pipe = load_pipeline(info, dtype, *([rounded] if rounded else []))
-        place_pipeline(pipe, device, offload, pin_cpu_memory)
-        if compile:
-            compile_blocks(pipe, info)
-        return cls(pipe, info, attention_backend, attention_config, time.perf_counter() - start, vae_tiling)
+        opening = Opening(
+            str(model_path),
+            device,
+            dtype,
+            attention_backend,
+            attention_config,
+            compile,
+            tuple(offload),
+            pin_cpu_memory,
+            shard_weights,
+            vae_tiling,
+            rounded,
+        )
+        if processes > 1:
+            check_degrees(info.family, read_degrees(parallel, processes))
+            return cls(RemoteStudio(executor(), opening, processes, parallel, info, plugins), info)
+        return cls(open_studio(opening, device, info=info), info)
 
     @overload
     def generate_video(
@@ -249,7 +261,7 @@ class VideoGenerator:
     @contextmanager
     def attention_timed(self) -> Iterator[Callable[[], float]]:
         """Measure the attention kernels while the context lasts; yields what tells the seconds they have taken."""
-        with self._attachment.timed() as seconds:
+        with self._studio.timed() as seconds:
             yield seconds
 
     def close(self) -> None:
@@ -259,11 +271,8 @@ class VideoGenerator:
             AttachError: a video is being generated.
         """
         with self._alone.hold("close"):
-            self._attachment.detach()
-            circular = self._pipe is not None and has_hooks(self._pipe)
-            self._pipe = None
-            if circular:
-                gc.collect()
+            self._studio.close()
+            self._closed = True
 
     def __enter__(self) -> Self:
         return self
@@ -298,16 +307,18 @@ class VideoGenerator:
         params = sampling_param.with_overrides(**overrides)
         checked = check_prompts(prompts)
         params.check(self.info)
-        check_lengths(self._pipe, prompt=checked, negative_prompt=[params.negative_prompt])
-        check_memory(params, self.info, self._attachment.device, torch.float32)
-        self._attachment.check_grid(params.grid(self.info))
-        maker = Maker(self._attachment, self.info, params, request, self._load_seconds, self._tiling)
+        check_memory(params, self.info, self._studio.device, torch.float32)
+        make = self._studio.prepared(checked, params, request)
         videos = [Video(one, params.seed + number) for one in checked for number in range(params.num_videos_per_prompt)]
-        return videos, lambda video: maker.make(video, self.progress)
+        return videos, lambda video: make(video, self.progress)
 
     def _check_open(self) -> None:
-        if self._pipe is None:
+        if self._closed:
             raise AttachError("this VideoGenerator is closed; make a new one")
+
+    @property
+    def _pipe(self) -> Any:
+        return self._studio.pipe
 
 
 _ARGUMENTS = [

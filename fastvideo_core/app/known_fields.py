@@ -10,7 +10,7 @@ from typing import Any
 from fastvideo_core.errors import InputError
 
 _BY_HAND = "attach() a diffusers pipeline of your own, and give it to that"
-_NOT_HERE = "leave it out: there is one process on one device"
+_NOT_HERE = "leave it out: num_gpus shares the video's tokens and guidance branches"
 
 INSTEAD = {
     "frames": "num_frames",
@@ -32,13 +32,11 @@ INSTEAD = {
     "cache_params": "cache= and cache_config=",
     "use_cpu_offload": "dit_cpu_offload, vae_cpu_offload and text_encoder_cpu_offload",
     "image_encoder_cpu_offload": "dit_cpu_offload, vae_cpu_offload and text_encoder_cpu_offload",
-    "use_fsdp_inference": _NOT_HERE,
+    "use_fsdp_inference": "shard_weights",
     "tp_size": _NOT_HERE,
-    "sp_size": _NOT_HERE,
     "hsdp_replicate_dim": _NOT_HERE,
     "hsdp_shard_dim": _NOT_HERE,
-    "dist_timeout": _NOT_HERE,
-    "distributed_executor_backend": _NOT_HERE,
+    "dist_timeout": "FASTVIDEO_PARALLEL_TIMEOUT in the environment",
     "enable_torch_compile": "compile",
     "torch_compile_kwargs": "compile",
     "disable_autocast": "dtype",

@@ -131,6 +131,20 @@ def compile_blocks(pipe: Any, info: ModelInfo) -> None:
         transformer.compile_repeated_blocks(fullgraph=True)
 
 
+def shard_blocks(pipe: Any, info: ModelInfo, device: str) -> None:
+    """Have each process hold a part of each block's weights, which are gathered as the block runs."""
+    import torch.distributed as dist
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    mesh = init_device_mesh(torch.device(device).type, (dist.get_world_size(),))
+    for _, transformer in transformers_of(pipe, info.family):
+        transformer.requires_grad_(requires_grad=False)  # weights of several dtypes are fine where none is trained
+        for name in info.family.stack.lists:
+            for block in transformer.get_submodule(name):
+                fully_shard(block, mesh=mesh, reshard_after_forward=True)
+
+
 def place_pipeline(pipe: Any, device: str, offload: list[str], pin_cpu_memory: bool) -> None:
     """Move what stays on the device there, and set up offloading for the rest."""
     from diffusers.hooks import apply_group_offloading

@@ -43,12 +43,16 @@ def check_tiling(info: ModelInfo, wanted: bool | None) -> None:
 class Tiling:
     """How the autoencoder of a pipeline decodes.
 
+    Args:
+        anywhere: tells of something, by its name, whether it is so in any of the processes that decode together; None:
+            this one decodes alone.
+
     Attributes:
         used: whether the latest decode was in tiles.
     """
 
-    def __init__(self, wanted: bool | None) -> None:
-        self._wanted = wanted
+    def __init__(self, wanted: bool | None, anywhere: Callable[[str, bool], bool] | None = None) -> None:
+        self._wanted, self._anywhere = wanted, anywhere
         self._known: dict[tuple[int, ...], int | None] = {}
         self.used = False
 
@@ -63,7 +67,8 @@ class Tiling:
         before, decode = bool(getattr(vae, "use_tiling", False)), vae.decode
 
         def decided(latents: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-            if self._wanted is not False and (self._wanted or before or self._too_large(vae, latents, args, kwargs)):
+            wanted = before if self._wanted is None else self._wanted
+            if wanted or (self._wanted is None and self._is_too_large_anywhere(vae, latents, args, kwargs)):
                 vae.enable_tiling()
             self.used = bool(getattr(vae, "use_tiling", False))
             return decode(latents, *args, **kwargs)
@@ -79,6 +84,12 @@ class Tiling:
                 del vae.decode
             else:
                 vae.decode = own
+
+    def _is_too_large_anywhere(
+        self, vae: Any, latents: torch.Tensor, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> bool:
+        here = self._too_large(vae, latents, args, kwargs)
+        return here if self._anywhere is None else self._anywhere("whether the whole video can be decoded", here)
 
     def _too_large(self, vae: Any, latents: torch.Tensor, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
         there = free_memory(str(latents.device))

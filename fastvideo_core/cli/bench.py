@@ -28,6 +28,8 @@ MOST_SEEDS = 10_000
 @click.option("--device", help="Default: cuda where there is one, else cpu.")
 @click.option("--dtype", help="float32, bfloat16 or float16. Default: bfloat16 on CUDA, else float32.")
 @click.option("--compile", is_flag=True, help="Compile the transformer's blocks.")
+@click.option("--num-gpus", default=1, show_default=True, help="GPUs that make each video together.")
+@click.option("--num-processes", default=1, show_default=True, help="Likewise on the CPU, with --device cpu.")
 @click.option(
     "--page-videos", default=6, show_default=True, help="Of how many prompts and seeds the page shows videos."
 )
@@ -43,6 +45,8 @@ def bench_command(
     device: str | None,
     dtype: str | None,
     compile: bool,  # noqa: A002  # the option's name
+    num_gpus: int,
+    num_processes: int,
     page_videos: int,
     **sampling: Any,
 ) -> None:
@@ -68,7 +72,12 @@ def bench_command(
     from fastvideo_core.engine.asked import parse_asked
 
     given = only_given(sampling)
-    loading = {name: value for name, value in (("device", device), ("dtype", dtype), ("compile", compile)) if value}
+    loading: dict[str, Any] = {"device": device, "dtype": dtype, "compile": compile}
+    loading |= {
+        "num_gpus": num_gpus if num_gpus != 1 else 0,
+        "num_processes": num_processes if num_processes != 1 else 0,
+    }
+    loading = {name: value for name, value in loading.items() if value}
     prompts = list(dict.fromkeys(read_prompts(prompt_file)))
     numbers = range(seed, seed + seeds)
     options = {"--attention": attention, "--cache": cache}

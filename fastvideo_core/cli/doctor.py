@@ -45,8 +45,16 @@ def doctor_command(attention_backend: str | None, cache: str | None, settings: t
     say(f"fastvideo-core {own_version()}, Python {sys.version.split()[0]}")
     with own_output():
         probes = [(backend, plugin, _probed(backend, asked)) for plugin in found.loaded for backend in plugin.backends]
-        lines = [*_versions(), *_devices(), *_settings(found), *_backends(found, probes), *_policies(found, asked)]
-        problems = list(_problems(found, probes, asked))
+        of_processes: list[str] = []
+        lines = [
+            *_versions(),
+            *_devices(),
+            *_processes(of_processes),
+            *_settings(found),
+            *_backends(found, probes),
+            *_policies(found, asked),
+        ]
+        problems = [*of_processes, *_problems(found, probes, asked)]
     for line in lines:
         say(line)
     say("\nproblems" if problems else "\nno problems")
@@ -97,6 +105,29 @@ def _devices() -> Iterator[str]:
         properties = torch.cuda.get_device_properties(index)
         memory = properties.total_memory / 2**30
         yield f"  cuda:{index}, {properties.name}, sm{properties.major}{properties.minor}, {memory:.0f} GiB"
+    if torch.cuda.device_count() > 1:
+        yield from _links(torch.cuda.device_count(), torch.cuda.can_device_access_peer)
+
+
+def _links(count: int, reaches: Callable[[int, int], bool]) -> Iterator[str]:
+    """Which GPUs reach one another's memory, as far as torch tells."""
+    apart = [f"{a} and {b}" for a in range(count) for b in range(a + 1, count) if not reaches(a, b)]
+    without = f", but for {', '.join(apart)}, which talk through the computer's memory" if apart else ""
+    yield f"  all {count} GPUs reach one another's memory{without}"
+
+
+def _processes(problems: list[str]) -> Iterator[str]:
+    """Whether processes on all GPUs can talk to one another; what is wrong is added to the problems."""
+    from fastvideo_core.app.workers.small_collective import problem_of_processes
+
+    with suppress(Exception):  # said above
+        import torch
+
+        if (count := torch.cuda.device_count()) > 1:
+            problem = problem_of_processes(count, "cuda")
+            yield f"  a small collective of {count} processes " + ("fails" if problem else "works")
+            if problem:
+                problems.append(f"processes on {count} GPUs cannot talk to one another: {problem}; see NCCL_DEBUG=INFO")
 
 
 def _settings(found: Plugins) -> Iterator[str]:

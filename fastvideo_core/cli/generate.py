@@ -38,6 +38,11 @@ DEFAULT_MODEL = "shapes"
 @click.option("--device", help="Default: cuda where there is one, else cpu.")
 @click.option("--dtype", help="float32, bfloat16 or float16. Default: bfloat16 on CUDA, else float32.")
 @click.option("--compile", is_flag=True, help="Compile the transformer's blocks: slower to start, faster a step.")
+@click.option("--num-gpus", default=1, show_default=True, help="GPUs that make each video together.")
+@click.option(
+    "--num-processes", default=1, show_default=True, help="Likewise on the CPU, with --device cpu: to try it."
+)
+@click.option("--shard-weights", is_flag=True, help="Have each process hold a part of the transformer's weights.")
 @click.option(
     "--quantization", metavar="NAME", help="Round weights: fp8-layerwise, torchao-fp8, torchao-int8, bnb-nf4…"
 )
@@ -59,6 +64,9 @@ def generate_command(
     device: str | None,
     dtype: str | None,
     compile: bool,  # noqa: A002  # the option's name
+    num_gpus: int,
+    num_processes: int,
+    shard_weights: bool,
     quantization: str | None,
     vae_tiling: bool | None,
     dit_cpu_offload: bool,
@@ -78,6 +86,7 @@ def generate_command(
     from fastvideo_core.app.make import prepare_target
     from fastvideo_core.app.memory import check_memory
     from fastvideo_core.app.model_info import read_model
+    from fastvideo_core.app.processes import check_processes
     from fastvideo_core.app.prompts import check_settings_are_text
     from fastvideo_core.app.sampling import SamplingParam
     from fastvideo_core.contract.reading import GivenValue
@@ -100,6 +109,7 @@ def generate_command(
         for_backend[MAIN_SETTING] = GivenValue(attention_config, "--attention-config")
     check_policy(plugins, cache, info.cached_model, cache_config)
     chosen_device = check_device(device)
+    check_processes(num_gpus, num_processes, chosen_device)
     chosen_dtype = check_dtype(dtype, chosen_device)
     check_memory(params, info, chosen_device, chosen_dtype)
     check_settings_are_text("attention_config", for_backend)
@@ -120,6 +130,9 @@ def generate_command(
             device=device,
             dtype=dtype,
             compile=compile,
+            num_gpus=num_gpus,
+            num_processes=num_processes,
+            shard_weights=shard_weights,
             quantization=quantization,
             vae_tiling=vae_tiling,
             dit_cpu_offload=dit_cpu_offload,
@@ -167,6 +180,8 @@ def _show(result: VideoResult, as_json: bool, indent: int | None) -> None:
     if used := receipt.cache:
         skipped, computed = (sum(n.values()) for n in (receipt.steps_skipped, receipt.steps_computed))
         say(f"cache    {used.policy} ({used.distribution}), {skipped} of {skipped + computed} steps skipped")
+    if shared := receipt.parallel:
+        say(f"parallel {shared.processes} processes: guidance {shared.guidance} x sequence {shared.sequence}")
     for name, kind in receipt.quantization.items():
         say(f"weights  {name}: {kind}, not exact")
     say("seconds  " + ", ".join(f"{name} {value:.2f}" for name, value in receipt.seconds.items()))

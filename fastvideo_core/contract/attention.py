@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
@@ -197,6 +197,8 @@ class AttentionCall:
         scale: factor on the scores; None for 1/sqrt(head_dim).
         key_lengths: with MaskKind.KEY_LENGTH, how many keys each batch entry sees.
         mask: with MaskKind.ARBITRARY, the mask as scaled_dot_product_attention takes it.
+        heads: which of the model's heads the tensors have, all of them unless several processes share them; as an index
+            into a table per head.
         served: what a backend of several kernels may set, during the call, to the one that it used. The receipt counts
             calls by it; where it stays None, they count for the kernel that the probe named.
     """
@@ -210,6 +212,7 @@ class AttentionCall:
     scale: float | None = None
     key_lengths: tuple[int, ...] | None = None
     mask: torch.Tensor | None = None
+    heads: slice = field(default_factory=lambda: slice(None))
     served: KernelUsed | None = None
 
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from fastvideo_core.contract.attention import AttentionBackend
     from fastvideo_core.contract.caching import CachePolicy
+    from fastvideo_core.contract.executor import Executor
     from fastvideo_core.contract.model import ModelFamily
     from fastvideo_core.contract.observing import Generation
     from fastvideo_core.contract.preset import ModelPreset
@@ -43,6 +44,11 @@ def fastvideo_model_families() -> list[ModelFamily]:  # type: ignore[empty-body]
 @hookspec
 def fastvideo_model_presets() -> list[ModelPreset]:  # type: ignore[empty-body]  # a spec has no body
     """Return models that can be named by a short name, with their sampling defaults."""
+
+
+@hookspec
+def fastvideo_executors() -> list[type[Executor]]:  # type: ignore[empty-body]  # a spec has no body
+    """Return the classes of executors, which start the processes of a generator on several GPUs."""
 
 
 @hookspec

@@ -91,6 +91,8 @@ class BlockStack:
         rotary_axis: the axis of these that counts video tokens; it may be counted from behind.
         returns_text: whether a block returns a tuple of the video tokens and its second argument, the text tokens,
             rather than the video tokens alone.
+        leading: position of the argument that counts video tokens at the front which are modulated otherwise; None
+            where there is none.
         second_stream: whether it returns such a tuple, and its second argument is a stream that the model puts out as
             well, such as audio: then a caching policy's residual is kept and added for both.
         more_modulation: positions of further arguments that may differ from token to token, as modulation may, or that
@@ -110,6 +112,7 @@ class BlockStack:
     rotary_axis: int
     returns_text: bool = False
     modulation_per_token: int = 4
+    leading: int | None = None
     second_stream: bool = False
     more_modulation: tuple[int, ...] = ()
     more_rotary: tuple[int, ...] = ()
@@ -165,6 +168,8 @@ class ModelFamily:
         heads: number and size of the heads of a role, from the transformer's configuration.
         idle: names of the attention modules that call no attention in a pass, where the arguments of the transformer's
             forward can bring that about; from its configuration and these.
+        shared_by_sequence: whether several processes may share the video tokens: all that counts these is named in
+            `stack`, and it has been tried.
     """
 
     name: str
@@ -183,6 +188,7 @@ class ModelFamily:
     block_signals: Mapping[Signal, int] = field(default_factory=dict)
     heads: Callable[[Mapping[str, Any], Role], tuple[int, int]] = heads_of
     idle: Callable[[Mapping[str, Any], Mapping[str, Any]], Iterable[str]] | None = None
+    shared_by_sequence: bool = False
 
     @property
     def all_signals(self) -> frozenset[Signal]:

@@ -72,6 +72,45 @@ class CacheReceipt:
 
 
 @dataclass
+class RankReceipt:
+    """What one of several processes ran.
+
+    Attributes:
+        rank: its number; `device` where it computed.
+        calls: of attention, per role; with guidance 2, of its own branch after the first step.
+        kernels: per role, how many of them each kernel served; a process that had no heads to serve has none.
+        bytes_sent: of tensors, to all others together.
+        communication_seconds: what that took; None where nobody measured, as `attention_timed` does.
+        peak_memory_bytes: as in the receipt.
+    """
+
+    rank: int
+    device: str
+    calls: dict[str, int]
+    kernels: dict[str, dict[str, int]]
+    bytes_sent: int
+    communication_seconds: float | None = None
+    peak_memory_bytes: int | None = None
+
+
+@dataclass
+class ParallelReceipt:
+    """How several processes made one video.
+
+    Attributes:
+        processes: how many there were, which is `sequence` times `guidance`.
+        sequence: into how many parts the video's tokens were cut.
+        guidance: 2 where half of the processes computed each guidance branch, else 1.
+        ranks: what each ran.
+    """
+
+    processes: int
+    sequence: int
+    guidance: int
+    ranks: list[RankReceipt]
+
+
+@dataclass
 class Receipt:
     """What ran for one video. What a pipeline of one's own does not tell (prompt, seed, …) is None under `attach`.
 
@@ -85,6 +124,7 @@ class Receipt:
         steps_computed: forward passes per guidance branch in which the blocks ran; `steps_skipped` the others.
         interrupted: whether the pipeline left its loop before all steps were done, as its `interrupt` makes it.
         cache: what the caching policy did; None if there was none.
+        parallel: how several processes shared the work; None if one did it. `attention` is then the first one's.
         guidance_scale_2: that of the second expert, where the model has one and it was given.
         flow_shift: of the scheduler that ran, where that has a fixed one.
         input_image, input_video: the files that the video was made from.
@@ -104,6 +144,7 @@ class Receipt:
     steps_skipped: dict[str, int] = field(default_factory=dict)
     interrupted: bool = False
     cache: CacheReceipt | None = None
+    parallel: ParallelReceipt | None = None
     compiled: bool = False
     quantization: dict[str, str] = field(default_factory=dict)
     vae_tiling: bool | None = None

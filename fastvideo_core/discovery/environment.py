@@ -16,11 +16,13 @@ VARIABLES: dict[str, str] = {
     "FASTVIDEO_ATTENTION_FALLBACK": "Backend to use where the chosen one cannot run; unset or empty: that is an error.",
     "FASTVIDEO_CACHE_POLICY": "Caching policy, for example TEACACHE or TEACACHE@0.08; unset, empty or none: none.",
     "FASTVIDEO_DISABLE_PLUGINS": "Plugins to leave out: distribution or plugin names, separated by commas; * for all.",
+    "FASTVIDEO_PARALLEL_TIMEOUT": "Seconds that a process waits for the others of its run; unset or empty: 600.",
     "FASTVIDEO_PLUGIN_TIMEOUT": "Seconds that a plugin may take to import; unset or empty: 30.",
 }
 
 DEFAULT_PLUGIN_TIMEOUT = 30.0
-LONGEST_PLUGIN_TIMEOUT = 86400.0
+DEFAULT_PARALLEL_TIMEOUT = 600.0
+LONGEST_TIMEOUT = 86400.0
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Settings:
     cache_policy: str | None
     disabled_plugins: frozenset[str]
     plugin_timeout: float
+    parallel_timeout: float = DEFAULT_PARALLEL_TIMEOUT
 
 
 def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
@@ -51,6 +54,7 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         cache_policy=environment.get("FASTVIDEO_CACHE_POLICY", "").strip() or None,
         disabled_plugins=frozenset(normalize_plugin_name(name) for name in disabled if name.strip()),
         plugin_timeout=_seconds("FASTVIDEO_PLUGIN_TIMEOUT", environment, DEFAULT_PLUGIN_TIMEOUT),
+        parallel_timeout=_seconds("FASTVIDEO_PARALLEL_TIMEOUT", environment, DEFAULT_PARALLEL_TIMEOUT),
     )
 
 
@@ -60,10 +64,8 @@ def _seconds(name: str, environment: Mapping[str, str], default: float) -> float
         seconds = float(text) if text else default
     except ValueError:
         seconds = math.nan
-    if not 0 < seconds <= LONGEST_PLUGIN_TIMEOUT:
-        raise InputError(
-            f"{name} is {text!r}, it must be a number of seconds above 0, at most {LONGEST_PLUGIN_TIMEOUT:g}"
-        )
+    if not 0 < seconds <= LONGEST_TIMEOUT:
+        raise InputError(f"{name} is {text!r}, it must be a number of seconds above 0, at most {LONGEST_TIMEOUT:g}")
     return seconds
 
 

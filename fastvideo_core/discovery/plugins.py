@@ -17,6 +17,7 @@ import pluggy
 from fastvideo_core.contract import hookspecs
 from fastvideo_core.contract.attention import AttentionBackend
 from fastvideo_core.contract.caching import CachePolicy
+from fastvideo_core.contract.executor import Executor
 from fastvideo_core.contract.model import ModelFamily
 from fastvideo_core.contract.preset import ModelPreset
 from fastvideo_core.discovery.distributions import Found, entry_points_of
@@ -26,6 +27,7 @@ from fastvideo_core.discovery.provided import (
     CONTENTS,
     check_commands,
     checked_backend,
+    checked_executor,
     checked_family,
     checked_policy,
     checked_preset,
@@ -53,6 +55,7 @@ BUILTIN = {
     "cogvideox": "fastvideo_core.builtin.models.cogvideox",
     "allegro": "fastvideo_core.builtin.models.allegro",
     "mochi": "fastvideo_core.builtin.models.mochi",
+    "local-processes": "fastvideo_core.builtin.local_processes",
     "kandinsky5": "fastvideo_core.builtin.models.kandinsky5",
     "cosmos": "fastvideo_core.builtin.models.cosmos",
     "helios": "fastvideo_core.builtin.models.helios",
@@ -84,6 +87,7 @@ class Plugin:
         policies: the classes of the caching policies that it provides.
         families: the model families that it provides.
         presets: the model presets that it provides.
+        executors: the classes of the executors that it provides.
         error: if broken, why.
     """
 
@@ -95,6 +99,7 @@ class Plugin:
     policies: list[type[CachePolicy]] = field(default_factory=list)
     families: list[ModelFamily] = field(default_factory=list)
     presets: list[ModelPreset] = field(default_factory=list)
+    executors: list[type[Executor]] = field(default_factory=list)
     error: Exception | None = None
     manager: pluggy.PluginManager | None = field(default=None, repr=False)
 
@@ -107,7 +112,9 @@ class Plugin:
     def provides(self) -> list[str]:
         """Names of everything that the plugin brings."""
         return [
-            thing.name for things in (self.backends, self.policies, self.families, self.presets) for thing in things
+            thing.name
+            for things in (self.backends, self.policies, self.families, self.presets, self.executors)
+            for thing in things
         ]
 
     @property
@@ -207,6 +214,16 @@ class Plugins:
             "model preset", name, [(p, plugin) for plugin in self.loaded for p in plugin.presets if p.name == name]
         )
 
+    def executor_names(self) -> list[str]:
+        """Names of all installed executors, sorted."""
+        return sorted({executor.name for plugin in self.loaded for executor in plugin.executors})
+
+    def executor(self, name: str) -> tuple[type[Executor], Plugin]:
+        """The class of the executor of that name and its plugin; raises as `backend` does."""
+        return _only(
+            "executor", name, [(e, plugin) for plugin in self.loaded for e in plugin.executors if e.name == name]
+        )
+
     def register_commands(self, cli: click.Group) -> None:
         """Let every plugin add subcommands; one that fails becomes broken, and adds none."""
         seconds = read_settings().plugin_timeout
@@ -296,6 +313,7 @@ def _register(plugin: Plugin, module: ModuleType) -> None:
     plugin.policies = [checked_policy(one) for one in _collect(plugin, "fastvideo_cache_policies")]
     plugin.families = [checked_family(one) for one in _collect(plugin, "fastvideo_model_families")]
     plugin.presets = [checked_preset(one) for one in _collect(plugin, "fastvideo_model_presets")]
+    plugin.executors = [checked_executor(one) for one in _collect(plugin, "fastvideo_executors")]
 
 
 def _collect(plugin: Plugin, hook: str) -> list[Any]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastvideo_core.contract.attention import AttentionBackend
 from fastvideo_core.contract.caching import CachePolicy
+from fastvideo_core.contract.executor import Executor
 from fastvideo_core.contract.model import ModelFamily
 from fastvideo_core.contract.preset import ModelPreset
 from fastvideo_core.discovery.printable import printable
@@ -23,6 +24,7 @@ CONTENTS = {
     "fastvideo_cache_policies": "subclasses of CachePolicy",
     "fastvideo_model_families": "ModelFamily instances",
     "fastvideo_model_presets": "ModelPreset instances",
+    "fastvideo_executors": "subclasses of Executor",
 }
 """What the list that a hook returns is of."""
 
@@ -106,6 +108,20 @@ def checked_preset(thing: Any) -> ModelPreset:
             "{(480, 832): 3.0}"
         )
     return plain
+
+
+def checked_executor(thing: Any) -> type[Executor]:
+    """The class of an executor, whose name can be read without running code of the plugin.
+
+    Raises:
+        PluginError: it is none, or its name is none.
+    """
+    if not isinstance(thing, type) or not issubclass(thing, Executor):
+        raise _not_in("fastvideo_executors", thing)
+    name = inspect.getattr_static(thing, "name", None)
+    if type(name) is not str or not re.fullmatch(r"[a-z][a-z0-9_-]*", name):
+        raise PluginError(f"the executor's name {name!r} is not lower case with digits, underscores and dashes")
+    return thing
 
 
 def _is_count(item: tuple[Any, Any]) -> bool:

@@ -28,6 +28,10 @@ from fastvideo_core.engine.ending import Ending
 from fastvideo_core.engine.forward_pass import BarePass, begin, current_pass, end
 from fastvideo_core.engine.observers import Observers
 from fastvideo_core.engine.ownership import claim
+from fastvideo_core.engine.parallel.crew import Crew
+from fastvideo_core.engine.parallel.degrees import Parallel
+from fastvideo_core.engine.parallel.shareable import check_degrees
+from fastvideo_core.engine.parallel.tiles import share_tiles
 from fastvideo_core.engine.plugin_calls import check_grid
 from fastvideo_core.engine.run import ActiveRun
 from fastvideo_core.engine.watch import watch_pipeline, watch_transformer
@@ -41,6 +45,7 @@ def attach(
     attention_config: Config = None,
     cache: str | CachePolicy | None = None,
     cache_config: Config = None,
+    parallel: Parallel = None,
 ) -> Attachment:
     """Put an attention backend, and a caching policy if one is asked for, on a diffusers pipeline.
 
@@ -58,6 +63,9 @@ def attach(
         cache: a caching policy: NAME, NAME@VALUE, NAME@VALUE:SETTING=VALUE, "none", or an object; default:
             FASTVIDEO_CACHE_POLICY, else none.
         cache_config: settings of the policy by name, beside those that `cache` gives.
+        parallel: have all processes that a launcher started make each video together: "auto", or degrees such as
+            {"sequence": 2, "guidance": 2}, which multiply to the number of processes. Every process attaches, and calls
+            its pipeline, in the same way. None: this process makes videos alone.
 
     Returns:
         An attachment: a context manager that detaches at its end; or call `detach()`.
@@ -70,9 +78,10 @@ def attach(
         CacheError: the caching policy is unknown or does not serve the model.
         InputError: a setting that the backend or the policy does not have, or a value that it does not take.
         PluginError: two plugins provide the backend, the policy or the model family.
+        ParallelError: the other processes cannot be reached, or are not as this one; or they cannot share the model.
         DiffusersVersionError: this diffusers version is not supported.
     """
-    return Attachment(pipe, attention_backend, attention_config, cache, cache_config)
+    return Attachment(pipe, attention_backend, attention_config, cache, cache_config, parallel=parallel)
 
 
 class Attachment:
@@ -92,6 +101,7 @@ class Attachment:
         cache: str | CachePolicy | None,
         cache_config: Config,
         plugins: Plugins | None = None,
+        parallel: Parallel = None,
     ) -> None:
         self._attached: AttachedModel | None = None
         self._lock = threading.Lock()
@@ -100,8 +110,11 @@ class Attachment:
         self._receipt: Receipt | None = None
         self._followed: Observers | None = None
         self._clock: KernelClock | None = None
+        self._communication: KernelClock | None = None
         self.run_started = self.run_ended = 0.0
         self._plugins = load_plugins() if plugins is None else plugins
+        self.make_observers: Callable[[Generation], Observers] = partial(Observers, self._plugins)
+        """Whom a generation is told to; a process that others share a run with may tell nobody."""
         with ExitStack() as undo:
             model = AttachedModel.of(pipe, self._plugins)
             claim([pipe, *model.transformers], f"a {type(pipe).__name__}", undo)
@@ -111,6 +124,10 @@ class Attachment:
             self._loaded = {role: LoadedBackend.load(resolution) for role, resolution in resolutions.items()}
             self._policy = prepared_policy(choose_policy(self._plugins, cache, cache_config), model.cached_model)
             self.device = str(model.device)
+            self._crew = Crew.join(parallel, model.device)
+            if self._crew:
+                check_degrees(model.family, self._crew.degrees)
+                self._crew.check_alike(model, resolutions, self._policy)
             self._install(model, undo)
             self._attached, self._undo = model, undo.pop_all()
 
@@ -120,8 +137,13 @@ class Attachment:
             stack = block_stack.install(transformer, model.family.stack, undo)
             side_lists.install(transformer, stack, undo)
             bare = partial(BarePass, model.blocks[number], slots)
-            watch_transformer(transformer, partial(self._pass_started, number, stack, bare), self._pass_ended, undo)
-        watch_pipeline(model.pipe, self._call_started, self._run_started, self._step_done, self._run_ended, undo)
+            started = partial(self._pass_started, number, stack, bare)
+            around = self._forward if self._crew else None
+            watch_transformer(transformer, started, self._pass_ended, undo, around)
+        made = self._crew.same_latents if self._crew else None
+        if self._crew and getattr(model.pipe, "vae", None) is not None:
+            share_tiles(model.pipe.vae, self._crew.everyone, undo)
+        watch_pipeline(model.pipe, self._call_started, self._run_started, self._step_done, self._run_ended, undo, made)
 
     @property
     def pipe(self) -> Any:
@@ -166,6 +188,15 @@ class Attachment:
             self._refuse_while_under_way("change the caching policy when it has ended")
             chosen = choose_policy(self._plugins, cache, cache_config, defaults)
             self._policy = prepared_policy(chosen, self._model.cached_model)
+
+    def anywhere(self, what: str, is_so: bool) -> bool:
+        """Whether something is so here, or in another process; all of them ask, and get the same answer."""
+        return is_so if self._crew is None else self._crew.anywhere(what, is_so)
+
+    def leave_processes(self, error: BaseException) -> None:
+        """Tell the other processes that this one failed outside of a run, so that they do not wait for it."""
+        if self._crew is not None:
+            self._crew.left(error)
 
     def check_grid(self, grid: tuple[int, int, int]) -> None:
         """Refuse a video by its tokens along time, height and width, before anything is computed.
@@ -240,15 +271,16 @@ class Attachment:
         Yields what tells the seconds so far, which waits for the device.
         """
         self._clock = clock = KernelClock()
+        self._communication = KernelClock()
         try:
             yield clock.seconds
         finally:
-            self._clock = None
+            self._clock = self._communication = None
 
     @contextmanager
     def following(self, generation: Generation) -> Iterator[None]:
         """Tell observers of the next run as this generation, which ends as the context does."""
-        self._followed = observers = Observers(self._plugins, generation)
+        self._followed = observers = self.make_observers(generation)
         try:
             yield
         except BaseException as error:
@@ -292,13 +324,21 @@ class Attachment:
             self._refuse_while_under_way("wait for its end, or give each thread a pipeline of its own", here)
             self._receipt = None
             self._model.check()
-            observers = self._followed or Observers(self._plugins, Generation(type(self._model.pipe).__name__))
-            self._run = ActiveRun(self._model, self._loaded, self._policy, num_steps, observers, self._clock, own_loop)
+            observers = self._followed or self.make_observers(Generation(type(self._model.pipe).__name__))
+            self._run = self._new_run(num_steps, observers, own_loop)
         try:
             observers.started(num_steps)
         except BaseException:
             self._run = None
             raise
+
+    def _new_run(self, num_steps: int, observers: Observers, own_loop: bool) -> ActiveRun:
+        crew, model = self._crew, self._model
+        split = crew.start_run(model, self._policy, num_steps, self._communication, own_loop) if crew else None
+        processes = crew.processes if crew else None
+        return ActiveRun(
+            model, self._loaded, self._policy, num_steps, observers, self._clock, own_loop, split, processes
+        )
 
     def _step_done(self, done: int) -> None:
         if self._run is not None:
@@ -308,7 +348,7 @@ class Attachment:
         run = self._run
         if run is None:
             return
-        ending = Ending(run, self._model, self.requested, error)
+        ending = Ending(run, self._model, self.requested, error, self._crew)
         self._run = self._call = None
         if (first := ending.first_problem()) is not None:
             run.observers.failed(first)
@@ -327,14 +367,20 @@ class Attachment:
         transformer: torch.nn.Module,
         branch: str,
         arguments: dict[str, Any],
-    ) -> None:
+    ) -> dict[str, Any] | None:
         run = self._run
         if run is None or not run.owns_pass(branch):
             stack.steered = False
             begin(bare(transformer))
-            return
+            return None
         begun = run.start_pass(number, branch, arguments)
-        stack.steered = begun.gate is not None or begun.order is not None
+        stack.steered = begun is not None and (begun.gate is not None or begun.arrangement is not None)
+        return run.computed_arguments
+
+    def _forward(self, compute: Callable[[], Any]) -> Any:
+        """A transformer's forward where processes share a run."""
+        guidance = self._run.guidance if self._run is not None else None
+        return compute() if guidance is None else guidance.forward(compute)
 
     def _pass_ended(self, transformer: torch.nn.Module, completed: bool) -> None:
         ended = current_pass()

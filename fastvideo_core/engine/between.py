@@ -15,8 +15,8 @@ import torch
 from fastvideo_core.engine.layers import in_order_of_parameters
 
 if TYPE_CHECKING:
-    from fastvideo_core.contract.attention import TokenOrder
-    from fastvideo_core.contract.model import BlockStack, HintBlocks
+    from fastvideo_core.contract.model import HintBlocks
+    from fastvideo_core.engine.arrangement import Arrangement
     from fastvideo_core.engine.forward_pass import ForwardPass
 
 _MARK = "_fastvideo_stands_in"
@@ -91,25 +91,17 @@ def _place(
     return result
 
 
-def modulation_in_order(modulation: torch.Tensor | None, stack: BlockStack, order: TokenOrder) -> torch.Tensor | None:
-    """The modulation of a block whose video tokens are in the order, where it differs from token to token."""
-    axis = stack.modulation_axis
-    if modulation is None or modulation.ndim != stack.modulation_per_token or modulation.shape[axis] == 1:
-        return modulation
-    return modulation.index_select(axis, order.gather)
-
-
 class Hints:
     """The hints of one pass, each made when it is added, so that none is made in vain or in another order.
 
     Args:
-        described: the blocks that make them, and `stack` those that they are added between.
+        described: the blocks that make them.
         first: the number of the first of these blocks.
     """
 
-    def __init__(self, described: HintBlocks, stack: BlockStack, first: int, current: ForwardPass) -> None:
+    def __init__(self, described: HintBlocks, first: int, current: ForwardPass) -> None:
         self.current = current
-        self._described, self._stack, self._first = described, stack, first
+        self._described, self._first = described, first
         self._calls: list[tuple[torch.nn.Module, tuple[Any, ...]]] = []
         self._made: dict[int, torch.Tensor] = {}
         self._next = 0
@@ -133,31 +125,30 @@ class Hints:
         """The hint of that number, in the token order in which the video tokens are."""
         while self._next <= index:
             self._make_next()
-        made, order = self._made.pop(index), self.current.order
-        return made if order is None or self.current.in_order else made.index_select(1, order.scatter)
+        made, arrangement = self._made.pop(index), self.current.arrangement
+        return made if arrangement is None or arrangement.is_arranged else arrangement.in_own_order(made)
 
     @_FRAME_ALONE  # type: ignore[untyped-decorator]
     def _make_next(self) -> None:
         """Run the block that is next; what it is called with was given when its turn was in the model's forward."""
         block, given = self._calls[self._next]
-        args, own, order = list(given), self._described.own, self.current.order
+        args, own, arrangement = list(given), self._described.own, self.current.arrangement
         if self._own is not None:
             args[own] = self._own
-        if order is not None:
-            self._bring_in_order(args, order)
+        if arrangement is not None:
+            self._arrange(args, arrangement)
         self.current.enter_block(self._first + self._next)
         self._made[self._next], self._own = block(*args)
         self._next += 1
 
-    def _bring_in_order(self, args: list[Any], order: TokenOrder) -> None:
+    def _arrange(self, args: list[Any], arrangement: Arrangement) -> None:
         described = self._described
         if self._video is None:  # the first: all of them are called with the same
-            self._video = args[0].index_select(1, order.gather)
-            args[described.own] = args[described.own].index_select(1, order.gather)
+            self._video = arrangement.tokens(args[0])
+            args[described.own] = arrangement.tokens(args[described.own])
         args[0] = self._video
-        args[described.modulation] = modulation_in_order(args[described.modulation], self._stack, order)
-        rotary = args[described.rotary]
-        args[described.rotary] = self.current.rotary_in_order(rotary, self._stack.rotary_axis, order)
+        args[described.modulation] = arrangement.modulation(args[described.modulation])
+        args[described.rotary] = arrangement.rotary(args[described.rotary])
 
 
 class Hint:
@@ -188,10 +179,10 @@ def adapted(adapter: Callable[[], torch.nn.Module], current: ForwardPass) -> Cal
     def call(hidden: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         if current.leaves_out:
             return hidden.new_zeros(())
-        order = current.order if current.in_order else None
-        own = hidden if order is None else hidden.index_select(1, order.scatter)
+        arrangement = current.arrangement if current.arrangement and current.arrangement.is_arranged else None
+        own = hidden if arrangement is None else arrangement.in_own_order(hidden)
         added: torch.Tensor = adapter()(own, *args, **kwargs)
-        return added if order is None else added.index_select(1, order.gather)
+        return added if arrangement is None else arrangement.tokens(added)
 
     result: Callable[..., torch.Tensor] = call
     return result

@@ -1,8 +1,9 @@
-"""Stand around the repeated blocks of a transformer: a gate that may leave them out, and a change of token order.
+"""Stand around the repeated blocks of a transformer: a gate that may leave them out, and an arrangement of the tokens.
 
 The block lists are replaced by lists of the same blocks under the same names; only what iterating them in a pass
-yields differs. From the outside in: the gate, the token order, the blocks. So a step that is left out costs no change
-of order, but for the first and last blocks that a policy always computes.
+yields differs. From the outside in: the gate, the arrangement (an order of the tokens, a process's share of them), the
+blocks. So a step that is left out costs no change of order and sends nothing, but for the first and last blocks that a
+policy always computes; and a policy sees the whole video, however many processes share it.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from typing import Any
 
 import torch
 
-from fastvideo_core.contract.attention import TokenOrder
 from fastvideo_core.contract.model import BlockStack
+from fastvideo_core.engine.arrangement import Arrangement
 from fastvideo_core.engine.attention.operator import TRACED
-from fastvideo_core.engine.between import modulation_in_order, one_for_each, stand_in
+from fastvideo_core.engine.between import one_for_each, stand_in
 from fastvideo_core.engine.forward_pass import BarePass, ForwardPass, current_pass
 from fastvideo_core.engine.layers import in_order_of_parameters
 
@@ -121,16 +122,16 @@ class AttachedBlocks(torch.nn.ModuleList):
                 yield stand_in(block, gate.leave)
             if gate is None or not gate.skips or not start <= number < stop:
                 current.enter_block(number)
-                yield self._in_order(block, current, leaves=number + 1 in (start, stop, total))
+                yield self._arranged(block, current, leaves=number + 1 in (start, stop, total))
         current.leave_blocks()
         if gate is not None and self._is_last and stop == total and not gate.skips:
             yield stand_in(blocks[-1][1], gate.leave)
 
-    def _in_order(self, block: Any, current: ForwardPass | BarePass, leaves: bool) -> Any:
-        """The block as the pass calls it; where it `leaves`, what it returns is in the model's own order."""
-        if current.order is None or isinstance(current, BarePass):
+    def _arranged(self, block: Any, current: ForwardPass | BarePass, leaves: bool) -> Any:
+        """The block as the pass calls it; where it `leaves`, what it returns is as the model knows it."""
+        if current.arrangement is None:
             return block
-        return _ordered(block, self._stack.described, current, current.order, leaves)
+        return _arranged(block, current.arrangement, leaves)
 
 
 def _numbered(number: int, block: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
@@ -141,29 +142,11 @@ def _numbered(number: int, block: torch.nn.Module, *args: Any, **kwargs: Any) ->
     return result
 
 
-def _ordered(
-    block: torch.nn.Module, stack: BlockStack, current: ForwardPass, order: TokenOrder, leaves: bool
-) -> Callable[..., Any]:
-    """A call of the block with all that has video tokens in the order."""
+def _arranged(block: torch.nn.Module, arrangement: Arrangement, leaves: bool) -> Callable[..., Any]:
+    """A call of the block with all that has video tokens arranged."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        changed = list(in_order_of_parameters(block, args, kwargs))
-        if not current.in_order:
-            changed[0] = changed[0].index_select(1, order.gather)
-            current.in_order = True
-        for position in (stack.modulation, *stack.more_modulation):
-            if position < len(changed):  # a block's last arguments may be left out
-                changed[position] = modulation_in_order(changed[position], stack, order)
-        for position in (stack.rotary, *stack.more_rotary):
-            changed[position] = current.rotary_in_order(changed[position], stack.rotary_axis, order)
-        if stack.video_tokens is not None:
-            changed[stack.video_tokens] += order.padding
-        result = block(*changed)
-        if not leaves:
-            return result
-        current.in_order = False
-        if isinstance(result, tuple):
-            return result[0].index_select(1, order.scatter), *result[1:]
-        return result.index_select(1, order.scatter)
+        result = block(*arrangement.arranged(in_order_of_parameters(block, args, kwargs)))
+        return arrangement.restored(result) if leaves else result
 
     return call

@@ -101,8 +101,9 @@ def _check_processor(processor: Any, keys: Mapping[Role, Any]) -> None:
         )
     if getattr(processor, "_parallel_config", None) is not None:
         raise AttachError(
-            f"diffusers' own parallelism is enabled on this transformer ({kind} has a _parallel_config); load the "
-            "model without enable_parallelism"
+            f"diffusers' own parallelism is enabled on this transformer ({kind} has a _parallel_config): it knows "
+            "neither policies nor the orders that backends want. Load the model without enable_parallelism, and write "
+            "attach(pipe, parallel={'sequence': N}), or parallel=\"auto\", instead"
         )
     if any(getattr(processor, _SLOT) is key for key in keys.values()):
         raise AttachError(f"one {kind} object serves two transformers that are attached; give each one of its own")

@@ -12,6 +12,7 @@ from fastvideo_core.contract.caching import CachePolicy
 from fastvideo_core.contract.receipt import Receipt
 from fastvideo_core.engine.attached_model import AttachedModel
 from fastvideo_core.engine.machine import synchronize
+from fastvideo_core.engine.parallel.crew import Crew
 from fastvideo_core.engine.plugin_calls import hook
 from fastvideo_core.engine.receipts import receipt_of
 from fastvideo_core.engine.run import ActiveRun
@@ -30,11 +31,16 @@ class Ending:
     Attributes:
         problems: what went wrong, the loop's own error first.
         ended: when the device was done, by `time.perf_counter`.
-        receipt: None where there are problems.
+        receipt: None where there are problems; of all processes, where several share a run.
     """
 
     def __init__(
-        self, run: ActiveRun, model: AttachedModel, requested: str | None, error: BaseException | None
+        self,
+        run: ActiveRun,
+        model: AttachedModel,
+        requested: str | None,
+        error: BaseException | None,
+        crew: Crew | None = None,
     ) -> None:
         self.problems = [error] if error is not None else []
         self._attempt(partial(synchronize, model.device))
@@ -48,6 +54,11 @@ class Ending:
         self.receipt: Receipt | None = None
         if not self.problems:
             self.receipt = self._attempt(partial(receipt_of, run, model, requested, self.ended))
+        if crew is not None:
+            if self.receipt is not None:
+                self.receipt = self._attempt(partial(crew.merged, run, self.receipt))
+            if self.problems:
+                crew.left(self.problems[0])
 
     def first_problem(self) -> BaseException | None:
         """The first one, with notes of those that came of it."""

@@ -7,15 +7,17 @@ from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from fastvideo_core.contract.attention import Role, TokenLayout, TokenOrder
+from fastvideo_core.contract.attention import Role, TokenLayout
 from fastvideo_core.engine.layers import BlockCalls
 from fastvideo_core.errors import BackendNotUsedError
 
 if TYPE_CHECKING:
     import torch
 
+    from fastvideo_core.engine.arrangement import Arrangement
     from fastvideo_core.engine.attention.route import Route
     from fastvideo_core.engine.caching.gated_pass import GatedPass
+    from fastvideo_core.engine.parallel.share import Share
 
 
 class BarePass:
@@ -25,7 +27,7 @@ class BarePass:
         slots: for each role and layer what its processor's slot had before; None: diffusers' active backend.
     """
 
-    order = gate = None
+    arrangement = gate = None
 
     def __init__(
         self, blocks: tuple[BlockCalls, ...], slots: Mapping[tuple[Role, int], Any], transformer: object = None
@@ -54,8 +56,9 @@ class ForwardPass:
     Args:
         routes: what serves each role.
         blocks: the calls of each block.
-        layout: how the video tokens are arranged in the model's own order.
-        order: the order of the video tokens within the blocks; None: as they are.
+        layout: how the video tokens are arranged, and the text of the entries of the batch that are computed here.
+        arrangement: how they lie within the blocks; None: as they are.
+        share: what of them is this process's; None: all.
         gate: how the pass goes through the caching policy; None without one.
         transformer: what runs.
         hints: how many of the blocks, the last ones, make hints for the others: those run when one is asked for.
@@ -68,19 +71,18 @@ class ForwardPass:
         step: int,
         branch: str,
         layout: TokenLayout,
-        order: TokenOrder | None = None,
+        arrangement: Arrangement | None = None,
+        share: Share | None = None,
         gate: GatedPass | None = None,
         transformer: object = None,
         hints: int = 0,
     ) -> None:
         self.transformer = id(transformer)
         self.token: Token[Any] | None = None
-        self.order, self.gate = order, gate
-        self.in_order = False
-        """Whether the tokens are in the other order where the pass stands."""
+        self.arrangement, self.gate = arrangement, gate
+        self._share = share
         self.leaves_out = False
         """Whether what the model adds between its blocks is left out where the pass stands, as the blocks are."""
-        self._rotary: dict[int, tuple[Any, tuple[torch.Tensor, ...] | torch.Tensor]] = {}
         self._routes, self._blocks = routes, blocks
         self._step, self._transformer = step, type(transformer).__name__
         self._block, self._ran, self._hints_ran = -1, 0, 0
@@ -113,11 +115,15 @@ class ForwardPass:
         calls = self._blocks[self._block].get(role)
         if calls is None:
             raise BackendNotUsedError(f"{self._name(self._block)} has no {role.value} attention, and one was called")
-        if self.order is not None and self.order.padding and calls.has_video_keys(number, self._entries):
+        order = self.arrangement.order if self.arrangement is not None else None
+        if order is not None and order.padding and calls.has_video_keys(number, self._entries):
             # Only a backend of the video's own attention knows which places of its order are padding.
-            key, value = (one.index_select(1, self.order.scatter) for one in (key, value))
+            key, value = (one.index_select(1, order.scatter) for one in (key, value))
         entry = number % self._entries if calls.per_entry else None
-        return self._routes[role](query, key, value, mask, scale, calls.layer(number, self._entries), entry)
+        route, layer = self._routes[role], calls.layer(number, self._entries)
+        if self._share is None or role is Role.CROSS:  # whose queries are on their own, and whose keys are whole
+            return route(query, key, value, mask, scale, layer, entry)
+        return self._share.attend(route, query, key, value, mask, scale, layer, entry)
 
     def calls(self, role: Role) -> int:
         """Calls of a role in the block that is running."""
@@ -173,19 +179,6 @@ class ForwardPass:
             f"{self._step}: something replaced its forward, or leaves out blocks; attach last, and use one thing that "
             "does"
         )
-
-    def rotary_in_order(
-        self, rotary: tuple[torch.Tensor, ...] | torch.Tensor | None, axis: int, order: TokenOrder
-    ) -> tuple[torch.Tensor, ...] | torch.Tensor | None:
-        """The rotary embedding in the other order: made at the first block, used by all."""
-        if rotary is None:
-            return None
-        if id(rotary) not in self._rotary:  # kept with its own, so that the id stays its
-            parts = tuple(
-                part.index_select(axis, order.gather) for part in (rotary if isinstance(rotary, tuple) else (rotary,))
-            )
-            self._rotary[id(rotary)] = (rotary, parts if isinstance(rotary, tuple) else parts[0])
-        return self._rotary[id(rotary)][1]
 
     def _check_calls(self) -> None:
         for role, calls in self._blocks[self._block].items():

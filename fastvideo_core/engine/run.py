@@ -6,12 +6,14 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
+from math import prod
 from typing import Any
 
 import torch
 
 from fastvideo_core.contract.attention import AttentionBackend, Role, Run, TokenLayout, TokenOrder
 from fastvideo_core.contract.caching import CachePolicy
+from fastvideo_core.engine.arrangement import Arrangement
 from fastvideo_core.engine.attached_model import AttachedModel
 from fastvideo_core.engine.attention.clock import KernelClock
 from fastvideo_core.engine.attention.masks import MaskReader
@@ -25,6 +27,11 @@ from fastvideo_core.engine.call_site import CallSite
 from fastvideo_core.engine.forward_pass import ForwardPass, begin, end
 from fastvideo_core.engine.layers import num_hints, without
 from fastvideo_core.engine.observers import Observers
+from fastvideo_core.engine.parallel.decisions import SharedDecisions
+from fastvideo_core.engine.parallel.guidance import GuidanceSplit, PassCall
+from fastvideo_core.engine.parallel.processes import Processes
+from fastvideo_core.engine.parallel.share import Share
+from fastvideo_core.engine.parallel.shareable import check_shareable
 from fastvideo_core.engine.plugin_calls import hook
 from fastvideo_core.errors import BackendNotUsedError
 
@@ -50,6 +57,8 @@ class ActiveRun:
         observers: Observers,
         clock: KernelClock | None = None,
         own_loop: bool = False,
+        guidance: GuidanceSplit | None = None,
+        processes: Processes | None = None,
     ) -> None:
         self.site = CallSite.of_pipeline()
         self._loop = None if own_loop else CallSite.of_caller()
@@ -58,8 +67,10 @@ class ActiveRun:
         self._passes_before_step = 0
         self.layout: TokenLayout | None = None
         self.observers = observers
+        self.guidance, self.processes = guidance, processes
+        decisions = SharedDecisions(processes, guidance) if processes and guidance else None
         self.caching = (
-            RunCaching(policy, model.cached_model, model.family, model.transformers, model.pipe, num_steps)
+            RunCaching(policy, model.cached_model, model.family, model.transformers, model.pipe, num_steps, decisions)
             if policy
             else None
         )
@@ -72,6 +83,8 @@ class ActiveRun:
         self._check_order: OrderCheck | None = None
         self._started: dict[int, AttentionBackend | CachePolicy] = {}
         self._pass: ForwardPass | None = None
+        self.computed_arguments: dict[str, Any] | None = None
+        """What the transformer is to be called with instead; None: as it is."""
         self.started = time.perf_counter()
 
     def is_live(self) -> bool:
@@ -90,17 +103,38 @@ class ActiveRun:
         named = bool(self.passes) and "" not in self.passes
         return CallSite.of_pipeline() == self.site and (bool(branch) or not named)
 
-    def start_pass(self, number: int, branch: str, arguments: Mapping[str, Any]) -> ForwardPass:
-        """Begin a pass of the transformer of that number.
+    def start_pass(self, number: int, branch: str, arguments: dict[str, Any]) -> ForwardPass | None:
+        """Begin a pass of the transformer of that number; None where its branch is computed with the next call.
 
         Raises:
             BackendError, CacheError, InputError: a backend or the policy refuses what is to run; at the first pass.
             BackendOutputError: in a pass before it, a backend returned NaN or infinity.
             CacheError: the policy cannot tell whose pass it is.
+            ParallelError: other processes make another call, or the call is not as those before it.
         """
         named = bool(branch)
         branch = branch or self._unnamed.next(self.steps_done)
-        family, transformer = self._model.family, self._model.transformers[number]
+        step = self.passes[branch] if named else self.steps_done
+        call: PassCall | None = PassCall(number, branch, named, step, arguments)
+        self.passes[branch] += 1
+        if self.guidance is not None and self.processes is not None and call is not None:
+            self._tell_processes(self.processes, call)
+            call = self.guidance.next_call(call)
+            self.computed_arguments = call.arguments if call is not None else arguments
+        return None if call is None else self._begin(call)
+
+    def _tell_processes(self, processes: Processes, call: PassCall) -> None:
+        """Have all processes compute the same: what the first one was given."""
+        assert self.guidance is not None
+        hidden = call.arguments["hidden_states"]
+        processes.doing(f"step {self.steps_done}, branch {call.branch!r}")
+        if not self._announced:
+            processes.agree("calls of the transformer", {"branch": call.branch, "size": tuple(hidden.shape)})
+        call.arguments["hidden_states"] = self.guidance.team.everyone.broadcast(hidden)
+
+    def _begin(self, call: PassCall) -> ForwardPass:
+        family, transformer = self._model.family, self._model.transformers[call.number]
+        arguments, number = call.arguments, call.number
         layout = family.token_layout(transformer.config, arguments)
         text_mask = arguments.get(family.text_mask) if family.text_mask else None
         if text_mask is not None:
@@ -108,20 +142,45 @@ class ActiveRun:
         if not self._announced:
             self._announce(layout)
         order = self._wanted_order(layout, arguments["hidden_states"].device)
-        gate = self.caching.gated_pass(number, branch, self.steps_done, arguments) if self.caching else None
-        step = self.passes[branch] if named else self.steps_done
-        self.passes[branch] += 1
+        gate = self.caching.gated_pass(number, call.branch, self.steps_done, arguments) if self.caching else None
         if order is not None:
             layout = replace(layout, ordered=True)
         self._masks.padding = order.padding if order is not None else 0
         self.layout = layout
+        share = self._share(layout, order)
+        if share and share.halves and layout.text_lengths is not None:
+            start, stop = share.halves.bounds(len(layout.text_lengths))
+            layout = replace(layout, text_lengths=layout.text_lengths[start:stop])
+        arranged = Arrangement(family.stack, order, share) if order is not None or share is not None else None
         blocks = self._model.blocks[number]
         if family.idle is not None:
             blocks = without(blocks, frozenset(family.idle(transformer.config, arguments)))
-        hints = num_hints(transformer, family)
-        self._pass = ForwardPass(self.routes, blocks, step, branch, layout, order, gate, transformer, hints)
+        self._pass = ForwardPass(
+            self.routes,
+            blocks,
+            call.step,
+            call.branch,
+            layout,
+            arranged,
+            share,
+            gate,
+            transformer,
+            num_hints(transformer, family),
+        )
         begin(self._pass)
         return self._pass
+
+    def _share(self, layout: TokenLayout, order: TokenOrder | None) -> Share | None:
+        """What of the pass is this process's; None where it has all."""
+        if self.guidance is None:
+            return None
+        places = prod(layout.grid) if order is None else len(order.gather)
+        share = Share(self.guidance.team.sequence, self.guidance.halves, places)
+        if share.sequence.size == 1 and share.halves is None:
+            return None
+        check_shareable(self._model.family, layout)
+        share.check()
+        return share
 
     def end_pass(self, completed: bool, ended: ForwardPass | None = None) -> None:
         """A pass is over: the latest that was started, if no other is given.
@@ -141,9 +200,12 @@ class ActiveRun:
 
         Raises:
             CacheError: the policy goes by branches, and the step called the transformer otherwise than the first.
+            ParallelError: likewise, where processes share the branches.
             BackendNotUsedError: without a pass of the transformers that were attached.
         """
         self._unnamed.step_done(self.steps_done)
+        if self.guidance is not None:
+            self.guidance.step_done()
         self.steps_done = done
         self._check_passes(since=self._passes_before_step)
         self._passes_before_step = self.passes.total()

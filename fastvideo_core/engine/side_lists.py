@@ -28,14 +28,14 @@ class AttachedHints(AttachedBlocks):
     """Blocks that make hints; where a policy or a token order steers the pass, they run when a hint is added."""
 
     def _of_pass(self, current: ForwardPass | BarePass) -> Iterator[Any]:
-        if isinstance(current, BarePass) or (current.gate is None and current.order is None):
+        if isinstance(current, BarePass) or (current.gate is None and current.arrangement is None):
             return self._around(current)
         return self._put_off(current)
 
     def _put_off(self, current: ForwardPass) -> Iterator[Any]:
-        described = self._stack.described
-        assert described.hints is not None
-        hints = Hints(described.hints, described, self._first, current)
+        described = self._stack.described.hints
+        assert described is not None
+        hints = Hints(described, self._first, current)
         for block in self._modules.values():
             assert block is not None
             yield hints.later(block)

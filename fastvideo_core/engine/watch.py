@@ -1,6 +1,6 @@
 """Know when a pipeline is called, when its denoising loop starts and ends, and when each pass of a transformer does.
 
-diffusers tells nobody, so four things that its pipelines do anyway are overheard, each on the instance alone:
+diffusers tells nobody, so what its pipelines do anyway is overheard, each on the instance alone:
 
 - `check_inputs`, the first thing a call does, before it touches the scheduler: a second call beside it is refused here;
 - `progress_bar`, which the loop enters, or goes through, and leaves however it ends: what is in between is a run;
@@ -10,6 +10,7 @@ diffusers tells nobody, so four things that its pipelines do anyway are overhear
 
 from __future__ import annotations
 
+import functools
 import inspect
 import threading
 from collections import OrderedDict
@@ -39,6 +40,7 @@ def watch_pipeline(
     step_done: Callable[[int], None],
     run_ended: Callable[[BaseException | None], None],
     undo: ExitStack,
+    latents_made: Callable[[Any], Any] | None = None,
 ) -> None:
     """Have the calls of a pipeline and its denoising loops observed, until `undo` is closed.
 
@@ -47,6 +49,7 @@ def watch_pipeline(
         run_started: called with the number of steps when the loop starts; what it raises ends the call.
         step_done: called with the number of steps that are done.
         run_ended: called with the exception that ended the loop, if one did.
+        latents_made: called with what `prepare_latents` returns; its result is used instead.
     """
     bar = pipe.progress_bar
 
@@ -61,10 +64,20 @@ def watch_pipeline(
             return check(*args, **kwargs)
 
         changed["check_inputs"] = check_inputs
+    if latents_made is not None and (prepare := getattr(pipe, "prepare_latents", None)) is not None:
+        changed["prepare_latents"] = _followed(prepare, latents_made)
     before = {name: vars(pipe).get(name, ABSENT) for name in changed}
     copied_as(pipe, partial(without, pipe, before), undo)
     for name, value in changed.items():
         set_attribute(pipe, name, value, undo)
+
+
+def _followed(function: Callable[..., Any], then: Callable[[Any], Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return then(function(*args, **kwargs))
+
+    return call
 
 
 class DenoisingLoop:
@@ -125,23 +138,28 @@ class DenoisingLoop:
 
 def watch_transformer(
     transformer: torch.nn.Module,
-    pass_started: Callable[[torch.nn.Module, str, dict[str, Any]], None],
+    pass_started: Callable[[torch.nn.Module, str, dict[str, Any]], dict[str, Any] | None],
     pass_ended: Callable[[torch.nn.Module, bool], None],
     undo: ExitStack,
+    around: Callable[[Callable[[], Any]], Any] | None = None,
 ) -> None:
     """Have the passes of a transformer observed, until `undo` is closed.
 
     Args:
-        pass_started: called with the transformer, the guidance branch ("" if none is named) and the arguments by name.
+        pass_started: called with the transformer, the guidance branch ("" if none is named) and the arguments by name;
+            returns those to use instead, or None.
         pass_ended: called with the transformer and whether the pass came to its end; not after a KeyboardInterrupt.
+        around: called in the place of its forward, with what computes it.
     """
     _forget_registry(transformer, undo)
     branch = _follow_branches(transformer, undo)
     parameters = tuple(inspect.signature(type(transformer).forward).parameters)[1:]
 
-    def before(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if module is transformer:
-            pass_started(module, branch(), dict(zip(parameters, args, strict=False)) | kwargs)
+    def before(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if module is not transformer:
+            return None
+        changed = pass_started(module, branch(), dict(zip(parameters, args, strict=False)) | kwargs)
+        return None if changed is None else ((), changed)
 
     def after(module: torch.nn.Module, args: tuple[Any, ...], output: Any) -> None:
         if module is transformer:
@@ -154,19 +172,33 @@ def watch_transformer(
     for handle in handles:
         undo.callback(handle.remove)
     ours = {handle.id for handle in handles}
-    copied_as(transformer, lambda: _without_hooks(transformer, ours), undo)
+    forward = vars(transformer).get("forward", ABSENT)
+    copied_as(transformer, lambda: _without_hooks(transformer, ours, forward), undo)
+    if around is not None:
+        set_attribute(transformer, "forward", _wrapped(transformer.forward, around), undo)
+
+
+def _wrapped(forward: Callable[..., Any], around: Callable[[Callable[[], Any]], Any]) -> Callable[..., Any]:
+    # What is compiled as a whole is compiled within it: what it decides is nothing to trace.
+    @torch.compiler.disable(recursive=False)  # type: ignore[untyped-decorator,no-untyped-call]  # torch leaves it untyped
+    @functools.wraps(forward)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return around(partial(forward, *args, **kwargs))
+
+    result: Callable[..., Any] = call
+    return result
 
 
 def _untraced(function: Any) -> Any:
     return torch.compiler.disable(function)  # type: ignore[no-untyped-call]  # torch leaves it untyped
 
 
-def _without_hooks(transformer: torch.nn.Module, ours: set[int]) -> dict[str, Any]:
+def _without_hooks(transformer: torch.nn.Module, ours: set[int], forward: Any) -> dict[str, Any]:
     others = {
         name: OrderedDict((number, hook) for number, hook in getattr(transformer, name).items() if number not in ours)
         for name in _HOOKS
     }
-    return without(transformer, {"cache_context": ABSENT, **others})
+    return without(transformer, {"cache_context": ABSENT, "forward": forward, **others})
 
 
 def _forget_registry(transformer: Any, undo: ExitStack) -> None:

@@ -51,6 +51,12 @@ def build_hunyuan_image() -> Any:
     return with_parts("HunyuanVideoImageToVideoPipeline", pipe, text_encoder=None, image_processor=None)
 
 
+def build_hunyuan_token_replace() -> Any:
+    """Likewise; the tokens of its first frame are modulated as those of an image."""
+    pipe = models.build_hunyuan_pipeline(in_channels=4, image_condition_type="token_replace")
+    return with_parts("HunyuanVideoImageToVideoPipeline", pipe, text_encoder=None, image_processor=None)
+
+
 def build_wan_video() -> Any:
     return with_parts("WanVideoToVideoPipeline", models.build_wan_pipeline())
 
@@ -81,3 +87,5 @@ CONDITIONED: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
     "WanVideoToVideo": (build_wan_video, {"video": VIDEO[None], "num_frames": None}),
 }
 """A pipeline of each kind with random weights, and what `run` needs beside the usual."""
+
+TOKEN_REPLACE: tuple[Callable[[], Any], dict[str, Any]] = (build_hunyuan_token_replace, {**_TEXT, "image": _IMAGE})

@@ -12,6 +12,7 @@ import torch
 from fastvideo_core.app.loading import check_compile, check_device, check_dtype
 from fastvideo_core.app.memory import check_memory
 from fastvideo_core.app.model_info import ModelInfo, read_model
+from fastvideo_core.app.processes import check_processes
 from fastvideo_core.app.prompts import check_prompt
 from fastvideo_core.app.sampling import SamplingParam
 from fastvideo_core.discovery.environment import normalize_asked
@@ -124,6 +125,7 @@ def prepare(
         replace(params, seed=seed).check(info)
     device = check_device(loading.get("device"))
     dtype = check_dtype(loading.get("dtype"), device)
+    check_processes(loading.get("num_gpus", 1), loading.get("num_processes", 1), device)
     needs = info.family.needs(info.transformer, dtype, torch.device(device))
     if loading.get("compile"):
         check_compile(info, device, dit_cpu_offload=False)

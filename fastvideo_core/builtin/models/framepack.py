@@ -49,6 +49,7 @@ FRAMEPACK = replace(
     image_pipelines=frozenset({"HunyuanVideoFramepackPipeline"}),
     token_layout=_token_layout,
     text_mask=None,
+    shared_by_sequence=False,
 )
 
 

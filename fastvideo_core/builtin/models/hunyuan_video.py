@@ -55,11 +55,13 @@ HUNYUAN_VIDEO = ModelFamily(
         rotary=4,
         rotary_axis=0,
         returns_text=True,
+        leading=6,
     ),
     roles=(Role.JOINT,),
     guidance_is_built_in=True,
     text_mask="encoder_attention_mask",
     block_signals={Signal.TIME_EMBEDDING: 2},
+    shared_by_sequence=True,
 )
 
 

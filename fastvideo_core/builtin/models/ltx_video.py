@@ -103,6 +103,7 @@ LTX_VIDEO = ModelFamily(
         Signal.TIME_EMBEDDING: _TIME_EMBEDDING,
         Signal.TIME_PROJECTION: (*_TIME_EMBEDDING, "time_embed.silu", "time_embed.linear"),
     },
+    shared_by_sequence=True,
 )
 
 

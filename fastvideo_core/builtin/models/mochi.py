@@ -46,6 +46,7 @@ MOCHI = ModelFamily(
     roles=(Role.JOINT,),
     text_mask="encoder_attention_mask",
     block_signals={Signal.TIME_EMBEDDING: 2},
+    shared_by_sequence=True,
 )
 
 

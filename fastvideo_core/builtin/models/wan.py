@@ -63,6 +63,7 @@ WAN = ModelFamily(
     stack=BlockStack(lists=("blocks",), modulation=2, rotary=3, rotary_axis=1),
     roles=(Role.SELF, Role.CROSS),
     time_signals=TIME_SIGNALS,
+    shared_by_sequence=True,
 )
 
 

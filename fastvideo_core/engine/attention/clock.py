@@ -1,12 +1,17 @@
-"""Time the calls of attention kernels, on a GPU without waiting for it."""
+"""Time the calls of attention kernels, and what is sent around them, on a GPU without waiting for it."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
 
 import torch
 
 from fastvideo_core.contract.attention import AttentionCall, AttentionFunction
+
+Result = TypeVar("Result")
 
 
 class KernelClock:
@@ -20,19 +25,23 @@ class KernelClock:
         """The function, timed."""
 
         def timed(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, call: AttentionCall) -> torch.Tensor:
-            if query.is_cuda:
-                stream = torch.cuda.current_stream(query.device)
-                begin = stream.record_event(torch.cuda.Event(enable_timing=True))  # type: ignore[no-untyped-call]
-                result = attend(query, key, value, call)
-                end = stream.record_event(torch.cuda.Event(enable_timing=True))  # type: ignore[no-untyped-call]
-                self._events.append((begin, end))
-                return result
-            start = time.perf_counter()
-            result = attend(query, key, value, call)
-            self._on_cpu += time.perf_counter() - start
-            return result
+            return self.measured(query.device, partial(attend, query, key, value, call))
 
         return timed
+
+    def measured(self, device: torch.device, work: Callable[[], Result]) -> Result:
+        """The result of work that is done on a device, with its time added."""
+        if device.type == "cuda":
+            stream = torch.cuda.current_stream(device)
+            begin = stream.record_event(torch.cuda.Event(enable_timing=True))  # type: ignore[no-untyped-call]
+            result = work()
+            end = stream.record_event(torch.cuda.Event(enable_timing=True))  # type: ignore[no-untyped-call]
+            self._events.append((begin, end))
+            return result
+        start = time.perf_counter()
+        result = work()
+        self._on_cpu += time.perf_counter() - start
+        return result
 
     def seconds(self) -> float:
         """All of them together; waits for the GPU that each ran on."""

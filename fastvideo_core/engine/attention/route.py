@@ -31,6 +31,8 @@ from fastvideo_core.errors import (
     FastVideoError,
 )
 
+ALL_HEADS = slice(None)
+
 
 @dataclass(frozen=True)
 class LoadedBackend:
@@ -117,21 +119,23 @@ class Route:
         scale: float | None = None,
         layer: int = 0,
         entry: int | None = None,
+        heads: slice = ALL_HEADS,
     ) -> torch.Tensor:
         """Attention of (batch, tokens, heads, head_dim) tensors with a mask as diffusers passes it.
 
         Args:
             entry: the entry of the batch, where the model calls attention for one after the other.
+            heads: which of the model's heads they have.
         """
         state = self.state
-        state.layer, state.scale = layer, scale
+        state.layer, state.scale, state.heads = layer, scale, heads
         if entry is not None and state.layout is not None:
             self._layouts = self._layouts or _by_entry(state.layout)
             state.layout = self._layouts[entry]
         self.calls += 1
         reduced = None if mask is None else self._masks.read(mask, key, state.layout, state.role)
         if problem := self._problem(query, key, reduced):
-            return self._fall_back(problem)(query, key, value, mask, scale, layer, entry)
+            return self._fall_back(problem)(query, key, value, mask, scale, layer, entry, heads)
         if not self._checked:
             self._check_inputs(query)
         state.served = None
@@ -154,6 +158,10 @@ class Route:
         if self._guard:
             self._guard.see(result, state)
         return result
+
+    def pass_by(self) -> None:
+        """A call that other processes serve, which have all of the heads."""
+        self.calls += 1
 
     def receipt(self, reason: str | None = None) -> RoleReceipt:
         """What served the role; the reason is the resolution's, if none is given."""

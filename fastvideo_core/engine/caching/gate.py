@@ -8,6 +8,7 @@ from functools import partial
 
 from fastvideo_core.contract.caching import Action, Branch, CachePolicy
 from fastvideo_core.contract.model import BlockStack
+from fastvideo_core.engine.caching.decisions import OwnDecisions
 from fastvideo_core.engine.caching.gated_pass import BranchState, GatedPass, LoopStep, SignalReader
 from fastvideo_core.engine.plugin_calls import hook
 from fastvideo_core.errors import CacheError
@@ -19,10 +20,12 @@ class Gate:
     Args:
         passes_a_step: how often each branch is computed in a step of the loop; more than once by schedulers of a
             higher order.
+        decisions: whose they are; None: this process's.
     """
 
-    def __init__(self, policy: CachePolicy, passes_a_step: int = 1) -> None:
+    def __init__(self, policy: CachePolicy, passes_a_step: int = 1, decisions: OwnDecisions | None = None) -> None:
         self.policy = policy
+        self._decisions = decisions or OwnDecisions()
         self.branches: dict[tuple[int, str], BranchState] = {}
         self.passes_a_step = passes_a_step
         self._passes: Counter[tuple[int, str, int]] = Counter()
@@ -58,7 +61,7 @@ class Gate:
         if expert not in self._loop_steps or self._loop_steps[expert].moment != moment:
             self._loop_steps[expert] = LoopStep(moment)
         begin = partial(self._state, (expert, branch), make_branch)
-        return GatedPass(self.policy, self._loop_steps[expert], begin, stack, read_signal)
+        return GatedPass(self.policy, self._loop_steps[expert], begin, stack, read_signal, self._decisions)
 
     def _state(self, key: tuple[int, str], make_branch: Callable[[], Branch]) -> BranchState:
         if key not in self.branches:
@@ -73,6 +76,7 @@ class Gate:
                 f"the plan of {self.policy.name} is of type {type(plan).__name__}, it must be a list of actions or "
                 "None; report it to the plugin's author"
             )
+        plan = self._decisions.plan(plan)
         if plan is not None and len(plan) != branch.num_steps:
             raise CacheError(
                 f"{self.policy.name} planned {len(plan)} steps for branch {branch.name!r}, it has "

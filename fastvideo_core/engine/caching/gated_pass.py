@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastvideo_core.contract.caching import Action, Branch, CachePolicy, Computed, Signal, Step
 from fastvideo_core.contract.model import BlockStack
+from fastvideo_core.engine.caching.decisions import OwnDecisions
 from fastvideo_core.engine.plugin_calls import hook
 from fastvideo_core.errors import CacheError
 
@@ -74,6 +75,7 @@ class GatedPass:
         begin: Callable[[], BranchState],
         stack: BlockStack,
         read_signal: SignalReader | None,
+        decisions: OwnDecisions | None = None,
     ) -> None:
         self.skips = False
         """Whether the blocks that can be are left out; known once the policy has decided."""
@@ -81,6 +83,7 @@ class GatedPass:
         self.first_blocks, self.last_blocks = always_run(policy)
         self._policy, self._loop_step, self._begin = policy, loop_step, begin
         self._stack, self._read_signal = stack, read_signal
+        self._decisions = decisions or OwnDecisions()
         self._entered: tuple[Any, ...] = ()
         self._signal: Any = None
         self._base: tuple[Any, ...] = ()
@@ -147,21 +150,33 @@ class GatedPass:
 
     def _is_asked(self) -> bool:
         """Whether the policy looks at this pass: it has no plan, and no other branch has decided for this one."""
-        return self._state.plan is None and self._loop_step.action is None
+        return self._state.plan is None and self._loop_step.action is None and self._is_decided_here()
 
     def _action(self) -> Action:
         state, index = self._state, self._step.index
         if self._loop_step.action is not None:
             return self._loop_step.action if state.computed else Action.COMPUTE
-        if state.plan is None:
-            with hook(self._policy, "decide"):
-                action = self._policy.decide(self._step, state.own)
-        else:
-            action = state.plan[index] if index < len(state.plan) else Action.COMPUTE
+        together = self._policy.branches_decide_together
+        own = self._own_action(index) if self._is_decided_here() else None
+        action = self._decisions.action(own, state.plan is not None, together) or Action.COMPUTE
+        if own is None and not state.computed:
+            action = Action.COMPUTE  # another branch's decision
         self._check(action, index)
-        if self._policy.branches_decide_together:
+        if together:
             self._loop_step.action = action
         return action
+
+    def _own_action(self, index: int) -> Action:
+        plan = self._state.plan
+        if plan is None:
+            with hook(self._policy, "decide"):
+                action = self._policy.decide(self._step, self._state.own)
+            self._check(action, index)
+            return action
+        return plan[index] if index < len(plan) else Action.COMPUTE
+
+    def _is_decided_here(self) -> bool:
+        return self._decisions.leads or not self._policy.branches_decide_together
 
     def _residual_of_second(self, action: Action) -> Any:
         """What is added to text, the latest; or to a second stream, what the policy wants."""

@@ -12,6 +12,7 @@ from fastvideo_core.contract.caching import Branch, CachedModel, Signal
 from fastvideo_core.contract.model import ModelFamily
 from fastvideo_core.contract.receipt import CacheReceipt
 from fastvideo_core.engine.caching.choice import ChosenPolicy
+from fastvideo_core.engine.caching.decisions import OwnDecisions
 from fastvideo_core.engine.caching.gate import Gate
 from fastvideo_core.engine.caching.gated_pass import GatedPass, SignalReader
 from fastvideo_core.engine.caching.signals import modulated_input, time_changes, time_values
@@ -28,6 +29,7 @@ class RunCaching:
     Args:
         chosen: the policy, made ready for the model.
         pipe: asked for its scheduler's timesteps when a branch starts.
+        decisions: whose they are; None: this process's.
     """
 
     def __init__(
@@ -38,8 +40,9 @@ class RunCaching:
         transformers: Sequence[Any],
         pipe: Any,
         num_steps: int,
+        decisions: OwnDecisions | None = None,
     ) -> None:
-        self.gate = Gate(chosen.policy, int(getattr(getattr(pipe, "scheduler", None), "order", 1)))
+        self.gate = Gate(chosen.policy, int(getattr(getattr(pipe, "scheduler", None), "order", 1)), decisions)
         self._chosen, self._model, self._family = chosen, model, family
         self._transformers, self._pipe, self._num_steps = list(transformers), pipe, num_steps
 

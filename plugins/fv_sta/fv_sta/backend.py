@@ -161,7 +161,7 @@ class SlidingTileAttention(AttentionBackend):
 
         observer = OBSERVER.get()
         if observer is None:
-            windows = self._strategy(tiling).windows(call.step, call.layer, call.num_steps, heads)
+            windows = self._strategy(tiling).windows(call.step, call.layer, call.num_steps, heads, call.heads)
             return with_windows(windows or (tiling.tiles,) * heads)
         tokens = tile_order(tiling, query.device).scatter if layout.ordered else slice(0, video)
         return observer.observe(lambda window: with_windows((window,) * heads), tokens, tiling, text, call)

@@ -23,11 +23,14 @@ MOST = 1_000_000
 MOST_WINDOWS = 20_000_000
 
 
+ALL = slice(None)
+
+
 class Strategy(Protocol):
     """What a backend asks at each call."""
 
-    def windows(self, step: int, layer: int, num_steps: int, heads: int) -> tuple[Triple, ...] | None:
-        """A window for each head; None for full attention."""
+    def windows(self, step: int, layer: int, num_steps: int, heads: int, own: slice = ALL) -> tuple[Triple, ...] | None:
+        """A window for each of that many heads, which are the model's `own` ones; None for full attention."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class Uniform:
     window: Triple
     dense_share: float
 
-    def windows(self, step: int, layer: int, num_steps: int, heads: int) -> tuple[Triple, ...] | None:
+    def windows(self, step: int, layer: int, num_steps: int, heads: int, own: slice = ALL) -> tuple[Triple, ...] | None:
         return None if step < self.dense_steps(num_steps) else (self.window,) * heads
 
     def dense_steps(self, num_steps: int) -> int:
@@ -74,14 +77,14 @@ class Table:
     def heads(self) -> int:
         return int(self.table.shape[2])
 
-    def windows(self, step: int, layer: int, num_steps: int, heads: int) -> tuple[Triple, ...] | None:
+    def windows(self, step: int, layer: int, num_steps: int, heads: int, own: slice = ALL) -> tuple[Triple, ...] | None:
         if step < self.dense_steps:
             return None
         found = self._known.get((step, layer))
         if found is None:
             rows = self.table[min(step, self.steps - 1), layer].tolist()
             found = self._known[step, layer] = tuple((row[0], row[1], row[2]) for row in rows)
-        return found
+        return found[own]
 
     def distinct(self) -> list[Triple]:
         """Every window that occurs after the dense steps."""
