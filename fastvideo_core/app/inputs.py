@@ -46,7 +46,8 @@ class PipelineInputs:
         parameters = _parameters(pipeline)
         if not parameters:
             image = {"image"} if pipeline in family.image_pipelines else set()
-            given = _USUAL | {"guidance_scale"} | image
+            rate = {family.frame_rate_argument} if family.frame_rate_argument else set()
+            given = _USUAL | {"guidance_scale"} | image | rate
             return cls(pipeline, frozenset(given), None, frozenset(image), False, False)
         required = {name for name, one in parameters.items() if one.default is inspect.Parameter.empty}
         video = next((name for name in _VIDEOS if name in parameters), None)
@@ -81,7 +82,8 @@ def _parameters(pipeline: str) -> dict[str, inspect.Parameter]:
     if not isinstance(kind, type):
         return {}
     every = list(inspect.signature(kind.__call__).parameters.values())[1:]
-    return {one.name: one for one in every if one.kind is not inspect.Parameter.VAR_KEYWORD}
+    unnamed = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return {one.name: one for one in every if one.kind not in unnamed}
 
 
 def _check(pipeline: str, model: str, arguments: set[str], required: set[str]) -> None:
