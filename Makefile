@@ -1,6 +1,6 @@
 # make demo   install, generate a video with the embedded model, print its path and receipt
 # make test   install, then formatting, lint, types and tests: all that CI runs
-# make quick  install, then lint and the fast tests: the inner loop, below 90 seconds on two cores
+# make quick  install, then lint and the fast tests: the inner loop
 # make dist   install, then build and check an sdist and a wheel of every distribution in dist/
 # make docs   install, then the documentation in site/
 # make support  install, then write docs/support.md anew from what the suites hold (minutes)

@@ -210,8 +210,10 @@ def test_modulation_per_token_is_brought_into_order_too(monkeypatch: pytest.Monk
     outputs = {}
     for order in ("forward", "layer"):
         monkeypatch.setenv("FASTVIDEO_STA_ORDER", order)
-        with attach(pipe, attention_backend="SLIDING_TILE_ATTN"), torch.no_grad():
+        with attach(pipe, attention_backend="SLIDING_TILE_ATTN") as fv, fv.run(1) as step_done, torch.no_grad():
             outputs[order] = pipe.transformer(**inputs)[0]
+            step_done()
+        assert fv.receipt.attention["SELF"].backend == "SLIDING_TILE_ATTN"
     torch.testing.assert_close(outputs["forward"], outputs["layer"])
 
 
