@@ -14,7 +14,7 @@ from clips import Drawing, drawing_pool
 from common import DEVICE, Log
 from diffusers import AutoencoderKLWan
 from transformer import CANVASES, TransformerTraining
-from vae import MEASURED, AutoencoderTraining, psnr, save, standardise
+from vae import MEASURED, AutoencoderTraining, psnr, standardise
 
 _STATE_EVERY = 60.0
 _TABLE = 20_000
@@ -112,7 +112,7 @@ def _train_vae(
         mean, least = psnr(vae, scenes[::3], frames, side)
         title = f"held-out clips, {frames} frames of {side}x{side}"
         log.write("autoencoder", title, {"psnr_mean": mean, "psnr_least": least})
-    save(vae, output / "vae")
+    vae.save_pretrained(output / "vae")
     return True
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -137,8 +136,3 @@ def psnr(vae: AutoencoderKLWan, table: torch.Tensor, frames: int, side: int) -> 
         found.append(-10 * torch.log10((decoded - rendered).square().mean(dim=(1, 2, 3, 4)) / 4))
     values = torch.cat(found)
     return float(values.mean()), float(values.min())
-
-
-def save(vae: AutoencoderKLWan, folder: Path) -> None:
-    """In diffusers' format."""
-    vae.save_pretrained(folder)
