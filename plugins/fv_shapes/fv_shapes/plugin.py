@@ -31,7 +31,7 @@ def fastvideo_model_presets() -> list[ModelPreset]:
                 "width": 128,
                 "num_frames": 33,
                 "num_inference_steps": 20,
-                "guidance_scale": 4.0,
+                "guidance_scale": 3.0,
                 "fps": 16,
             },
             "a simple shape moving on a plain background; 17 to 45 frames of 128x128 to 256x256",

@@ -36,13 +36,13 @@ class Clock:
 
 @click.command()
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder for states, log and the model.")
-@click.option("--vae-minutes", default=6.5, show_default=True, help="Training of the autoencoder.")
-@click.option("--minutes", default=10.0, show_default=True, help="Training of the transformer, encoding apart.")
+@click.option("--vae-minutes", default=7.8, show_default=True, help="Training of the autoencoder.")
+@click.option("--minutes", default=15.0, show_default=True, help="Training of the transformer, encoding apart.")
 @click.option("--only-autoencoder", is_flag=True, help="Stop when the autoencoder is trained.")
 @click.option("--limit", type=float, help="Stop after as many seconds; call again to go on.")
 @click.option("--vae-learning-rate", default=5e-3, show_default=True)
 @click.option("--learning-rate", default=2.5e-3, show_default=True)
-@click.option("--pairs", default=0.35, show_default=True, help="Share of clips with two shapes.")
+@click.option("--pairs", default=0.45, show_default=True, help="Share of clips with two shapes.")
 @click.option("--scale", default=1.0, show_default=True, help="Share of batches and clips, to try it on a CPU.")
 @click.option("--seed", default=0, show_default=True)
 def main(

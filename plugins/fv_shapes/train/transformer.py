@@ -24,6 +24,8 @@ PIPELINE_TOKENS = 512
 _DROPPED = 0.1
 """Share of captions that are left out, for guidance."""
 _PIXELS_AT_ONCE = 120_000_000
+_INDUCTOR = {"triton.persistent_reductions": False}
+"""Without them a step takes 12.3 ms instead of 15.0 on an H100: the gradient of RMSNorm and rotary embedding spills."""
 
 
 @dataclass(frozen=True)
@@ -45,14 +47,14 @@ class Canvas:
     prompt_tokens: int = PIPELINE_TOKENS
 
 
-PARTS = (0.1, 0.45, 1.0)
+PARTS = (0.06, 0.35, 1.0)
 """Until which share of the run each part goes: small clips first, then the default size, then all."""
 CANVASES = (
     Canvas(17, 64, 256, 12_000, (1, 0, 0), prompt_tokens=64),
-    Canvas(33, 128, 48, 30_000, (0, 2, 2)),
-    Canvas(17, 128, 96, 10_000, (0, 1, 0.5)),
-    Canvas(25, 192, 24, 3_000, (0, 0, 0.5)),
-    Canvas(45, 256, 10, 5_000, (0, 0.3, 2)),
+    Canvas(33, 128, 48, 40_000, (0, 2, 1.2)),
+    Canvas(17, 128, 96, 10_000, (0, 1, 0.4)),
+    Canvas(25, 192, 24, 4_000, (0, 0, 0.5)),
+    Canvas(45, 256, 10, 8_000, (0, 0.3, 2)),
 )
 
 
@@ -141,7 +143,7 @@ class TransformerTraining:
         parameters = [*self._text_encoder.parameters(), *self._transformer.parameters()]
         self._optimiser = Optimiser(parameters, learning_rate)
         if DEVICE.type == "cuda":
-            self._transformer.compile_repeated_blocks(fullgraph=True)
+            self._transformer.compile_repeated_blocks(fullgraph=True, options=_INDUCTOR)
         self._steps: dict[Canvas, Captured] = {}
         self.spent, self.steps = 0.0, 0
 
