@@ -93,18 +93,19 @@ class Environment:
         (project / "pyproject.toml").write_text(
             PYPROJECT.format(name=name, version=version, plugin=plugin, module=module)
         )
-        self.install_project(project)
+        self.install_projects(project)
 
-    def install_project(self, project: Path) -> None:
-        """Build a wheel of a project, and install it."""
-        wheels = project / "dist"
-        _check([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(wheels)], project)
-        self.install_wheels(*wheels.glob("*.whl"))
+    def install_projects(self, *projects: Path, target: Path | None = None) -> None:
+        """Build a wheel of each project, and install them; into a folder of their own if one is given."""
+        for project in projects:
+            _check([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(project / "dist")], project)
+        self.install_wheels(*(wheel for project in projects for wheel in project.glob("dist/*.whl")), target=target)
 
-    def install_wheels(self, *wheels: Path) -> None:
+    def install_wheels(self, *wheels: Path, target: Path | None = None) -> None:
         """Install wheels that are built already; one of another version replaces what is there."""
         pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q", "--python", str(self.python)]
-        _check([*pip, "install", "--no-index", "--no-deps", *map(str, wheels)])
+        options = ["--no-index", "--no-deps", *(["--target", str(target)] if target else [])]
+        _check([*pip, "install", *options, *map(str, wheels)])
 
     def uninstall(self, *names: str) -> None:
         """Remove distributions again."""
