@@ -23,6 +23,8 @@ from tests.support import models, weights
 from tests.support.cached import CASES, STEPS
 from tests.support.models import run_to_latents as run
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass(frozen=True)
 class Way:
