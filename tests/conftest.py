@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,10 @@ from tests.support.models import build_wan_pipeline
 
 # Before torch reads it: workers run side by side, and a pool of processes for each only starts slowly.
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+# For the processes that tests start: more threads each only get in one another's way.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Python looks through all that torch and diffusers keep each time that so many objects were made: seldom is enough.
+gc.set_threshold(50_000, 20, 20)
 
 
 SLOW_IN_SUITES = frozenset(

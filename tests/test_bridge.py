@@ -10,7 +10,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from fastvideo_core import attach
 from fastvideo_core.errors import BackendMismatchError, DiffusersVersionError
-from tests.support.models import run
+from tests.support.models import run_to_latents as run
 
 
 @pytest.mark.parametrize(

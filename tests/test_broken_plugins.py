@@ -23,7 +23,7 @@ from tests.support.random_plugins import write_random_plugins
 GOOD = BACKEND.format(backend="GOOD_ATTN", version="1").replace("api_version = 1", f"api_version = {API_VERSION}")
 STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202e]")
 
-Add = Callable[..., None]
+Add = Callable[..., object]
 
 
 @pytest.fixture

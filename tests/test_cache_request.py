@@ -22,7 +22,8 @@ from fastvideo_core.errors import (
     UnknownPolicyError,
 )
 from tests.support.backends import core_alone
-from tests.support.models import SIZE, run
+from tests.support.models import SIZE
+from tests.support.models import run_to_latents as run
 from tests.support.policies import Scripted
 
 SHORT: dict[str, Any] = {**SIZE, "guidance_scale": 3.0, "seed": 7, "save_video": False}

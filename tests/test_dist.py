@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 
 from fastvideo_core.contract.hookspecs import API_VERSION
 from fastvideo_core.discovery.plugins import CORE_DISTRIBUTION, load_plugins
-from tests.support.environment import Environment, build_bare_environment
+from tests.support.environment import Environment, Ran, build_bare_environment
 from tools import dist
 
 pytestmark = pytest.mark.slow
@@ -43,10 +43,14 @@ def environment_with(built: Path, tmp_path: Path) -> Callable[..., Environment]:
     return make
 
 
-def plugins_of(environment: Environment, folder: Path) -> dict[str, str]:
-    """Status of each distribution that is not the core."""
-    listed = json.loads(environment.fv("plugins", "--json", cwd=folder).stdout)
-    return {entry["distribution"]: entry["status"] for entry in listed if entry["distribution"] != CORE_DISTRIBUTION}
+def plugins_of(listed: Ran) -> dict[str, str]:
+    """Status of each distribution that is not the core, of what `fv plugins --json` printed."""
+    plugins = json.loads(listed.stdout)
+    return {entry["distribution"]: entry["status"] for entry in plugins if entry["distribution"] != CORE_DISTRIBUTION}
+
+
+LIST = (("plugins", "--json"), dict[str, str]())
+DOCTOR = (("doctor",), {"FASTVIDEO_ATTENTION_BACKEND": "SAGE_ATTN"})
 
 
 def test_contents_and_versions_are_as_they_should_be(built: Path) -> None:
@@ -88,26 +92,27 @@ def test_a_version_is_given_to_all_at_once(tmp_path: Path, monkeypatch: pytest.M
 
 def test_the_core_alone(environment_with: Callable[..., Environment], tmp_path: Path) -> None:
     environment = environment_with(CORE_DISTRIBUTION)
-    assert plugins_of(environment, tmp_path) == {}
-    done = environment.fv("generate", PROMPT, cwd=tmp_path)
-    assert done.returncode == 1
-    assert "to get the embedded model: pip install fv-shapes" in done.stderr
-    done = environment.fv("generate", PROMPT, "--cache", "TEACACHE", "--model", "shapes", cwd=tmp_path)
-    assert done.returncode == 1
-    doctor = environment.fv("doctor", cwd=tmp_path, FASTVIDEO_ATTENTION_BACKEND="SAGE_ATTN")
+    with_cache = ("generate", PROMPT, "--cache", "TEACACHE", "--model", "shapes")
+    listed, plain, cached, doctor = environment.fv_each(
+        LIST, (("generate", PROMPT), {}), (with_cache, {}), DOCTOR, cwd=tmp_path
+    )
+    assert plugins_of(listed) == {}
+    assert (plain.returncode, cached.returncode) == (1, 1)
+    assert "to get the embedded model: pip install fv-shapes" in plain.stderr
     assert "to get SAGE_ATTN: pip install fv-sage" in doctor.stdout
 
 
 def test_all_of_them_and_one_removed_again(environment_with: Callable[..., Environment], tmp_path: Path) -> None:
     names = [dist.read(project)["name"] for project in dist.projects()]
     environment = environment_with(*names)
-    assert set(plugins_of(environment, tmp_path)) == {*names} - {CORE_DISTRIBUTION}
-    done = environment.fv("generate", PROMPT, *SMALL, "--cache", "TEACACHE", cwd=tmp_path)
+    generate = (("generate", PROMPT, *SMALL, "--cache", "TEACACHE"), dict[str, str]())
+    listed, done = environment.fv_each(LIST, generate, cwd=tmp_path)
+    assert set(plugins_of(listed)) == {*names} - {CORE_DISTRIBUTION}
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "outputs" / "a-red-circle-moving-left-on-a-white-background.mp4").is_file()
     environment.uninstall("fv-teacache")
-    assert "fv-teacache" not in plugins_of(environment, tmp_path)
-    done = environment.fv("generate", PROMPT, *SMALL, "--cache", "TEACACHE", cwd=tmp_path)
+    listed, done = environment.fv_each(LIST, generate, cwd=tmp_path)
+    assert "fv-teacache" not in plugins_of(listed)
     assert "to get TEACACHE: pip install fv-teacache" in done.stderr
 
 
@@ -136,8 +141,8 @@ def test_one_plugin_and_then_a_newer_core(
     environment_with: Callable[..., Environment], newer_core: Path, tmp_path: Path
 ) -> None:
     environment = environment_with(CORE_DISTRIBUTION, "fv-sage")
-    assert plugins_of(environment, tmp_path) == {"fv-sage": "loaded"}
-    doctor = environment.fv("doctor", cwd=tmp_path, FASTVIDEO_ATTENTION_BACKEND="SAGE_ATTN")
+    listed, doctor = environment.fv_each(LIST, DOCTOR, cwd=tmp_path)
+    assert plugins_of(listed) == {"fv-sage": "loaded"}
     assert doctor.returncode == 1, doctor.stdout
     assert "SAGE_ATTN (fv-sage 0.1.0) cannot run here: " in doctor.stdout
     problems = doctor.stdout.split("problems\n")[1].splitlines()
@@ -145,10 +150,10 @@ def test_one_plugin_and_then_a_newer_core(
         "SAGE_ATTN (from FASTVIDEO_ATTENTION_BACKEND) cannot run here; see above"
     ]
     environment.install_wheels(newer_core)
-    assert plugins_of(environment, tmp_path) == {"fv-sage": "broken"}
-    listed = environment.fv("plugins", cwd=tmp_path).stderr
-    assert f"states api_version {API_VERSION}, this fastvideo-core (0.2.0) has {API_VERSION + 1}" in listed
-    assert "install matching versions of fv-sage and fastvideo-core" in listed
+    listed, shown = environment.fv_each(LIST, (("plugins",), {}), cwd=tmp_path)
+    assert plugins_of(listed) == {"fv-sage": "broken"}
+    assert f"states api_version {API_VERSION}, this fastvideo-core (0.2.0) has {API_VERSION + 1}" in shown.stderr
+    assert "install matching versions of fv-sage and fastvideo-core" in shown.stderr
     pip = [sys.executable, "-m", "pip", "--python", str(environment.python), "check"]
     checked = subprocess.run(pip, capture_output=True, text=True)
     assert "fv-sage 0.1.0 has requirement fastvideo-core<0.2,>=0.1, but you have fastvideo-core 0.2.0" in checked.stdout

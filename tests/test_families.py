@@ -19,8 +19,8 @@ from tests.support.models import (
     build_ltx_pipeline,
     build_mochi_pipeline,
     build_wan_image_pipeline,
-    run,
 )
+from tests.support.models import run_to_latents as run
 
 STEPS = SIZE["num_inference_steps"]
 

@@ -29,8 +29,8 @@ from tests.support.models import (
     build_hunyuan_pipeline,
     build_ltx_pipeline,
     build_wan_pipeline,
-    run,
 )
+from tests.support.models import run_to_latents as run
 
 LARGE: dict[str, Any] = {"height": 160, "width": 208}
 """A 3x10x13 grid of tokens."""

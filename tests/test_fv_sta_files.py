@@ -19,7 +19,8 @@ from fastvideo_core import VideoGenerator, attach
 from fastvideo_core.cli import fv
 from fastvideo_core.errors import InputError
 from tests.support.families import FAMILIES
-from tests.support.models import build_wan_pipeline, run
+from tests.support.models import build_wan_pipeline
+from tests.support.models import run_to_latents as run
 
 LARGE: dict[str, Any] = {"height": 160, "width": 208}
 """A 3x10x13 grid of tokens; 2x2x2 tiles of 2x8x8."""

@@ -21,7 +21,7 @@ from fastvideo_core.engine.caching.choice import prepare_policy
 from fastvideo_core.errors import InputError, PolicyMismatchError
 from fastvideo_core.testing import CachePolicySuite
 from tests.support.families import FAMILIES
-from tests.support.models import run
+from tests.support.models import run_to_latents as run
 from tests.support.policies import PIPELINES
 
 RISING = (0.0, 0.0, 0.0, 1.0, 0.0)

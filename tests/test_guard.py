@@ -16,7 +16,7 @@ from fastvideo_core.contract.settings import declared_settings
 from fastvideo_core.engine.attention.guard import FiniteGuard
 from fastvideo_core.errors import BackendOutputError
 from tests.support.backends import Recorder, plugins_with
-from tests.support.models import run
+from tests.support.models import run_to_latents as run
 
 EVERY = ("float16", "bfloat16", "float32")
 

@@ -13,23 +13,17 @@ from click.testing import CliRunner, Result
 from fastvideo_core.cli import fv
 from tests.support.environment import Environment
 
-pytestmark = pytest.mark.slow
-
 TRY = """
 import json, os, sys, pytest
-from fastvideo_core.cli import main
-assert pytest.main(["-q", "-p", "no:cacheprovider", "-p", "no:xdist"]) == 0
-os.environ.update(json.loads(os.environ["CHOSEN"]))
-main()
-"""
-"""Their tests, then `fv` with the arguments: one process, as importing torch twice takes long."""
+from pathlib import Path
 
-TRY_FAMILY = """
-import sys, pytest
-assert pytest.main(["-q", "-p", "no:cacheprovider", "-p", "no:xdist"]) == 0
-sys.path.append("tests")
+for name in ("fv-mykernel", "fv-mypolicy", "fv-mymodel"):
+    assert pytest.main(["-q", "-p", "no:cacheprovider", "-p", "no:xdist", name]) == 0
+
+sys.path.append("fv-mymodel/tests")
 from test_fv_mymodel import TestMymodel
 from fastvideo_core import Action, CachePolicy, attach
+from fastvideo_core.errors import FastVideoError
 
 class EverySecond(CachePolicy):
     name = "EVERYSECOND"
@@ -42,20 +36,20 @@ pipe = suite.build()
 with attach(pipe, cache=EverySecond()) as fv:
     suite.generate(pipe)
 print("the family of fv-mymodel:", fv.receipt.cache.schedule, fv.receipt.token_grid)
+
+sys.path.append("other")
+try:
+    attach(pipe)
+except FastVideoError as error:
+    print(error)
+sys.path.remove("other")
+
+os.environ.update(json.loads(os.environ["CHOSEN"]))
+from fastvideo_core.cli import main
+main()
 """
-"""Its tests, then a pipeline that knows of the family through its entry point alone."""
-
-BOTH = """
-from diffusers import WanPipeline, WanTransformer3DModel
-from fastvideo_core import attach
-
-class MymodelTransformer3DModel(WanTransformer3DModel):
-    pass
-
-small = {"num_attention_heads": 2, "attention_head_dim": 16, "ffn_dim": 32, "num_layers": 1}
-transformer = MymodelTransformer3DModel(**small, text_dim=16, freq_dim=16)
-parts = dict.fromkeys(("tokenizer", "text_encoder", "vae", "scheduler"))
-attach(WanPipeline(**parts, transformer=transformer))
+"""Their tests; a pipeline that knows of the family through its entry point alone, and another distribution of that
+family; then `fv` with the arguments: one process, as importing torch takes long.
 """
 
 GENERATE = ("generate", "cat", "--height", "32", "--width", "48", "--frames", "5", "--steps", "4")
@@ -65,48 +59,38 @@ def new(*arguments: str) -> Result:
     return CliRunner().invoke(fv, ["plugins", "new", *arguments])
 
 
-def test_both_kinds_pass_as_they_stand(environment: Environment, tmp_path: Path, wan_folder: Path) -> None:
-    for name, option in (("fv-mykernel", "--attention"), ("fv-mypolicy", "--cache")):
+@pytest.mark.slow
+def test_every_kind_passes_as_it_stands_and_serves_a_pipeline(
+    environment: Environment, tmp_path: Path, wan_folder: Path
+) -> None:
+    projects = {"fv-mykernel": "--attention", "fv-mypolicy": "--cache", "fv-mymodel": "--family"}
+    for name, option in projects.items():
         made = new(name, option)
         assert made.exit_code == 0, made.output
-        environment.install_project(tmp_path / name)
+        assert ("pytest" in made.output, "fv generate" in made.output) == (True, option != "--family")
+    assert new("fv-othermodel", "--family", "--name", "mymodel", "--into", "others").exit_code == 0
     chosen = {"FASTVIDEO_ATTENTION_BACKEND": "MYKERNEL", "FASTVIDEO_CACHE_POLICY": "MYPOLICY"}
+    environment.install_projects(*(tmp_path / name for name in projects))
+    environment.install_projects(tmp_path / "others" / "fv-othermodel", target=tmp_path / "other")
     try:
         done = subprocess.run(
             [str(environment.python), "-c", TRY, *GENERATE, "--model", str(wan_folder)],
             cwd=tmp_path,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "CHOSEN": json.dumps(chosen)},
+            env={**os.environ, "CHOSEN": json.dumps(chosen)},
             capture_output=True,
             text=True,
             timeout=240,
         )
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert " passed" in done.stdout
-        assert "self     MYKERNEL (0.1.0)" in done.stdout
-        assert "cache    MYPOLICY (fv-mypolicy 0.1.0), 4 of 8 steps skipped" in done.stdout
     finally:
-        environment.uninstall("fv-mykernel", "fv-mypolicy")
-
-
-def test_a_family_passes_as_it_stands_and_serves_a_pipeline(environment: Environment, tmp_path: Path) -> None:
-    made = new("fv-mymodel", "--family")
-    assert made.exit_code == 0, made.output
-    assert "pytest" in made.output
-    assert "fv generate" not in made.output
-    environment.install_project(tmp_path / "fv-mymodel")
-    try:
-        done = environment.run(TRY_FAMILY, cwd=tmp_path / "fv-mymodel")
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert "12 passed" in done.stdout
-        assert "the family of fv-mymodel: {'cond': 'CRCR', 'uncond': 'CRCR'} (3, 2, 3)" in done.stdout
-        two = new("fv-othermodel", "--family", "--name", "mymodel")
-        assert two.exit_code == 0, two.output
-        environment.install_project(tmp_path / "fv-othermodel")
-        done = environment.run(BOTH, cwd=tmp_path)
-        assert "the model family of MymodelTransformer3DModel is provided by fv-mymodel 0.1.0 and" in done.stderr
-        assert "fv-othermodel 0.1.0; uninstall one of them" in done.stderr
-    finally:
-        environment.uninstall("fv-mymodel", "fv-othermodel")
+        environment.uninstall(*projects)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count(" passed") == len(projects)
+    assert "12 passed" in done.stdout
+    assert "the family of fv-mymodel: {'cond': 'CRCR', 'uncond': 'CRCR'} (3, 2, 3)" in done.stdout
+    assert "the model family of MymodelTransformer3DModel is provided by fv-mymodel 0.1.0 and" in done.stdout
+    assert "fv-othermodel 0.1.0; uninstall one of them" in done.stdout
+    assert "self     MYKERNEL (0.1.0)" in done.stdout
+    assert "cache    MYPOLICY (fv-mypolicy 0.1.0), 4 of 8 steps skipped" in done.stdout
 
 
 @pytest.mark.parametrize(("option", "variable"), [((), "ATTENTION_BACKEND"), (("--cache",), "CACHE_POLICY")])

@@ -25,7 +25,8 @@ from fastvideo_core import (
 from fastvideo_core.discovery.plugins import load_plugins
 from fastvideo_core.errors import BackendError, CacheError, FastVideoError, PluginError
 from tests.support.backends import plugins_with
-from tests.support.models import build_wan_pipeline, run
+from tests.support.models import build_wan_pipeline
+from tests.support.models import run_to_latents as run
 
 Attempt = Callable[..., Any]
 

@@ -10,7 +10,7 @@ import pytest
 from fastvideo_core import Role, Run, attach
 from fastvideo_core.errors import AttachError, BackendMismatchError, BackendOutputError, CacheError
 from tests.support.backends import Recorder, plugins_with
-from tests.support.models import run
+from tests.support.models import run_to_latents as run
 from tests.support.policies import Scripted
 
 Told = list[tuple[str, Any]]

@@ -21,7 +21,7 @@ from fastvideo_core.cli import fv
 from fastvideo_core.discovery.plugins import Plugin, Plugins, load_plugins
 from fastvideo_core.errors import InputError
 from tests.support.backends import Recorder
-from tests.support.models import run
+from tests.support.models import run_to_latents as run
 from tests.support.policies import Scripted
 
 

@@ -49,6 +49,9 @@ def test_an_error_stream_that_takes_nothing(command: str, status: int, output: s
     assert "Traceback" not in done.stdout
 
 
+HEARD = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+"""As Python begins, unless Ctrl-C is ignored where these tests were started, as it is behind `&` in a script."""
+
 PRESSED = """
 import os, signal, sys
 
@@ -80,7 +83,7 @@ main()
 )
 def test_ctrl_c_in_an_import(module: str, times: int, tmp_path: Path) -> None:
     arguments = ["generate", "cat", "--steps", "1", "--frames", "5", "--output", str(tmp_path / "out")]
-    program = PRESSED.format(module=module, times=times, arguments=arguments)
+    program = HEARD + PRESSED.format(module=module, times=times, arguments=arguments)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=240)
     assert done.returncode == 130, done.stderr
     assert done.stderr.strip().splitlines()[-1].startswith("interrupted")

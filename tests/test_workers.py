@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
@@ -80,8 +81,18 @@ def test_two_processes_are_as_one(wan_folder: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".partial*"))
 
 
+@pytest.fixture
+def ctrl_c_is_heard() -> Iterator[None]:
+    """By these tests and by the processes that they start, also where pytest was started with Ctrl-C ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.slow
-def test_weights_in_parts_and_tiles_make_the_same_video(wan_folder: Path, tmp_path: Path) -> None:
+def test_weights_in_parts_and_tiles_make_the_same_video_and_ctrl_c_ends_the_processes(
+    wan_folder: Path, tmp_path: Path, ctrl_c_is_heard: None
+) -> None:
     size = {**SIZE, "height": 288, "width": 32, "num_frames": 1, "num_inference_steps": 2}
     with VideoGenerator.from_pretrained(wan_folder, device="cpu", vae_tiling=True) as alone:
         expected = alone.generate_video(PROMPT, save_video=False, cache="FIRSTBLOCK@0.3", **size)
@@ -89,14 +100,10 @@ def test_weights_in_parts_and_tiles_make_the_same_video(wan_folder: Path, tmp_pa
         wan_folder, device="cpu", num_processes=2, shard_weights=True, vae_tiling=True
     ) as generator:
         result = generator.generate_video(PROMPT, save_video=False, cache="FIRSTBLOCK@0.3", **size)
-    assert np.allclose(result.frames, expected.frames, atol=1e-5)
-    assert result.receipt.parallel is not None
-    assert result.receipt.parallel.sequence == 2
+        assert np.allclose(result.frames, expected.frames, atol=1e-5)
+        assert result.receipt.parallel is not None
+        assert result.receipt.parallel.sequence == 2
 
-
-@pytest.mark.slow
-def test_ctrl_c_ends_the_processes(wan_folder: Path, tmp_path: Path) -> None:
-    with VideoGenerator.from_pretrained(wan_folder, device="cpu", num_processes=2) as generator:
         during_a_run(generator, lambda: os.kill(os.getpid(), signal.SIGINT))
         with pytest.raises(KeyboardInterrupt):
             generator.generate_video(PROMPT, output_path=tmp_path, **{**SIZE, "num_inference_steps": 900})

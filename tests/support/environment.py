@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -56,6 +57,27 @@ def fastvideo_attention_backends():
 """A plugin whose attention is visibly not torch's own: it doubles the values."""
 
 
+_EACH = """
+import json
+from pathlib import Path
+from click.testing import CliRunner
+from fastvideo_core.cli import fv
+
+ran = [CliRunner(env=variables).invoke(fv, arguments) for arguments, variables in json.loads({commands!r})]
+found = [[one.exit_code, one.stdout, one.stderr] for one in ran]
+Path({results!r}).write_text(json.dumps(found))
+"""
+
+
+@dataclass(frozen=True)
+class Ran:
+    """How a command ended, and what it printed."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
 @dataclass(frozen=True)
 class Environment:
     """A virtual environment in `folder`."""
@@ -71,18 +93,19 @@ class Environment:
         (project / "pyproject.toml").write_text(
             PYPROJECT.format(name=name, version=version, plugin=plugin, module=module)
         )
-        self.install_project(project)
+        self.install_projects(project)
 
-    def install_project(self, project: Path) -> None:
-        """Build a wheel of a project, and install it."""
-        wheels = project / "dist"
-        _check([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(wheels)], project)
-        self.install_wheels(*wheels.glob("*.whl"))
+    def install_projects(self, *projects: Path, target: Path | None = None) -> None:
+        """Build a wheel of each project, and install them; into a folder of their own if one is given."""
+        for project in projects:
+            _check([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(project / "dist")], project)
+        self.install_wheels(*(wheel for project in projects for wheel in project.glob("dist/*.whl")), target=target)
 
-    def install_wheels(self, *wheels: Path) -> None:
+    def install_wheels(self, *wheels: Path, target: Path | None = None) -> None:
         """Install wheels that are built already; one of another version replaces what is there."""
         pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q", "--python", str(self.python)]
-        _check([*pip, "install", "--no-index", "--no-deps", *map(str, wheels)])
+        options = ["--no-index", "--no-deps", *(["--target", str(target)] if target else [])]
+        _check([*pip, "install", *options, *map(str, wheels)])
 
     def uninstall(self, *names: str) -> None:
         """Remove distributions again."""
@@ -105,6 +128,13 @@ class Environment:
             [str(self.python), "-c", code], cwd=cwd, env=environment, capture_output=True, text=True, timeout=240
         )
 
+    def fv_each(self, *commands: tuple[tuple[str, ...], dict[str, str]], cwd: Path) -> list[Ran]:
+        """Run `fv` with these arguments and variables, one after the other in one process: importing torch is slow."""
+        results = cwd / "results.json"
+        done = self.run(_EACH.format(commands=json.dumps(commands), results=str(results)), cwd)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return [Ran(*one) for one in json.loads(results.read_text())]
+
     def fv(self, *arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
         """Run `fv` there."""
         command = [str(self.python), "-m", "fastvideo_core", *arguments]
@@ -114,22 +144,26 @@ class Environment:
 
 def build_environment(folder: Path) -> Environment:
     """Create an environment that also sees the packages of the running one, editable installs included."""
-    venv.create(folder, with_pip=False)
-    environment = Environment(folder)
-    parent = sysconfig.get_path("purelib")
-    (environment.site / "parent.pth").write_text(f"import site; site.addsitedir({parent!r})\n")
-    return environment
+    return _build(folder, "(pip|__pycache__)")
 
 
 def build_bare_environment(folder: Path) -> Environment:
     """Create an environment that sees the third-party packages of the running one, and nothing of this project."""
+    return _build(folder, r"(.*\.pth$|__editable__|_?_?fastvideo|_?fv_|pip\b|__pycache__)")
+
+
+UNNEEDED = r"(torchao|bitsandbytes|peft|cache_dit|gguf)\b"
+"""What diffusers and transformers import wherever it is installed, at more cost than torch: few users have it."""
+
+
+def _build(folder: Path, left_out: str) -> Environment:
     venv.create(folder / "venv", with_pip=False)
     environment, libraries = Environment(folder / "venv"), folder / "libraries"
     libraries.mkdir()
     for entry in Path(sysconfig.get_path("purelib")).iterdir():
-        if not re.match(r"(__editable__|_?_?fastvideo|_?fv_|pip\b|__pycache__)", entry.name) and entry.suffix != ".pth":
+        if not re.match(left_out, entry.name) and not re.match(UNNEEDED, entry.name):
             (libraries / entry.name).symlink_to(entry)
-    (environment.site / "libraries.pth").write_text(f"{libraries}\n")
+    (environment.site / "libraries.pth").write_text(f"import site; site.addsitedir({str(libraries)!r})\n")
     return environment
 
 
