@@ -58,10 +58,15 @@ class Arrangement:
         self.is_arranged = False
         hidden, *others = result if isinstance(result, tuple) else (result,)
         if self._share is not None:
-            hidden = self._share.all_tokens(hidden, self._batch)
             others[:1] = [self._share.all_entries(text, self._batch) for text in others[:1]]
-        hidden = self.in_own_order(hidden)
+        hidden = self.whole(hidden)
         return (hidden, *others) if isinstance(result, tuple) else hidden
+
+    def whole(self, own: torch.Tensor) -> torch.Tensor:
+        """All video tokens, (batch, tokens, …), in the model's own order, of those that the blocks have here."""
+        if self._share is not None:
+            own = self._share.all_tokens(own, self._batch)
+        return self.in_own_order(own)
 
     def in_own_order(self, tokens: torch.Tensor) -> torch.Tensor:
         """All video tokens, (batch, tokens, …), in the model's own order, of those in the other."""

@@ -120,8 +120,13 @@ def difference(size: int, name: str) -> tuple[float, float, Receipt | None, Rece
 
     The first process alone computes what one process makes.
     """
-    case = cases(size)[name]
-    build, own = MODELS[case.model]
+    return compared(cases(size)[name], *MODELS[cases(size)[name].model])
+
+
+def compared(
+    case: Case, build: Callable[[], Any], own: dict[str, Any], run: Callable[..., Any] = models.run_to_latents
+) -> tuple[float, float, Receipt | None, Receipt]:
+    """As `difference`, of a case, what builds its pipeline, what that is called with, and what calls it."""
     pipe = build()
     pipe.set_progress_bar_config(disable=True)
     if case.compiled:
@@ -129,13 +134,15 @@ def difference(size: int, name: str) -> tuple[float, float, Receipt | None, Rece
     options = {**own, **case.options}
     alone = expected = None
     if dist.get_rank() == 0:
-        alone, expected = _run(pipe, case, options, None)
-    found, latents = _run(pipe, case, options, case.parallel)
+        alone, expected = _run(pipe, case, options, None, run)
+    found, latents = _run(pipe, case, options, case.parallel, run)
     worst = float(np.abs(latents - expected).max() / np.abs(expected).max()) if expected is not None else 0.0
     return worst, float(np.abs(latents).sum()), alone, found
 
 
-def _run(pipe: Any, case: Case, options: dict[str, Any], parallel: Any) -> tuple[Receipt, Any]:
+def _run(
+    pipe: Any, case: Case, options: dict[str, Any], parallel: Any, run: Callable[..., Any] = models.run_to_latents
+) -> tuple[Receipt, Any]:
     with ExitStack() as stack:
         attached = stack.enter_context(
             attach(
@@ -146,7 +153,7 @@ def _run(pipe: Any, case: Case, options: dict[str, Any], parallel: Any) -> tuple
                 parallel=parallel,
             )
         )
-        latents = models.run_to_latents(pipe, **options)
+        latents = run(pipe, **options)
         return attached.receipt, latents
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,16 @@ import torch
 import torch.distributed as dist
 
 from fastvideo_core import AttentionCall, Receipt, attach, setting
-from tests.support import models
-from tests.support.together_cases import PerHead
+from tests.support import conditioned, models, models_hunyuan, models_ltx, models_more, models_wan
+from tests.support.together_cases import (
+    DECIDING,
+    FORECASTING,
+    PLANNED,
+    SIX_STEPS,
+    Case,
+    PerHead,
+    compared,
+)
 
 RUNS = 20
 
@@ -73,3 +83,54 @@ def run_scaled(factors: list[float], parallel: Any) -> Receipt:
     with attach(pipe, attention_backend=Scaled(), attention_config=config, parallel=parallel) as fv:
         models.run_to_latents(pipe, num_inference_steps=2)
         return fv.receipt
+
+
+_LTX2: dict[str, Any] = {**models_ltx.LTX2_SIZE, "num_inference_steps": 3}
+_HUNYUAN15: dict[str, Any] = {**models_hunyuan.TEXT, "prompt": None, "guidance_scale": None}
+
+MORE_MODELS: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
+    "HunyuanVideo-1.5": (models_hunyuan.build_hunyuan15_pipeline, _HUNYUAN15),
+    "LTX-2": (models_ltx.build_ltx2_pipeline, _LTX2),
+    **{name: conditioned.CONDITIONED[name] for name in ("HunyuanVideoImageToVideo", "CogVideoXImageToVideo")},
+    **{
+        f"Wan {name}": models_wan.WANS[name]
+        for name in (
+            "VACE",
+            "VACE 2.2",
+            "Animate",
+            "SkyReels",
+            "SkyReels forcing asynchronous",
+            "ChronoEdit",
+            "TI2V",
+            "TI2V image",
+        )
+    },
+    **{name: models_more.MORE[name] for name in ("Kandinsky 5", "Cosmos 1", "Cosmos 2.5 video", "EasyAnimate")},
+}
+"""What builds a pipeline, and what it is called with."""
+
+
+def _run_ltx2(pipe: Any, **options: Any) -> Any:
+    return models_ltx.run_ltx2(pipe, **options).numpy()
+
+
+_RUNS: dict[str, Callable[..., Any]] = {"LTX-2": _run_ltx2}
+"""What calls it, where its latents are not all that it makes."""
+
+
+def more_cases(size: int) -> dict[str, Case]:
+    """What that many processes run of these."""
+    sequence = {"sequence": size}
+    kinds = {
+        "plain": Case("", sequence),
+        "planned, in its own order": Case("", sequence, PerHead, PLANNED, SIX_STEPS),
+        "deciding": Case("", sequence, partial(PerHead, False), DECIDING, SIX_STEPS),
+        "forecasting, in its own order": Case("", sequence, PerHead, FORECASTING, SIX_STEPS),
+    }
+    return {f"{model}, {kind}": replace(case, model=model) for model in MORE_MODELS for kind, case in kinds.items()}
+
+
+def difference(size: int, name: str) -> Any:
+    """As `together_cases.difference`."""
+    case = more_cases(size)[name]
+    return compared(case, *MORE_MODELS[case.model], _RUNS.get(case.model, models.run_to_latents))
