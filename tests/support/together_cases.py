@@ -36,7 +36,7 @@ from fastvideo_core.engine.parallel.degrees import Degrees
 from fastvideo_core.engine.parallel.processes import Processes
 from fastvideo_core.engine.parallel.share import Share
 from fastvideo_core.errors import BackendOutputError, FastVideoError
-from tests.support import conditioned, models, models_ltx, models_more, models_wan
+from tests.support import conditioned, models, models_hunyuan, models_ltx, models_more, models_wan
 from tests.support.policies import PIPELINES, Scripted
 
 PADDING = 3
@@ -163,9 +163,8 @@ MODELS: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
     "HunyuanVideo token replace": conditioned.TOKEN_REPLACE,
     "Wan 2.1 uneven": (models.build_wan_pipeline, {"height": 48, "width": 48}),
     "Wan VACE": models_wan.WANS["VACE"],
-    "Wan Animate": models_wan.WANS["Animate"],
+    "Framepack": (models_hunyuan.build_framepack_pipeline, {}),
     "Kandinsky 5": models_more.MORE["Kandinsky 5"],
-    "EasyAnimate": models_more.MORE["EasyAnimate"],
 }
 
 PLANNED = partial(Scripted, "CCRCFC", ahead=True)
@@ -217,7 +216,7 @@ def cases(size: int) -> dict[str, Case]:
             found[f"STA, {model}"] = Case(
                 model, sequence, lambda: "SLIDING_TILE_ATTN", options=size_of_tiles, config=sta
             )
-        for model in ("Wan VACE", "Kandinsky 5"):  # which cannot be cut by sequence
+        for model in ("Wan VACE", "Kandinsky 5"):
             found[f"guidance alone, {model}"] = Case(model, halves, policy=PLANNED, options=SIX_STEPS)
         found["compiled"] = Case("Wan 2.1", sequence, PerHead, compiled=True)
         found["compiled halves"] = Case("Wan 2.1", halves, PerHead, compiled=True)

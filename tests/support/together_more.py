@@ -6,6 +6,7 @@ import gc
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from fastvideo_core import AttentionCall, Receipt, attach, setting
 from tests.support import conditioned, models, models_hunyuan, models_ltx, models_more, models_wan
 from tests.support.together_cases import (
     DECIDING,
+    FIRST_BLOCK,
     FORECASTING,
     PLANNED,
     SIX_STEPS,
@@ -91,20 +93,9 @@ _HUNYUAN15: dict[str, Any] = {**models_hunyuan.TEXT, "prompt": None, "guidance_s
 MORE_MODELS: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
     "HunyuanVideo-1.5": (models_hunyuan.build_hunyuan15_pipeline, _HUNYUAN15),
     "LTX-2": (models_ltx.build_ltx2_pipeline, _LTX2),
+    "Allegro": (models_hunyuan.build_allegro_pipeline, {}),
     **{name: conditioned.CONDITIONED[name] for name in ("HunyuanVideoImageToVideo", "CogVideoXImageToVideo")},
-    **{
-        f"Wan {name}": models_wan.WANS[name]
-        for name in (
-            "VACE",
-            "VACE 2.2",
-            "Animate",
-            "SkyReels",
-            "SkyReels forcing asynchronous",
-            "ChronoEdit",
-            "TI2V",
-            "TI2V image",
-        )
-    },
+    **{name: models_wan.WANS[name] for name in ("VACE", "Animate", "SkyReels", "SkyReels forcing image", "ChronoEdit")},
     **{name: models_more.MORE[name] for name in ("Kandinsky 5", "Cosmos 1", "Cosmos 2.5 video", "EasyAnimate")},
 }
 """What builds a pipeline, and what it is called with."""
@@ -114,20 +105,31 @@ def _run_ltx2(pipe: Any, **options: Any) -> Any:
     return models_ltx.run_ltx2(pipe, **options).numpy()
 
 
-_RUNS: dict[str, Callable[..., Any]] = {"LTX-2": _run_ltx2}
-"""What calls it, where its latents are not all that it makes."""
+def _run_allegro(pipe: Any, **options: Any) -> Any:
+    return models_hunyuan.latents_of_prompts(pipe).numpy()
+
+
+_RUNS: dict[str, Callable[..., Any]] = {"LTX-2": _run_ltx2, "Allegro": _run_allegro}
+"""What calls it, where it takes or makes something else than others."""
 
 
 def more_cases(size: int) -> dict[str, Case]:
-    """What that many processes run of these."""
-    sequence = {"sequence": size}
+    """What that many processes run of these: every kind of policy, and each model in an order of its own."""
+    sequence: dict[str, int] = {"sequence": size}
     kinds = {
-        "plain": Case("", sequence),
-        "planned, in its own order": Case("", sequence, PerHead, PLANNED, SIX_STEPS),
-        "deciding": Case("", sequence, partial(PerHead, False), DECIDING, SIX_STEPS),
-        "forecasting, in its own order": Case("", sequence, PerHead, FORECASTING, SIX_STEPS),
+        "planned": Case("", sequence, PerHead, PLANNED, SIX_STEPS),
+        "forecasting": Case("", sequence, PerHead, FORECASTING, SIX_STEPS),
+        "behind the first block": Case("", sequence, PerHead, FIRST_BLOCK, SIX_STEPS),
     }
-    return {f"{model}, {kind}": replace(case, model=model) for model in MORE_MODELS for kind, case in kinds.items()}
+    found = {
+        f"{model}, {kind}": replace(kinds[kind], model=model)
+        for model, kind in zip(MORE_MODELS, cycle(kinds), strict=False)
+    }
+    for model in ("VACE", "LTX-2"):
+        found[f"{model}, deciding"] = Case(model, sequence, partial(PerHead, False), DECIDING, SIX_STEPS)
+    for model in ("LTX-2", "EasyAnimate"):
+        found[f"{model}, in halves"] = Case(model, {"guidance": 2, "sequence": size // 2})
+    return found
 
 
 def difference(size: int, name: str) -> Any:

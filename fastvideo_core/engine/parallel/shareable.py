@@ -39,7 +39,7 @@ def _problem(family: ModelFamily) -> str | None:
     stack = family.stack
     problems = {
         "its blocks count the video tokens": stack.video_tokens is not None,
-        "it has not been tried": not family.shared_by_sequence,
+        "it is not declared to be (shared_by_sequence)": not family.shared_by_sequence,
     }
     return next((problem for problem, there in problems.items() if there), None)
 
