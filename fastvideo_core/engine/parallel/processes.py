@@ -40,6 +40,7 @@ class Processes:
         self._board = Board(self.rank, self.size)
         self._held = HeldGroups.of_process()
         self._staged: bool | None = None
+        self._doing = ""
 
     def agree(self, what: str, value: Any) -> None:
         """Make sure that all have the same value.
@@ -86,6 +87,7 @@ class Processes:
 
     def doing(self, what: str) -> None:
         """Say what this process is about to do, for the others to read should it never end."""
+        self._doing = what
         self._board.write(what)
 
     def left(self, error: BaseException) -> None:
@@ -96,6 +98,7 @@ class Processes:
 
     def start_run(self) -> None:
         """A run is about to start: what was said of the one before no longer holds."""
+        self._doing = ""
         self._control_group()
         self._board.clear()
         self.exchange("the start of a run", None)
@@ -105,10 +108,13 @@ class Processes:
         seconds = time_limit().total_seconds()
         late = any(word in str(error).lower() for word in ("timed out", "timeout"))
         waited = f" within {seconds:g} s (FASTVIDEO_PARALLEL_TIMEOUT)" if late else ""
-        return PeerError(
-            f"process {self.rank} of {self.size} did not get an answer from the others{waited}, in {what}. "
+        where = f"{what} of {self._doing}" if self._doing else what
+        found = PeerError(
+            f"process {self.rank} of {self.size} did not get an answer from the others{waited}, in {where}. "
             f"{self._board.read()}. torch says: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
         )
+        found.timed_out = late
+        return found
 
     def _guarded(self, what: str, action: Any) -> None:
         try:
