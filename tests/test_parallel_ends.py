@@ -17,6 +17,7 @@ from tests.support import models
 from tests.support.installed import write_distribution
 from tests.support.together_cases import Failing
 
+SIZE: dict[str, Any] = {**models.SIZE, "save_video": False}
 LIMIT = 8
 """Seconds; to load a model at once two processes need some."""
 
@@ -52,7 +53,7 @@ def test_a_rank_that_hangs_is_an_error_in_time(
         assert len(workers()) == 2
         began = time.monotonic()
         with pytest.raises(PeerError) as error:
-            generator.generate_video("cat", save_video=False, **models.SIZE)
+            generator.generate_video("cat", **SIZE)
         assert time.monotonic() - began < 2 * LIMIT
         assert workers() == []
     waited = rf"process {1 - hangs} of 2 did not get an answer from the others within {LIMIT} s"

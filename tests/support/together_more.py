@@ -74,7 +74,8 @@ class Scaled(PerHead):
         super().__init__(ordered=False)
 
     def _attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, call: AttentionCall) -> torch.Tensor:
-        return super()._attend(query, key, value, call) * self.settings.factor
+        scaled: torch.Tensor = super()._attend(query, key, value, call) * self.settings.factor
+        return scaled
 
 
 def run_scaled(factors: list[float], parallel: Any) -> Receipt:
@@ -106,7 +107,9 @@ def _run_ltx2(pipe: Any, **options: Any) -> Any:
 
 
 def _run_allegro(pipe: Any, **options: Any) -> Any:
-    return models_hunyuan.latents_of_prompts(pipe).numpy()
+    given = {**models_hunyuan.PROMPTS, "negative_prompt": None, **models.SIZE, **options}
+    generator = torch.Generator("cpu").manual_seed(7)
+    return pipe(generator=generator, output_type="latent", **given).frames.numpy()
 
 
 _RUNS: dict[str, Callable[..., Any]] = {"LTX-2": _run_ltx2, "Allegro": _run_allegro}
@@ -129,6 +132,9 @@ def more_cases(size: int) -> dict[str, Case]:
         found[f"{model}, deciding"] = Case(model, sequence, partial(PerHead, False), DECIDING, SIX_STEPS)
     for model in ("LTX-2", "EasyAnimate"):
         found[f"{model}, in halves"] = Case(model, {"guidance": 2, "sequence": size // 2})
+    # Its rotary embedding has a table with a row for each frame of latents: as many as there are branches.
+    halves = {"guidance": 2, "sequence": size // 2}
+    found["Allegro, two frames in halves"] = Case("Allegro", halves, options={"num_frames": 5})
     return found
 
 
