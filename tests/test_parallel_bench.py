@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from fastvideo_core.app.bench import report
 from fastvideo_core.app.bench.setup import Setup, prepare
 from fastvideo_core.app.bench.store import Measurement, Profile, Store
 from fastvideo_core.app.bench.summary import Spread, summarise
+from fastvideo_core.builtin import local_processes
 from fastvideo_core.cli import fv
+from tests.support import models_more
 
 SIZE = {"height": 32, "width": 48, "num_frames": 9, "num_inference_steps": 2}
 
@@ -37,7 +40,16 @@ def prepared(model: Path, counts: list[int], cache: str = "none") -> Setup:
     return prepare(str(model), ["cat", "dog"], [3], "TORCH_SDPA", cache, SIZE, loading, {}, num_processes=counts)
 
 
+@pytest.fixture
+def quick_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers are forked from a process that has the libraries, which take longer to import than all that follows."""
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["tests.support.together_preload"])
+    monkeypatch.setattr(local_processes, "get_context", lambda method: context)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_start")
 def test_one_and_two_processes_are_measured(wan_folder: Path, prompts: Path) -> None:
     done = bench(wan_folder, prompts, "--num-processes", "2,1")
     assert done.exit_code == 0, done.output
@@ -151,3 +163,11 @@ def test_without_one_process_there_is_nothing_to_hold_against(wan_folder: Path, 
     (row,) = summarise(setup, other)
     assert row.to_one_process is None
     assert report.columns_and_cells([row])[1][-3:] == ("-", "-", "-")
+
+
+def test_a_model_that_cannot_be_shared_is_refused_before_one_process_is_measured(tmp_path: Path, prompts: Path) -> None:
+    models_more.build_helios_pipeline().save_pretrained(tmp_path / "helios")
+    done = bench(tmp_path / "helios", prompts, "--frames", "33", "--num-processes", "1,2")
+    assert done.exit_code == 1
+    assert "Helios cannot be shared by several processes by sequence yet: its blocks count" in done.output
+    assert not Path("out").exists()
