@@ -115,7 +115,7 @@ class ForwardPass:
         calls = self._blocks[self._block].get(role)
         if calls is None:
             raise BackendNotUsedError(f"{self._name(self._block)} has no {role.value} attention, and one was called")
-        if calls.has_video_keys(number, self._entries):
+        if calls.of_video and calls.has_video_keys(number, self._entries):
             key, value = self._whole_video(key, value)
         entry = number % self._entries if calls.per_entry else None
         route, layer = self._routes[role], calls.layer(number, self._entries)
