@@ -126,7 +126,13 @@ class ParallelError(FastVideoError):
 
 
 class PeerError(ParallelError):
-    """This process stopped because another one failed, or did not come; the message says which."""
+    """This process stopped because another one failed, or did not come; the message says which.
+
+    Attributes:
+        timed_out: whether it waited until its time was up.
+    """
+
+    timed_out = False
 
 
 class DiffusersVersionError(FastVideoError):

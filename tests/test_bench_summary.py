@@ -10,8 +10,8 @@ import pytest
 
 from fastvideo_core import VideoGenerator
 from fastvideo_core.app.bench import measure, page, report
-from fastvideo_core.app.bench.setup import Setup, prepare, split_list
-from fastvideo_core.app.bench.store import Measurement, Store
+from fastvideo_core.app.bench.setup import Combination, Loaded, Setup, prepare, split_list
+from fastvideo_core.app.bench.store import Measurement, Profile, Store
 from fastvideo_core.app.bench.summary import Spread, summarise
 from fastvideo_core.errors import InputError
 
@@ -65,7 +65,7 @@ def store(setup: Setup, tmp_path: Path) -> Store:
         made = replace(bare, cache=cached.cache, seconds=took, psnr=psnr, ssim=ssim, peak_memory_bytes=peak)
         store.add(bare)
         store.add(replace(made, right=right, unscored=unscored, steps_computed=6, steps_skipped=2))
-    store.add_share("TORCH_SDPA", 0.25)
+    store.add_profile(plain.loaded, Profile(0.25))
     return store
 
 
@@ -164,14 +164,16 @@ def test_what_is_generated_is_what_was_asked_for(
         return store
 
     monkeypatch.setattr(VideoGenerator, "generate_video", noted)
-    found = measured("TAYLORSEER").known["TORCH_SDPA", "TAYLORSEER", "cat", 1]
+    found = measured("TAYLORSEER").known[Combination("TORCH_SDPA", "TAYLORSEER"), "cat", 1]
     assert asked == ["none", "none", "none", "TAYLORSEER"], "to warm up, for the share of attention, and two videos"
     assert found.schedule == {"cond": "CFCC", "uncond": "CFCC"}
     assert (found.steps_computed, found.steps_skipped) == (6, 2)
     measured("TAYLORSEER,TAYLORSEER@order=0")
     assert told == [(1, 2), (2, 2), (3, 3)]
     (tmp_path / "bench" / "attention_share.json").unlink()
-    assert 0 < measured("TAYLORSEER").shares["TORCH_SDPA"] < 1
+    profile = measured("TAYLORSEER").profile(Loaded("TORCH_SDPA", 1))
+    assert profile is not None
+    assert 0 < profile.attention_share < 1
     assert len(told) == 3
 
 

@@ -28,8 +28,8 @@ MOST_SEEDS = 10_000
 @click.option("--device", help="Default: cuda where there is one, else cpu.")
 @click.option("--dtype", help="float32, bfloat16 or float16. Default: bfloat16 on CUDA, else float32.")
 @click.option("--compile", is_flag=True, help="Compile the transformer's blocks.")
-@click.option("--num-gpus", default=1, show_default=True, help="GPUs that make each video together.")
-@click.option("--num-processes", default=1, show_default=True, help="Likewise on the CPU, with --device cpu.")
+@click.option("--num-gpus", default="1", show_default=True, help="GPUs that make each video together, such as 1,2,4.")
+@click.option("--num-processes", default="1", show_default=True, help="Likewise on the CPU, with --device cpu.")
 @click.option(
     "--page-videos", default=6, show_default=True, help="Of how many prompts and seeds the page shows videos."
 )
@@ -45,16 +45,17 @@ def bench_command(
     device: str | None,
     dtype: str | None,
     compile: bool,  # noqa: A002  # the option's name
-    num_gpus: int,
-    num_processes: int,
+    num_gpus: str,
+    num_processes: str,
     page_videos: int,
     **sampling: Any,
 ) -> None:
     """Generate every prompt with every attention backend and caching policy, and say what each gains and costs.
 
-    The first backend without caching is the plain one: the others' speed-up, PSNR and SSIM are against its videos. Into
+    With several numbers of GPUs or processes, each combination is made by each number. The first backend without
+    caching, by the smallest number, is the plain one: the others' speed-up, PSNR and SSIM are against its videos. Into
     OUTPUT go results.json, plot.png, page.html and the videos. An interrupted bench goes on where it stopped, and a
-    finished one can be given more policies or prompts.
+    finished one can be given more policies, prompts or numbers.
     """
     if missing := [name for name in ("matplotlib", "torchmetrics") if find_spec(name) is None]:
         raise InputError(f"fv bench needs {' and '.join(missing)}: pip install 'fastvideo-core[bench]'")
@@ -65,26 +66,23 @@ def bench_command(
     from fastvideo_core.app.bench.measure import run
     from fastvideo_core.app.bench.page import write_page
     from fastvideo_core.app.bench.report import draw, table, unscored, write_json
-    from fastvideo_core.app.bench.setup import prepare, split_list
+    from fastvideo_core.app.bench.setup import prepare, split_list, split_numbers
     from fastvideo_core.app.bench.store import Store
     from fastvideo_core.app.bench.summary import summarise
     from fastvideo_core.app.files import read_prompts
     from fastvideo_core.engine.asked import parse_asked
 
     given = only_given(sampling)
-    loading: dict[str, Any] = {"device": device, "dtype": dtype, "compile": compile}
-    loading |= {
-        "num_gpus": num_gpus if num_gpus != 1 else 0,
-        "num_processes": num_processes if num_processes != 1 else 0,
-    }
+    loading = {"device": device, "dtype": dtype, "compile": compile}
     loading = {name: value for name, value in loading.items() if value}
+    counts = split_numbers(num_gpus, "--num-gpus"), split_numbers(num_processes, "--num-processes")
     prompts = list(dict.fromkeys(read_prompts(prompt_file)))
     numbers = range(seed, seed + seeds)
     options = {"--attention": attention, "--cache": cache}
     asked = [parse_asked(one, option)[0] for option, text in options.items() for one in split_list(text, option)]
     names = list(dict.fromkeys(asked))
     named = {name: own for name, own in zip(names, split_settings(settings, *names), strict=True) if own}
-    setup = prepare(model, prompts, numbers, attention, cache, given, loading, named)
+    setup = prepare(model, prompts, numbers, attention, cache, given, loading, named, *counts)
     store = Store(output, setup)
     run(setup, store, _progress)
     rows = summarise(setup, store)

@@ -87,8 +87,9 @@ class BlockStack:
         modulation: position of the argument with the modulation.
         modulation_per_token: its number of axes where it may differ from token to token; `modulation_axis` is the one
             that then counts video tokens, or is 1.
-        rotary: position of the argument with the rotary embedding, a tensor or a tuple of tensors.
-        rotary_axis: the axis of these that counts video tokens; it may be counted from behind.
+        rotary: position of the argument with the rotary embedding: a tensor, a tuple of tensors, or a pair of a tuple
+            of tables and a tuple of the tokens' places in them.
+        rotary_axis: the axis of these, or of the places, that counts video tokens; it may be counted from behind.
         returns_text: whether a block returns a tuple of the video tokens and its second argument, the text tokens,
             rather than the video tokens alone.
         leading: position of the argument that counts video tokens at the front which are modulated otherwise; None

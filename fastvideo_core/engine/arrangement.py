@@ -50,7 +50,8 @@ class Arrangement:
         if stack.leading is not None and len(changed) > stack.leading:
             changed[stack.leading] = self._own_leading(changed[stack.leading])
         for place in range(1, len(changed)):
-            changed[place] = self._entries(changed[place])
+            if not _looks_up(changed[place]):  # whose tables have no batch
+                changed[place] = self._entries(changed[place])
         return changed
 
     def restored(self, result: Any) -> Any:
@@ -58,10 +59,15 @@ class Arrangement:
         self.is_arranged = False
         hidden, *others = result if isinstance(result, tuple) else (result,)
         if self._share is not None:
-            hidden = self._share.all_tokens(hidden, self._batch)
             others[:1] = [self._share.all_entries(text, self._batch) for text in others[:1]]
-        hidden = self.in_own_order(hidden)
+        hidden = self.whole(hidden)
         return (hidden, *others) if isinstance(result, tuple) else hidden
+
+    def whole(self, own: torch.Tensor) -> torch.Tensor:
+        """All video tokens, (batch, tokens, …), in the model's own order, of those that the blocks have here."""
+        if self._share is not None:
+            own = self._share.all_tokens(own, self._batch)
+        return self.in_own_order(own)
 
     def in_own_order(self, tokens: torch.Tensor) -> torch.Tensor:
         """All video tokens, (batch, tokens, …), in the model's own order, of those in the other."""
@@ -80,19 +86,22 @@ class Arrangement:
             return whole
         return self.tokens(whole, axis)
 
-    def rotary(self, whole: tuple[torch.Tensor, ...] | torch.Tensor | None) -> Any:
+    def rotary(self, whole: Any) -> Any:
         """A rotary embedding: made at the first block, used by all."""
         if whole is None:
             return None
         if id(whole) not in self._rotary:  # kept with its own, so that the id stays its
             axis = self._stack.rotary_axis
-            made = (
-                tuple(self.tokens(part, axis) for part in whole)
-                if isinstance(whole, tuple)
-                else self.tokens(whole, axis)
-            )
-            self._rotary[id(whole)] = (whole, made)
+            self._rotary[id(whole)] = (whole, self._arranged_rotary(whole, axis))
         return self._rotary[id(whole)][1]
+
+    def _arranged_rotary(self, whole: Any, axis: int) -> Any:
+        if _looks_up(whole):
+            tables, places = whole
+            return tables, self._arranged_rotary(places, axis)
+        if isinstance(whole, tuple):
+            return tuple(self.tokens(part, axis) for part in whole)
+        return self.tokens(whole, axis)
 
     def _entries(self, thing: Any) -> Any:
         return thing if self._share is None else self._share.own_entries(thing, self._batch)
@@ -103,3 +112,8 @@ class Arrangement:
             return count
         start, stop = self._share.sequence.bounds(self._share.places)
         return min(max(count - start, 0), stop - start)
+
+
+def _looks_up(rotary: Any) -> bool:
+    """Whether it is a pair of tables, and of the tokens' places in them."""
+    return isinstance(rotary, tuple) and len(rotary) == 2 and isinstance(rotary[0], tuple)

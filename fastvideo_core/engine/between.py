@@ -122,11 +122,11 @@ class Hints:
 
     @_FRAME_ALONE  # type: ignore[untyped-decorator]
     def hint(self, index: int) -> torch.Tensor:
-        """The hint of that number, in the token order in which the video tokens are."""
+        """The hint of that number, arranged as the video tokens are."""
         while self._next <= index:
             self._make_next()
         made, arrangement = self._made.pop(index), self.current.arrangement
-        return made if arrangement is None or arrangement.is_arranged else arrangement.in_own_order(made)
+        return made if arrangement is None or arrangement.is_arranged else arrangement.whole(made)
 
     @_FRAME_ALONE  # type: ignore[untyped-decorator]
     def _make_next(self) -> None:
@@ -173,15 +173,15 @@ class Hint:
 
 
 def adapted(adapter: Callable[[], torch.nn.Module], current: ForwardPass) -> Callable[..., torch.Tensor]:
-    """A call of an adapter in a pass: with the video tokens in the model's own order, and not where it is left out."""
+    """A call of an adapter in a pass: with all video tokens as the model has them, and not where it is left out."""
 
     @_FRAME_ALONE  # type: ignore[untyped-decorator]
     def call(hidden: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         if current.leaves_out:
             return hidden.new_zeros(())
         arrangement = current.arrangement if current.arrangement and current.arrangement.is_arranged else None
-        own = hidden if arrangement is None else arrangement.in_own_order(hidden)
-        added: torch.Tensor = adapter()(own, *args, **kwargs)
+        whole = hidden if arrangement is None else arrangement.whole(hidden)
+        added: torch.Tensor = adapter()(whole, *args, **kwargs)
         return added if arrangement is None else arrangement.tokens(added)
 
     result: Callable[..., torch.Tensor] = call

@@ -115,15 +115,24 @@ class ForwardPass:
         calls = self._blocks[self._block].get(role)
         if calls is None:
             raise BackendNotUsedError(f"{self._name(self._block)} has no {role.value} attention, and one was called")
-        order = self.arrangement.order if self.arrangement is not None else None
-        if order is not None and order.padding and calls.has_video_keys(number, self._entries):
-            # Only a backend of the video's own attention knows which places of its order are padding.
-            key, value = (one.index_select(1, order.scatter) for one in (key, value))
+        if calls.of_video and calls.has_video_keys(number, self._entries):
+            key, value = self._whole_video(key, value)
         entry = number % self._entries if calls.per_entry else None
         route, layer = self._routes[role], calls.layer(number, self._entries)
-        if self._share is None or role is Role.CROSS:  # whose queries are on their own, and whose keys are whole
+        # Of CROSS and AUDIO each query is on its own, and the keys are whole.
+        if self._share is None or role in (Role.CROSS, Role.AUDIO):
             return route(query, key, value, mask, scale, layer, entry)
         return self._share.attend(route, query, key, value, mask, scale, layer, entry)
+
+    def _whole_video(self, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values of the video tokens for queries that are others: of all of them, without padding."""
+        if self._share is not None:
+            key, value = (self._share.sequence.gather(one, 1, self._share.places) for one in (key, value))
+        order = self.arrangement.order if self.arrangement is not None else None
+        if order is not None and order.padding:
+            # Only a backend of the video's own attention knows which places of its order are padding.
+            key, value = (one.index_select(1, order.scatter) for one in (key, value))
+        return key, value
 
     def calls(self, role: Role) -> int:
         """Calls of a role in the block that is running."""

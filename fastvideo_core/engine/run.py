@@ -147,7 +147,7 @@ class ActiveRun:
             layout = replace(layout, ordered=True)
         self._masks.padding = order.padding if order is not None else 0
         self.layout = layout
-        share = self._share(layout, order)
+        share = self._share(layout, order, call.batch)
         if share and share.halves and layout.text_lengths is not None:
             start, stop = share.halves.bounds(len(layout.text_lengths))
             layout = replace(layout, text_lengths=layout.text_lengths[start:stop])
@@ -170,12 +170,12 @@ class ActiveRun:
         begin(self._pass)
         return self._pass
 
-    def _share(self, layout: TokenLayout, order: TokenOrder | None) -> Share | None:
+    def _share(self, layout: TokenLayout, order: TokenOrder | None, batch: int) -> Share | None:
         """What of the pass is this process's; None where it has all."""
         if self.guidance is None:
             return None
         places = prod(layout.grid) if order is None else len(order.gather)
-        share = Share(self.guidance.team.sequence, self.guidance.halves, places)
+        share = Share(self.guidance.team.sequence, self.guidance.halves(batch), places)
         if share.sequence.size == 1 and share.halves is None:
             return None
         check_shareable(self._model.family, layout)

@@ -36,7 +36,7 @@ from fastvideo_core.engine.parallel.degrees import Degrees
 from fastvideo_core.engine.parallel.processes import Processes
 from fastvideo_core.engine.parallel.share import Share
 from fastvideo_core.errors import BackendOutputError, FastVideoError
-from tests.support import conditioned, models, models_ltx, models_more, models_wan
+from tests.support import conditioned, models, models_hunyuan, models_ltx, models_more, models_wan
 from tests.support.policies import PIPELINES, Scripted
 
 PADDING = 3
@@ -120,8 +120,13 @@ def difference(size: int, name: str) -> tuple[float, float, Receipt | None, Rece
 
     The first process alone computes what one process makes.
     """
-    case = cases(size)[name]
-    build, own = MODELS[case.model]
+    return compared(cases(size)[name], *MODELS[cases(size)[name].model])
+
+
+def compared(
+    case: Case, build: Callable[[], Any], own: dict[str, Any], run: Callable[..., Any] = models.run_to_latents
+) -> tuple[float, float, Receipt | None, Receipt]:
+    """As `difference`, of a case, what builds its pipeline, what that is called with, and what calls it."""
     pipe = build()
     pipe.set_progress_bar_config(disable=True)
     if case.compiled:
@@ -129,13 +134,15 @@ def difference(size: int, name: str) -> tuple[float, float, Receipt | None, Rece
     options = {**own, **case.options}
     alone = expected = None
     if dist.get_rank() == 0:
-        alone, expected = _run(pipe, case, options, None)
-    found, latents = _run(pipe, case, options, case.parallel)
+        alone, expected = _run(pipe, case, options, None, run)
+    found, latents = _run(pipe, case, options, case.parallel, run)
     worst = float(np.abs(latents - expected).max() / np.abs(expected).max()) if expected is not None else 0.0
     return worst, float(np.abs(latents).sum()), alone, found
 
 
-def _run(pipe: Any, case: Case, options: dict[str, Any], parallel: Any) -> tuple[Receipt, Any]:
+def _run(
+    pipe: Any, case: Case, options: dict[str, Any], parallel: Any, run: Callable[..., Any] = models.run_to_latents
+) -> tuple[Receipt, Any]:
     with ExitStack() as stack:
         attached = stack.enter_context(
             attach(
@@ -146,7 +153,7 @@ def _run(pipe: Any, case: Case, options: dict[str, Any], parallel: Any) -> tuple
                 parallel=parallel,
             )
         )
-        latents = models.run_to_latents(pipe, **options)
+        latents = run(pipe, **options)
         return attached.receipt, latents
 
 
@@ -156,9 +163,8 @@ MODELS: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
     "HunyuanVideo token replace": conditioned.TOKEN_REPLACE,
     "Wan 2.1 uneven": (models.build_wan_pipeline, {"height": 48, "width": 48}),
     "Wan VACE": models_wan.WANS["VACE"],
-    "Wan Animate": models_wan.WANS["Animate"],
+    "Framepack": (models_hunyuan.build_framepack_pipeline, {}),
     "Kandinsky 5": models_more.MORE["Kandinsky 5"],
-    "EasyAnimate": models_more.MORE["EasyAnimate"],
 }
 
 PLANNED = partial(Scripted, "CCRCFC", ahead=True)
@@ -210,7 +216,7 @@ def cases(size: int) -> dict[str, Case]:
             found[f"STA, {model}"] = Case(
                 model, sequence, lambda: "SLIDING_TILE_ATTN", options=size_of_tiles, config=sta
             )
-        for model in ("Wan VACE", "Kandinsky 5"):  # which cannot be cut by sequence
+        for model in ("Wan VACE", "Kandinsky 5"):
             found[f"guidance alone, {model}"] = Case(model, halves, policy=PLANNED, options=SIX_STEPS)
         found["compiled"] = Case("Wan 2.1", sequence, PerHead, compiled=True)
         found["compiled halves"] = Case("Wan 2.1", halves, PerHead, compiled=True)

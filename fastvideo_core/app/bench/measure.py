@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from fastvideo_core.app.bench.setup import NO_CACHE, Combination, Sample, Setup
-from fastvideo_core.app.bench.store import Measurement, Store
+from fastvideo_core.app.bench.store import Measurement, Profile, Store
 from fastvideo_core.app.generator import VideoGenerator
 from fastvideo_core.app.output import to_bytes
 from fastvideo_core.app.result import VideoResult
@@ -27,22 +27,20 @@ Progress = Callable[[int, int, Combination, Sample], None]
 
 
 def run(setup: Setup, store: Store, progress: Progress) -> None:
-    """Measure what the store does not have yet. Each backend is constructed anew; its policies alternate per sample."""
+    """Measure what the store does not have yet.
+
+    Each backend is constructed anew for each number of processes; its policies alternate per sample.
+    """
     total = len(setup.combinations) * len(setup.samples)
     done = 0
-    for attention, combinations in setup.of_attention():
+    for loaded, combinations in setup.of_generator():
         missing = [(s, c) for s in setup.samples for c in combinations if store.find(c, s) is None]
         done += len(combinations) * len(setup.samples) - len(missing)
-        if not missing and attention in store.shares:
+        if not missing and store.profile(loaded):
             continue
-        with VideoGenerator.from_pretrained(
-            setup.info.name,
-            attention_backend=attention,
-            attention_config=setup.settings_of(attention),
-            **setup.loading,
-        ) as generator:
+        with VideoGenerator.from_pretrained(setup.info.name, **setup.loading_of(loaded)) as generator:
             _warm_up(generator, setup)
-            store.add_share(attention, _attention_share(generator, setup))
+            store.add_profile(loaded, _profiled(generator, setup))
             for sample, combination in missing:
                 progress(done + 1, total, combination, sample)
                 store.add(_measure(generator, setup, store, combination, sample))
@@ -58,12 +56,14 @@ def _short(generator: VideoGenerator, setup: Setup, steps: int) -> dict[str, Any
     return {**setup.sampling, "num_inference_steps": steps, "save_video": False, "cache": NO_CACHE}
 
 
-def _attention_share(generator: VideoGenerator, setup: Setup) -> float:
-    """The share of denoising that is spent in the attention kernels, in a run of its own of a few steps."""
+def _profiled(generator: VideoGenerator, setup: Setup) -> Profile:
+    """Where denoising spends its time, in a run of its own of a few steps: to measure it slows it down."""
     with generator.attention_timed() as spent:
-        result = generator.generate_video(setup.samples[0].prompt, **_short(generator, setup, PROFILED_STEPS))
-    share: float = spent() / result.receipt.seconds["denoise"]
-    return share
+        receipt = generator.generate_video(setup.samples[0].prompt, **_short(generator, setup, PROFILED_STEPS)).receipt
+        share = spent() / receipt.seconds["denoise"]
+    ranks = receipt.parallel.ranks if receipt.parallel else []
+    seconds = max((one.communication_seconds or 0.0 for one in ranks), default=None)
+    return Profile(share, None if seconds is None else seconds / PROFILED_STEPS)
 
 
 def _measure(
@@ -82,6 +82,8 @@ def _measure(
     psnr, ssim = _against_plain(setup, store, combination, sample, frames)
     receipt = result.receipt
     right, unscored = _scored(setup, result)
+    ranks = receipt.parallel.ranks if receipt.parallel else []
+    peaks = [receipt.peak_memory_bytes, *(one.peak_memory_bytes for one in ranks)]
     return Measurement(
         attention=combination.attention,
         cache=combination.cache,
@@ -91,13 +93,15 @@ def _measure(
         seconds=receipt.seconds["denoise"],
         steps_computed=sum(receipt.steps_computed.values()),
         steps_skipped=sum(receipt.steps_skipped.values()),
-        peak_memory_bytes=receipt.peak_memory_bytes,
+        peak_memory_bytes=max((peak for peak in peaks if peak is not None), default=None),
         psnr=psnr,
         ssim=ssim,
         right=right,
         video=result.video_path.name,
         schedule=receipt.cache.schedule if receipt.cache else None,
         unscored=unscored,
+        processes=combination.processes,
+        bytes_sent=max((one.bytes_sent for one in ranks), default=None),
     )
 
 

@@ -8,7 +8,7 @@ from html import escape
 from importlib.resources import files
 from pathlib import Path
 
-from fastvideo_core.app.bench.report import COLUMNS, cells_of
+from fastvideo_core.app.bench.report import columns_and_cells
 from fastvideo_core.app.bench.setup import Sample, Setup
 from fastvideo_core.app.bench.store import Measurement, Store
 from fastvideo_core.app.bench.summary import Row
@@ -45,8 +45,9 @@ def _summary(setup: Setup, shown: Sequence[Sample]) -> str:
 
 
 def _table(rows: Sequence[Row]) -> str:
-    head = "".join(f"<th>{escape(name)}</th>" for name in COLUMNS)
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells_of(row)) + "</tr>" for row in rows)
+    columns, *cells = columns_and_cells(rows)
+    head = "".join(f"<th>{escape(name)}</th>" for name in columns)
+    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in cells)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 

@@ -14,13 +14,31 @@ from fastvideo_core.app.bench.summary import Row, Spread
 from fastvideo_core.app.files import written_whole
 
 COLUMNS = ("", "seconds", "speed-up", "skipped", "attention", "memory", "PSNR dB", "SSIM", "right")
+COLUMNS_OF_SEVERAL = ("to one process", "communication", "sent")
+"""Those that are there where several processes make a video."""
 
 
 def table(rows: Sequence[Row]) -> list[str]:
     """Lines of text: medians, with the spread in brackets."""
-    cells = [COLUMNS, *(cells_of(row) for row in rows)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(COLUMNS))]
+    cells = columns_and_cells(rows)
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+
+
+def columns_and_cells(rows: Sequence[Row]) -> list[tuple[str, ...]]:
+    """The columns' names, and every row as text."""
+    if all(row.processes == 1 for row in rows):
+        return [COLUMNS, *map(cells_of, rows)]
+    return [COLUMNS + COLUMNS_OF_SEVERAL, *((*cells_of(row), *_cells_of_several(row)) for row in rows)]
+
+
+def _cells_of_several(row: Row) -> tuple[str, str, str]:
+    seconds, sent = row.communication_seconds, row.bytes_sent
+    return (
+        "-" if row.to_one_process is None else _spread(row.to_one_process, 2),
+        "-" if seconds is None else f"{seconds:.3f} s a step",
+        "-" if sent is None else f"{sent / 2**20:.1f} MiB",
+    )
 
 
 def cells_of(row: Row) -> tuple[str, ...]:
@@ -110,7 +128,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
 
 def _lines(rows: Sequence[Row]) -> dict[str, list[tuple[float, float, str]]]:
     """Speed-up, PSNR and label of each row that differs from the plain videos, per line of the plot."""
-    backends = {row.attention for row in rows}
+    backends, numbers = {row.attention for row in rows}, {row.processes for row in rows}
     lines: dict[str, list[tuple[float, float, str]]] = {}
     for row in rows:
         if row.psnr is None:
@@ -118,6 +136,7 @@ def _lines(rows: Sequence[Row]) -> dict[str, list[tuple[float, float, str]]]:
         policy, _, value = row.cache.partition("@")
         name = policy if policy.lower() != NO_CACHE else "no caching"
         name = f"{row.attention} + {name}" if len(backends) > 1 else name
+        name = f"{name}, {row.processes} processes" if len(numbers) > 1 and row.processes > 1 else name
         accuracy = "" if row.accuracy is None else f": {row.accuracy:.0%}"
         lines.setdefault(name, []).append((row.speed_up.median, row.psnr.median, f"{value}{accuracy}"))
     return {name: sorted(points) for name, points in lines.items()}

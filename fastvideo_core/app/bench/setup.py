@@ -1,4 +1,4 @@
-"""What is to be measured: every attention backend with every caching policy, each prompt and seed."""
+"""What is to be measured: every attention backend with every caching policy by every number of processes."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from fastvideo_core.engine.attention.choice import choose_attention
 from fastvideo_core.engine.attention.resolve import Resolution
 from fastvideo_core.engine.caching.choice import choose_policy, prepare_policy
 from fastvideo_core.engine.machine import name_of, versions_of
+from fastvideo_core.engine.parallel.shareable import check_degrees
 from fastvideo_core.engine.plugin_calls import check_grid
 from fastvideo_core.errors import InputError
 
@@ -30,20 +31,46 @@ NO_CACHE = "none"
 
 @dataclass(frozen=True)
 class Combination:
-    """An attention backend and a caching policy, as they were written."""
+    """An attention backend and a caching policy, as they were written, and how many processes make a video."""
 
     attention: str
     cache: str
+    processes: int = 1
 
     @property
     def title(self) -> str:
         """For tables."""
-        return self.attention if self.cache == NO_CACHE else f"{self.attention} + {self.cache}"
+        name = self.attention if self.cache == NO_CACHE else f"{self.attention} + {self.cache}"
+        return f"{name}, {self.loaded.processes_in_words}" if self.processes > 1 else name
 
     @property
     def file_name(self) -> str:
         """For files."""
-        return re.sub(r"[^A-Za-z0-9.]+", "-", f"{self.attention}-{self.cache}").strip("-")
+        name = f"{self.attention}-{self.cache}"
+        name = f"{name}-{self.loaded.processes_in_words}" if self.processes > 1 else name
+        return re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-")
+
+    @property
+    def loaded(self) -> Loaded:
+        """What it shares with other policies."""
+        return Loaded(self.attention, self.processes)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What one generator serves: an attention backend, in that many processes."""
+
+    attention: str
+    processes: int
+
+    @property
+    def key(self) -> str:
+        """For files."""
+        return f"{self.attention}, {self.processes_in_words}" if self.processes > 1 else self.attention
+
+    @property
+    def processes_in_words(self) -> str:
+        return f"{self.processes} processes"
 
 
 @dataclass(frozen=True)
@@ -61,10 +88,11 @@ class Setup:
 
     Attributes:
         sampling: sampling parameters that differ from the model's preset.
-        loading: keywords of `VideoGenerator.from_pretrained`.
+        loading: keywords of `VideoGenerator.from_pretrained`, but for those that differ between combinations.
         machine: the device, its name, the dtype and the versions of what computes.
         details: for each backend and each policy, as they were written, what serves and with which settings.
         settings: by name of a backend or policy, settings beside those that its text gives.
+        counted: the keyword that takes the number of processes.
     """
 
     info: ModelInfo
@@ -75,15 +103,26 @@ class Setup:
     machine: dict[str, Any]
     details: dict[str, dict[str, Any]]
     settings: dict[str, dict[str, Any]]
+    counted: str = "num_gpus"
 
     @property
     def plain(self) -> Combination:
         return self.combinations[0]
 
-    def of_attention(self) -> Iterator[tuple[str, list[Combination]]]:
-        """The combinations of each backend."""
-        for attention in dict.fromkeys(one.attention for one in self.combinations):
-            yield attention, [one for one in self.combinations if one.attention == attention]
+    def of_generator(self) -> Iterator[tuple[Loaded, list[Combination]]]:
+        """The combinations that a generator serves, for one generator after the other."""
+        for loaded in dict.fromkeys(one.loaded for one in self.combinations):
+            yield loaded, [one for one in self.combinations if one.loaded == loaded]
+
+    def loading_of(self, loaded: Loaded) -> dict[str, Any]:
+        """All keywords of `VideoGenerator.from_pretrained` for it."""
+        shared = {self.counted: loaded.processes} if loaded.processes > 1 else {}
+        return {
+            "attention_backend": loaded.attention,
+            "attention_config": self.settings_of(loaded.attention),
+            **self.loading,
+            **shared,
+        }
 
     def describe(self) -> dict[str, Any]:
         """What must be the same when a bench is resumed."""
@@ -109,14 +148,18 @@ def prepare(
     sampling: dict[str, Any],
     loading: dict[str, Any],
     settings: dict[str, dict[str, Any]],
+    num_gpus: Sequence[int] = (1,),
+    num_processes: Sequence[int] = (1,),
 ) -> Setup:
     """Check everything that can be checked before a weight is loaded.
 
     Args:
         attention, cache: lists separated by commas; of the first backend without caching is the plain one.
+        num_gpus, num_processes: by how many each video is made; the smallest is the plain one's.
 
     Raises:
         ModelError, BackendError, CacheError, InputError: something does not exist, fit, or run here.
+        ParallelError: several processes cannot share the model.
     """
     plugins = load_plugins()
     info = read_model(plugins, model)
@@ -125,7 +168,9 @@ def prepare(
         replace(params, seed=seed).check(info)
     device = check_device(loading.get("device"))
     dtype = check_dtype(loading.get("dtype"), device)
-    check_processes(loading.get("num_gpus", 1), loading.get("num_processes", 1), device)
+    counted, counts = _counts(num_gpus, num_processes, device)
+    if counts[-1] > 1:
+        check_degrees(info.family, None)
     needs = info.family.needs(info.transformer, dtype, torch.device(device))
     if loading.get("compile"):
         check_compile(info, device, dit_cpu_offload=False)
@@ -146,14 +191,40 @@ def prepare(
     samples = [
         Sample(number, check_prompt(prompt), seed + number) for number, prompt in enumerate(prompts) for seed in seeds
     ]
-    combinations = tuple(Combination(name, policy) for name in dict.fromkeys(backends) for policy in ordered)
+    combinations = tuple(
+        Combination(name, policy, number) for name in dict.fromkeys(backends) for number in counts for policy in ordered
+    )
     machine = {
         "device": device,
         "name": name_of(device),
         "dtype": str(dtype).removeprefix("torch."),
         "versions": versions_of({CORE_DISTRIBUTION}),
     }
-    return Setup(info, combinations, tuple(samples), sampling, loading, machine, details, settings)
+    return Setup(info, combinations, tuple(samples), sampling, loading, machine, details, settings, counted)
+
+
+def _counts(num_gpus: Sequence[int], num_processes: Sequence[int], device: str) -> tuple[str, list[int]]:
+    """The keyword that takes the number of processes, and the numbers, the smallest first.
+
+    Raises:
+        InputError: there are fewer GPUs, or both differ from 1.
+    """
+    given = {"num_gpus": num_gpus, "num_processes": num_processes}
+    several = [name for name, numbers in given.items() if list(numbers) != [1]]
+    if len(several) > 1:
+        raise InputError(
+            f"--num-gpus is {_listed(num_gpus)} and --num-processes {_listed(num_processes)}: there is a process for "
+            "each GPU; give --num-gpus, or --num-processes with --device cpu"
+        )
+    counted = several[0] if several else "num_gpus"
+    counts = sorted(set(given[counted]))
+    for number in counts:
+        check_processes(**{"num_gpus": 1, "num_processes": 1, counted: number}, device=device)
+    return counted, counts
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return ",".join(map(str, numbers))
 
 
 def _details_of_backend(chosen: Iterable[Resolution]) -> dict[str, Any]:
@@ -179,3 +250,16 @@ def split_list(text: str, option: str) -> list[str]:
     if not all(parts):
         raise InputError(f"{option} {text!r} has an empty entry; write names separated by commas")
     return parts
+
+
+def split_numbers(text: str, option: str) -> list[int]:
+    """Whole numbers from 1 on, between commas.
+
+    Raises:
+        InputError: a part is none.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    for part in parts:
+        if not re.fullmatch(r"0*[1-9][0-9]{0,5}", part):
+            raise InputError(f"{option} {text!r}: {part!r} is no whole number from 1 on; write such as {option} 1,2,4")
+    return [int(part) for part in parts]

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastvideo_core.app.bench.setup import Combination, Sample, Setup
+from fastvideo_core.app.bench.setup import Combination, Loaded, Sample, Setup
 from fastvideo_core.app.files import JsonLines, written_whole
 from fastvideo_core.discovery.printable import explain
 from fastvideo_core.errors import InputError, OutputError
@@ -15,6 +15,10 @@ from fastvideo_core.errors import InputError, OutputError
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+
+_SHARES, _COMMUNICATION = "attention_share.json", "communication.json"
+"""Files with a number for each backend in each number of processes."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,7 @@ class Measurement:
         right: per attribute of the prompt, whether the video shows it; None without a checker for the model.
         video: the file's name in the folder `videos`.
         unscored: why the model's checker said nothing of this video: it cannot judge the prompt, or it failed.
+        peak_memory_bytes, bytes_sent: of that one of the `processes` where it was most; None where nobody counted.
     """
 
     attention: str
@@ -45,10 +50,25 @@ class Measurement:
     video: str
     schedule: dict[str, str] | None
     unscored: str | None = None
+    processes: int = 1
+    bytes_sent: int | None = None
 
     @property
-    def key(self) -> tuple[str, str, str, int]:
-        return self.attention, self.cache, self.prompt, self.seed
+    def key(self) -> tuple[Combination, str, int]:
+        return Combination(self.attention, self.cache, self.processes), self.prompt, self.seed
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Where a run of a few steps spent its time, without caching.
+
+    Attributes:
+        attention_share: the share of denoising that is attention.
+        communication_seconds: seconds a step between processes, of the one that spent most; None where there is one.
+    """
+
+    attention_share: float
+    communication_seconds: float | None = None
 
 
 class Store:
@@ -68,7 +88,7 @@ class Store:
             self._check_setup(setup)
             measured = [Measurement(**line) for line in self._lines.read()]
             self.known = {one.key: one for one in measured if self._has_video(one)}
-            self.shares: dict[str, float] = self._read_shares()
+            self._shares, self._communication = self._read_numbers(_SHARES), self._read_numbers(_COMMUNICATION)
         except OSError as error:
             raise OutputError(f"{str(folder)!r} cannot be written to: {error}; choose another --output") from error
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
@@ -83,17 +103,26 @@ class Store:
 
     def find(self, combination: Combination, sample: Sample) -> Measurement | None:
         """What was measured of it, if it was."""
-        return self.known.get((combination.attention, combination.cache, sample.prompt, sample.seed))
+        return self.known.get((combination, sample.prompt, sample.seed))
 
     def add(self, measurement: Measurement) -> None:
         self.known[measurement.key] = measurement
         self._lines.append(asdict(measurement))
 
-    def add_share(self, attention: str, share: float) -> None:
-        """Keep the share of denoising that is attention."""
-        self.shares[attention] = share
-        with written_whole(self.folder / "attention_share.json", overwrite=True) as file:
-            file.write_text(json.dumps(self.shares) + "\n", "utf-8")
+    def profile(self, loaded: Loaded) -> Profile | None:
+        """Where its time goes, if that has been measured."""
+        share, seconds = self._shares.get(loaded.key), self._communication.get(loaded.key)
+        if share is None or (seconds is None and loaded.processes > 1):
+            return None
+        return Profile(share, seconds)
+
+    def add_profile(self, loaded: Loaded, profile: Profile) -> None:
+        """Keep where its time goes."""
+        self._shares[loaded.key] = profile.attention_share
+        self._write_numbers(_SHARES, self._shares)
+        if profile.communication_seconds is not None:
+            self._communication[loaded.key] = profile.communication_seconds
+            self._write_numbers(_COMMUNICATION, self._communication)
 
     def plain_frames(self, sample: Sample) -> NDArray[np.uint8] | None:
         """The plain video's frames, (num_frames, height, width, 3), 0…255."""
@@ -135,9 +164,13 @@ class Store:
         with written_whole(path, overwrite=True) as file:
             file.write_text(json.dumps(now, indent=1) + "\n", "utf-8")
 
-    def _read_shares(self) -> dict[str, float]:
-        path = self.folder / "attention_share.json"
-        return {name: float(share) for name, share in self._read_json(path).items()} if path.exists() else {}
+    def _read_numbers(self, name: str) -> dict[str, float]:
+        path = self.folder / name
+        return {key: float(number) for key, number in self._read_json(path).items()} if path.exists() else {}
+
+    def _write_numbers(self, name: str, numbers: dict[str, float]) -> None:
+        with written_whole(self.folder / name, overwrite=True) as file:
+            file.write_text(json.dumps(numbers) + "\n", "utf-8")
 
     def _read_json(self, path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text("utf-8"))

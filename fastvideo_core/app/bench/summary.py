@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
+from typing import TypeAlias
 
 from fastvideo_core.app.bench.setup import Combination, Setup
-from fastvideo_core.app.bench.store import Measurement, Store
+from fastvideo_core.app.bench.store import Measurement, Profile, Store
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,10 @@ class Row:
         psnr, ssim: against the plain video; PSNR of those that differ, `equal` counts the others.
         accuracy: the share of videos that show all that their prompt says, of those that could be checked.
         unscored: how many could not: the checker cannot judge the prompt, or it failed.
+        to_one_process: seconds of one process over those of `processes`, with the same backend and policy, per prompt
+            and seed; None where one process has not been measured.
+        communication_seconds: a step, measured without caching; None where there is one process.
+        bytes_sent: for a video, by that process that sent most.
     """
 
     attention: str
@@ -53,23 +58,36 @@ class Row:
     ssim: Spread | None
     accuracy: float | None
     unscored: int
+    processes: int = 1
+    to_one_process: Spread | None = None
+    communication_seconds: float | None = None
+    bytes_sent: int | None = None
 
 
 def summarise(setup: Setup, store: Store) -> list[Row]:
     """A row for each combination that has been measured, the plain one first."""
     rows = []
     for combination in setup.combinations:
-        pairs = [
-            (found, plain)
-            for sample in setup.samples
-            if (found := store.find(combination, sample)) and (plain := store.find(setup.plain, sample))
-        ]
+        pairs = _pairs(setup, store, combination, setup.plain)
+        by_one = _pairs(setup, store, combination, replace(combination, processes=1))
         if pairs:
-            rows.append(_row(combination, pairs, store.shares.get(combination.attention)))
+            rows.append(_row(combination, pairs, by_one, store.profile(combination.loaded)))
     return rows
 
 
-def _row(combination: Combination, pairs: list[tuple[Measurement, Measurement]], attention_share: float | None) -> Row:
+Pairs: TypeAlias = "list[tuple[Measurement, Measurement]]"
+
+
+def _pairs(setup: Setup, store: Store, combination: Combination, other: Combination) -> Pairs:
+    """The videos that both have made."""
+    return [
+        (found, against)
+        for sample in setup.samples
+        if (found := store.find(combination, sample)) and (against := store.find(other, sample))
+    ]
+
+
+def _row(combination: Combination, pairs: Pairs, by_one: Pairs, profile: Profile | None) -> Row:
     found = [measurement for measurement, _ in pairs]
     seconds = Spread.of([one.seconds for one in found])
     speed_up = Spread.of([plain.seconds / one.seconds for one, plain in pairs])
@@ -87,11 +105,15 @@ def _row(combination: Combination, pairs: list[tuple[Measurement, Measurement]],
         seconds=seconds,
         speed_up=speed_up,
         skipped=sum(one.steps_skipped for one in found) / steps,
-        attention_share=attention_share,
+        attention_share=profile.attention_share if profile else None,
         peak_memory_bytes=max(peaks, default=None),
         psnr=Spread.of([one.psnr for one in compared if one.psnr is not None]),
         equal=sum(one.psnr is None for one in compared),
         ssim=Spread.of([one.ssim for one in compared if one.ssim is not None]),
         accuracy=sum(right) / len(right) if right else None,
         unscored=sum(one.unscored is not None for one in found),
+        processes=combination.processes,
+        to_one_process=Spread.of([one.seconds / several.seconds for several, one in by_one]),
+        communication_seconds=profile.communication_seconds if profile else None,
+        bytes_sent=max((one.bytes_sent for one in found if one.bytes_sent is not None), default=None),
     )

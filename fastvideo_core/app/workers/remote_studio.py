@@ -37,6 +37,8 @@ from fastvideo_core.errors import InputError, ParallelError, PeerError
 _POLL = 0.1
 _GRACE = 10.0
 """Seconds that the other workers have to end a task that one of them failed in."""
+_LATE_GRACE = 1.0
+"""Likewise where it failed because it had waited for them until its time was up."""
 _GOODBYE = 5.0
 
 
@@ -143,7 +145,8 @@ class RemoteStudio:
                     continue
                 answers[rank] = message
                 if isinstance(message, Failed):
-                    until = until or time.monotonic() + _GRACE
+                    late = isinstance(message.error, PeerError) and message.error.timed_out
+                    until = until or time.monotonic() + (_LATE_GRACE if late else _GRACE)
             elif lost := {rank: how for rank, how in ended.items() if rank not in answers}:
                 self._lose(lost, answers, starting)
         failed = {rank: one.error for rank, one in answers.items() if isinstance(one, Failed)}
@@ -152,7 +155,7 @@ class RemoteStudio:
         error = _first_cause(failed)
         missing = [rank for rank in range(self._processes) if rank not in answers]
         if missing:
-            error.add_note(f"then, processes {missing} did not come to an end within {_GRACE:g} s, and were ended")
+            error.add_note(f"then, processes {missing} did not come to an end, and were ended")
         if starting or missing:
             self._end(f"process {min(failed)} failed with {type(error).__name__}", 0.0 if missing else _GOODBYE)
         raise error

@@ -23,10 +23,9 @@ def _attentions(transformer: torch.nn.Module) -> Iterator[AttentionSite]:
 
 
 def _token_layout(config: Mapping[str, Any], arguments: Mapping[str, Any]) -> TokenLayout:
-    """Its rotary embedding holds numbers of places beside the frequencies, which no order is brought into."""
     frames, height, width = arguments["hidden_states"].shape[2:]
     patch, patch_time = config["patch_size"], config["patch_size_t"]
-    return TokenLayout((frames // patch_time, height // patch, width // patch), fixed=True)
+    return TokenLayout((frames // patch_time, height // patch, width // patch))
 
 
 def _geometry(transformer: Mapping[str, Any], vae: Mapping[str, Any]) -> Geometry:
@@ -42,10 +41,11 @@ ALLEGRO = ModelFamily(
     attentions=_attentions,
     token_layout=_token_layout,
     geometry=_geometry,
-    stack=BlockStack(lists=("transformer_blocks",), modulation=2, rotary=5, rotary_axis=0),
+    stack=BlockStack(lists=("transformer_blocks",), modulation=2, rotary=5, rotary_axis=1),
     roles=(Role.SELF, Role.CROSS),
     text_mask="encoder_attention_mask",
     block_signals={Signal.TIME_PROJECTION: 2},
+    shared_by_sequence=True,
 )
 
 

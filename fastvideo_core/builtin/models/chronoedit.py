@@ -18,6 +18,7 @@ CHRONOEDIT = ModelFamily(
     stack=BlockStack(lists=("blocks",), modulation=2, rotary=3, rotary_axis=1),
     roles=(Role.SELF, Role.CROSS),
     time_signals=TIME_SIGNALS,
+    shared_by_sequence=True,
 )
 
 

@@ -59,6 +59,7 @@ COSMOS = ModelFamily(
     ),
     roles=(Role.SELF, Role.CROSS),
     time_signals={Signal.TIME_EMBEDDING: ("time_embed.time_proj", "time_embed.t_embedder")},
+    shared_by_sequence=True,
 )
 
 

@@ -47,6 +47,7 @@ EASYANIMATE = ModelFamily(
     stack=BlockStack(lists=("transformer_blocks",), modulation=2, rotary=3, rotary_axis=0, returns_text=True),
     roles=(Role.JOINT,),
     time_signals={Signal.TIME_EMBEDDING: ("time_proj", "time_embedding")},
+    shared_by_sequence=True,
 )
 
 

@@ -63,6 +63,7 @@ HUNYUAN_VIDEO_15 = ModelFamily(
     stack=BlockStack(lists=("transformer_blocks",), modulation=2, rotary=4, rotary_axis=0, returns_text=True),
     roles=(Role.JOINT,),
     block_signals={Signal.TIME_EMBEDDING: 2},
+    shared_by_sequence=True,
 )
 
 

@@ -70,6 +70,7 @@ KANDINSKY5 = ModelFamily(
     roles=(Role.SELF, Role.CROSS),
     time_signals={Signal.TIME_EMBEDDING: ("time_embeddings",)},
     heads=_heads,
+    shared_by_sequence=True,
 )
 
 

@@ -104,6 +104,7 @@ LTX2 = ModelFamily(
         Signal.TIME_EMBEDDING: _TIME_EMBEDDING,
         Signal.TIME_PROJECTION: (*_TIME_EMBEDDING, "time_embed.silu", "time_embed.linear"),
     },
+    shared_by_sequence=True,
 )
 
 

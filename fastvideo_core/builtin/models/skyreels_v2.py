@@ -24,6 +24,7 @@ SKYREELS_V2 = ModelFamily(
     roles=(Role.SELF, Role.CROSS),
     # The projection is without what the 1.3B model adds to it for the frame rate, the same in every step.
     time_signals=TIME_SIGNALS,
+    shared_by_sequence=True,
 )
 
 

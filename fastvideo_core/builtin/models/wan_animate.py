@@ -32,6 +32,7 @@ WAN_ANIMATE = ModelFamily(
     stack=BlockStack(lists=("blocks",), modulation=2, rotary=3, rotary_axis=1, adapters="face_adapter"),
     roles=(Role.SELF, Role.CROSS),
     time_signals=wan.TIME_SIGNALS,
+    shared_by_sequence=True,
 )
 
 

@@ -37,6 +37,7 @@ WAN_VACE = ModelFamily(
     ),
     roles=(Role.SELF, Role.CROSS),
     time_signals=TIME_SIGNALS,
+    shared_by_sequence=True,
 )
 
 

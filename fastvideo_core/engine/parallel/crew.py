@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -138,13 +140,9 @@ class Crew:
             communication_seconds=clock.seconds() if clock else None,
             peak_memory_bytes=receipt.peak_memory_bytes,
         )
-        half = team.guidance.index
-        told = (half, _all_have(receipt), _half_has(receipt), own, receipt.steps_skipped, _schedule(receipt))
-        every = self.processes.exchange("receipts", told)
-        for rank, other in enumerate(every):
-            first = next(one for one in every if one[0] == other[0])
-            _compare(every[0][1], other[1], rank)
-            _compare(first[2], other[2], rank)
+        every = self.processes.exchange("receipts", _Told.of(receipt, team.guidance.index, own))
+        if _differ(every):
+            self._name_difference(receipt, [one.half for one in every])
         return _merge(
             receipt,
             every,
@@ -152,9 +150,16 @@ class Crew:
                 processes=self.processes.size,
                 sequence=team.degrees.sequence,
                 guidance=team.degrees.guidance,
-                ranks=[one[3] for one in every],
+                ranks=[one.own for one in every],
             ),
         )
+
+    def _name_difference(self, receipt: Receipt, halves: list[int]) -> None:
+        """Raise ParallelError with what differs; only now does everyone tell all."""
+        every = self.processes.exchange("receipts that differ", (_all_have(receipt), _half_has(receipt)))
+        for rank, (of_all, of_half) in enumerate(every):
+            _compare(every[0][0], of_all, rank)
+            _compare(every[halves.index(halves[rank])][1], of_half, rank)
 
     def left(self, error: BaseException) -> None:
         """A run ended here with an error."""
@@ -169,6 +174,38 @@ class Crew:
 
 def _policy(policy: ChosenPolicy | None) -> str | None:
     return None if policy is None else f"{policy.policy.name} with {policy.policy.settings_used()}"
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What each process tells of its receipt.
+
+    Attributes:
+        half: which half of the processes it is of.
+        all_have, half_has: hashes of what is the same in all processes, and in those of its half.
+        own: what it ran.
+    """
+
+    half: int
+    all_have: str
+    half_has: str
+    own: RankReceipt
+    skipped: dict[str, int]
+    schedule: dict[str, str]
+
+    @classmethod
+    def of(cls, receipt: Receipt, half: int, own: RankReceipt) -> _Told:
+        hashes = _hash(_all_have(receipt)), _hash(_half_has(receipt))
+        return cls(half, *hashes, own, receipt.steps_skipped, _schedule(receipt))
+
+
+def _hash(fields: dict[str, Any]) -> str:
+    return sha256(json.dumps(fields, sort_keys=True, default=repr).encode()).hexdigest()
+
+
+def _differ(every: list[_Told]) -> bool:
+    of_halves = {(one.half, one.half_has) for one in every}
+    return len({one.all_have for one in every}) > 1 or len(of_halves) > len({one.half for one in every})
 
 
 def _all_have(receipt: Receipt) -> dict[str, Any]:
@@ -201,14 +238,14 @@ def _compare(first: dict[str, Any], other: dict[str, Any], rank: int) -> None:
             )
 
 
-def _merge(receipt: Receipt, every: list[Any], parallel: ParallelReceipt) -> Receipt:
+def _merge(receipt: Receipt, every: list[_Told], parallel: ParallelReceipt) -> Receipt:
     """Where halves compute one branch each, what was skipped and the schedule are those of the one that did."""
     passes = {b: n + receipt.steps_skipped.get(b, 0) for b, n in receipt.steps_computed.items()}
-    skipped = {branch: max(one[4].get(branch, 0) for one in every) for branch in receipt.steps_skipped}
+    skipped = {branch: max(one.skipped.get(branch, 0) for one in every) for branch in receipt.steps_skipped}
     cache: CacheReceipt | None = receipt.cache
     if cache is not None:
-        names = dict.fromkeys(name for one in every for name in one[5])
-        schedule = {name: max((one[5].get(name, "") for one in every), key=len) for name in names}
+        names = dict.fromkeys(name for one in every for name in one.schedule)
+        schedule = {name: max((one.schedule.get(name, "") for one in every), key=len) for name in names}
         cache = replace(cache, schedule=schedule)
     return replace(
         receipt,

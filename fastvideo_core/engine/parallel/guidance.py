@@ -103,10 +103,9 @@ class GuidanceSplit:
             raise self._other_calls(f"called it twice for {call.branch!r}")
         return held if self.team.guidance.index == 0 else call
 
-    @property
-    def halves(self) -> Peers | None:
-        """Those that share the batch of a call; None where it is not cut."""
-        return self.team.guidance if self._batched else None
+    def halves(self, batch: int) -> Peers | None:
+        """Those that share the batch of a call; None where it is not cut, as one that further guidance makes alone."""
+        return self.team.guidance if self._batched and batch > 1 else None
 
     def forward(self, compute: Callable[[], Any]) -> Any:
         """The transformer's forward in the place of `compute`, for the call that came last."""

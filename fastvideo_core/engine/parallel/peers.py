@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from math import prod
 from typing import Any
 
@@ -11,25 +10,10 @@ import torch
 import torch.distributed as dist
 
 from fastvideo_core.engine.attention.clock import KernelClock
+from fastvideo_core.engine.parallel.groups import Group
 
 # torch 2.13 calls it otherwise, and warns of the older name.
 _all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
-
-
-class Group:
-    """One of torch's groups, held here alone: gloo closes its connections when nobody holds it any more.
-
-    A process that leaves its groups is noticed by the others at once, rather than when their time is up.
-    """
-
-    def __init__(self, group: Any) -> None:
-        self.group = group
-
-    def leave(self) -> None:
-        group, self.group = self.group, None
-        if group is not None:
-            with suppress(Exception):  # it may be broken already
-                dist.destroy_process_group(group)
 
 
 class Traffic:

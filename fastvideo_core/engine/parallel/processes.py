@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import os
 import socket
-import time
-from contextlib import suppress
 from typing import Any
 
 import torch
@@ -18,13 +16,12 @@ import torch.distributed as dist
 
 from fastvideo_core.discovery.printable import explain
 from fastvideo_core.engine.attention.clock import KernelClock
+from fastvideo_core.engine.parallel.board import Board
 from fastvideo_core.engine.parallel.degrees import Degrees
-from fastvideo_core.engine.parallel.peers import Group, Peers, Traffic
+from fastvideo_core.engine.parallel.groups import Group, HeldGroups
+from fastvideo_core.engine.parallel.peers import Peers, Traffic
 from fastvideo_core.engine.parallel.started import ensure_started, time_limit
 from fastvideo_core.errors import ParallelError, PeerError
-
-_GRACE = 2.0
-"""Seconds in which a process that failed may still say why."""
 
 
 class Processes:
@@ -40,10 +37,10 @@ class Processes:
         self.device = device
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
         self.traffic = Traffic()
-        self._board = _Board(self.rank, self.size)
-        self._control: Group | None = None
+        self._board = Board(self.rank, self.size)
+        self._held = HeldGroups.of_process()
         self._staged: bool | None = None
-        self._groups: dict[tuple[int, int], tuple[dict[str, Group], Group | None]] = {}
+        self._doing = ""
 
     def agree(self, what: str, value: Any) -> None:
         """Make sure that all have the same value.
@@ -76,10 +73,10 @@ class Processes:
     def team(self, degrees: Degrees, clock: KernelClock | None) -> Team:
         """The groups of a run."""
         self.traffic = Traffic(clock)
-        key = (degrees.sequence, degrees.guidance)
-        if key not in self._groups:
-            self._groups[key] = self._make_groups(degrees)
-        groups, controls = self._groups[key]
+        key = (degrees.sequence, degrees.guidance, self._is_staged())
+        if key not in self._held.of_degrees:
+            self._held.of_degrees[key] = self._make_groups(degrees)
+        groups, controls = self._held.of_degrees[key]
         n = degrees.sequence
         half, place = divmod(self.rank, n)
         staged = self._is_staged()
@@ -90,21 +87,18 @@ class Processes:
 
     def doing(self, what: str) -> None:
         """Say what this process is about to do, for the others to read should it never end."""
+        self._doing = what
         self._board.write(what)
 
     def left(self, error: BaseException) -> None:
         """A run ended here with an error: tell why, and leave the groups, so that the others do not wait."""
         if not isinstance(error, PeerError):
             self._board.fail(f"{type(error).__name__}: {explain(error) if not str(error) else error}")
-        groups = [group for data, _ in self._groups.values() for group in data.values()]
-        controls = [control for _, control in self._groups.values()]
-        control, self._control, self._groups = self._control, None, {}
-        for group in (*groups, *controls, control):
-            if group is not None:
-                group.leave()
+        self._held.leave()
 
     def start_run(self) -> None:
         """A run is about to start: what was said of the one before no longer holds."""
+        self._doing = ""
         self._control_group()
         self._board.clear()
         self.exchange("the start of a run", None)
@@ -114,10 +108,13 @@ class Processes:
         seconds = time_limit().total_seconds()
         late = any(word in str(error).lower() for word in ("timed out", "timeout"))
         waited = f" within {seconds:g} s (FASTVIDEO_PARALLEL_TIMEOUT)" if late else ""
-        return PeerError(
-            f"process {self.rank} of {self.size} did not get an answer from the others{waited}, in {what}. "
+        where = f"{what} of {self._doing}" if self._doing else what
+        found = PeerError(
+            f"process {self.rank} of {self.size} did not get an answer from the others{waited}, in {where}. "
             f"{self._board.read()}. torch says: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
         )
+        found.timed_out = late
+        return found
 
     def _guarded(self, what: str, action: Any) -> None:
         try:
@@ -126,13 +123,13 @@ class Processes:
             raise self.explained(error, what) from error
 
     def _control_group(self) -> Group:
-        if self._control is None:
+        if self._held.control is None:
             self._guarded("making a group", self._make_control)
-        assert self._control is not None
-        return self._control
+        assert self._held.control is not None
+        return self._held.control
 
     def _make_control(self) -> None:
-        self._control = Group(dist.new_group(backend="gloo", timeout=time_limit()))
+        self._held.control = Group(dist.new_group(backend="gloo", timeout=time_limit()))
 
     def _make_groups(self, degrees: Degrees) -> tuple[dict[str, Group], Group | None]:
         n, ranks = degrees.sequence, range(self.size)
@@ -181,59 +178,6 @@ class Team:
     ) -> None:
         self.degrees, self.sequence, self.guidance, self.everyone = degrees, sequence, guidance, everyone
         self.control, self.first = control, first
-
-
-class _Board:
-    """What each process is doing, in the store that torch.distributed has for all."""
-
-    def __init__(self, rank: int, size: int) -> None:
-        self._rank, self._size = rank, size
-        store = getattr(dist.distributed_c10d, "_get_default_store", lambda: None)()
-        self._store = None if store is None else dist.distributed_c10d.PrefixStore("fastvideo", store)
-
-    def write(self, what: str) -> None:
-        self._set("doing", f"{time.time():.0f} {what}")
-
-    def fail(self, why: str) -> None:
-        self._set("failed", why)
-
-    def clear(self) -> None:
-        if self._store is not None:
-            with suppress(Exception):
-                self._store.delete_key(f"failed/{self._rank}")
-
-    def read(self) -> str:
-        """What is known of the other processes; one that failed a moment ago may still be about to say so."""
-        until = time.monotonic() + _GRACE
-        while not self._failures() and time.monotonic() < until:
-            time.sleep(0.1)
-        return "; ".join(self._failures() or self._doings()) or "Nothing is known of them"
-
-    def _failures(self) -> list[str]:
-        return [f"process {rank} failed with {why}" for rank in self._others() if (why := self._get("failed", rank))]
-
-    def _doings(self) -> list[str]:
-        found = []
-        for rank in self._others():
-            since, _, what = self._get("doing", rank).partition(" ")
-            if what:
-                found.append(f"process {rank} was last heard of {time.time() - float(since):.0f} s ago, in {what}")
-        return found
-
-    def _others(self) -> list[int]:
-        return [rank for rank in range(self._size) if rank != self._rank]
-
-    def _set(self, kind: str, text: str) -> None:
-        if self._store is not None:
-            with suppress(Exception):  # its host may be gone
-                self._store.set(f"{kind}/{self._rank}", text)
-
-    def _get(self, kind: str, rank: int) -> str:
-        key = f"{kind}/{rank}"
-        with suppress(Exception):
-            if self._store is not None and self._store.check([key]):
-                return bytes(self._store.get(key)).decode()
-        return ""
 
 
 def _gpu(device: torch.device) -> tuple[str, str]:

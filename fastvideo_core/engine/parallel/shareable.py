@@ -38,15 +38,8 @@ def check_degrees(family: ModelFamily, degrees: Degrees | None) -> None:
 def _problem(family: ModelFamily) -> str | None:
     stack = family.stack
     problems = {
-        "hints are added between its blocks": stack.hints is not None,
-        "adapters run between its blocks": stack.adapters is not None,
-        "its blocks have a second stream": stack.second_stream or Role.AUDIO in family.roles,
-        "it goes by the number of a block": stack.counted,
-        "it leaves out attention in some passes": family.idle is not None,
         "its blocks count the video tokens": stack.video_tokens is not None,
-        "its blocks take more than one modulation": bool(stack.more_modulation),
-        "its blocks take more than one rotary embedding": bool(stack.more_rotary),
-        "it has not been tried": not family.shared_by_sequence,
+        "it is not declared to be (shared_by_sequence)": not family.shared_by_sequence,
     }
     return next((problem for problem, there in problems.items() if there), None)
 
