@@ -84,7 +84,7 @@ def off_from_flex(name: str, sparse: Sparse, head_dim: int = 128) -> float:
 def test_a_second_run_copies_nothing_to_the_device_that_dense_attention_does_not() -> None:
     """Windows that differ per step, layer and head, in a model that is small enough to count in."""
     choices = np.array([(1, 1, 1), (1, 2, 1), (2, 1, 1)], dtype=np.int32)
-    windows = Table(choices[np.random.default_rng(1).integers(0, 3, (2, 2, 2))])
+    windows = Table(choices[np.random.default_rng(1).integers(0, 3, (3, 2, 2))])
     copies = {}
     for name, config in (("TORCH_SDPA", None), ("SLIDING_TILE_ATTN", {"file": windows, "tile": (2, 8, 8)})):
         pipe = build_wan_pipeline().to("cuda")
