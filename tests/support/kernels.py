@@ -125,6 +125,28 @@ def sliding_tile_attention(q, k, v, window_size, text_length, has_text=True, seq
     calls.append((window_size, text_length, has_text, seq_shape))
     return sdpa(q, k, v)
 """
+KERNELS = """
+import importlib.util
+import os
+from pathlib import Path
+
+from huggingface_hub import constants
+
+def get_kernel(repo_id, *, revision=None, version=None, backend=None, user_agent=None, trust_remote_code=False,
+               check_arch=True):
+    overrides = dict(entry.split("=", 1) for entry in os.environ.get("LOCAL_KERNELS", "").split(":") if entry)
+    if repo_id in overrides:
+        path = Path(overrides[repo_id]) / "build" / "__init__.py"
+        spec = importlib.util.spec_from_file_location("a_kernel", path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+    if constants.HF_HUB_OFFLINE:
+        raise ValueError(f"Version {version} of '{repo_id}' is not available in the local cache\\nand so on")
+    raise OSError(f"fetching version={version} revision={revision} of {repo_id}, trusting {trust_remote_code}")
+"""
+"""Of the package kernels 0.17: local folders, and a hub that has nothing."""
+
 BLOCK_SPARSITY = """
 from typing import NamedTuple
 import torch
@@ -159,6 +181,7 @@ _PACKAGES = (
     "flash_attn",
     "flash_attn_3",
     "flash_attn_interface",
+    "kernels",
     "sageattention",
     "sageattn3",
     "st_attn",
