@@ -4,6 +4,7 @@
 # make dist   install, then build and check an sdist and a wheel of every distribution in dist/
 # make docs   install, then the documentation in site/
 # make support  install, then write docs/support.md anew from what the suites hold (minutes)
+# make tables install, then write the tables of the documents anew from benchmarks/results
 # make bench  install, then the benchmarks that this machine can run
 
 PYTHON ?= python3
@@ -13,7 +14,7 @@ PLUGINS := $(sort $(wildcard plugins/*/pyproject.toml))
 EXAMPLES := $(sort $(wildcard examples/plugins/*/pyproject.toml))
 PROMPT ?= a red circle moving left on a white background
 
-.PHONY: demo test quick dist docs support bench
+.PHONY: demo test quick dist docs support tables bench
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -39,6 +40,9 @@ docs: $(VENV)/.installed
 
 support: $(VENV)/.installed
 	$(BIN)/python tools/support.py
+
+tables: $(VENV)/.installed
+	$(BIN)/python tools/tables.py
 
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/overhead.py

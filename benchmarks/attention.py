@@ -2,7 +2,7 @@
 
 Three parts: the suite on every installed backend that can run; each kernel called directly beside the same call through
 the core; one forward pass of a full-size Wan 2.1 1.3B with random weights, eager and compiled. Times are medians;
-ratios are medians over calls that alternate in one run.
+ratios are medians over calls that alternate in one run. benchmarks/results.py has the file that is written.
 """
 
 from __future__ import annotations
@@ -11,20 +11,22 @@ import os
 import platform
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from statistics import median
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 import torch
+from results import Results, Table, table
+from timing import alternate, in_the_middle, ratio
+from ways import BARE, Way, backend, diffusers_own, in_ways
 
-from fastvideo_core import TokenLayout, attach
+from fastvideo_core import TokenLayout
 from fastvideo_core.testing import AttentionPass, probe_backend
 
 SHAPES = ((1, 12, 32760, 128), (1, 40, 32760, 128), (1, 24, 115200, 128))
@@ -38,7 +40,6 @@ QUICK_LATENT = (3, 8, 12)
 VERSIONS = ("torch", "diffusers", "flash-attn", "flash-attn-3", "flash-attn-4", "sageattention", "sageattn3")
 
 Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-Name = TypeVar("Name", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -63,14 +64,18 @@ class Candidate:
 @click.option("--model/--no-model", default=True)
 @click.option("--rounds", default=15, show_default=True, help="Timed rounds; each calls everything once.")
 def main(device: str, quick: bool, suite: bool, model: bool, rounds: int) -> None:
-    """Print what was measured; the tables come last."""
+    """Print what was measured, and write it."""
+    results = Results("attention", device)
     found = list(candidates(device))
-    lines = [run_suite(candidate) for candidate in found] if suite else []
+    for candidate in found if suite else ():
+        print(run_suite(candidate))
+    print(f"\n{describe(device)}")
     for shape in QUICK_SHAPES if quick else SHAPES:
-        lines += time_kernels(found, shape, device, rounds)
-    if model:
-        lines += time_forward(found, quick, device, rounds)
-    print(f"\n{describe(device)}", *lines, sep="\n")
+        results.add(time_kernels(found, shape, device, rounds))
+    for compiled in (False, True) if model else ():
+        results.add(time_forward(found, quick, device, rounds, compiled))
+    if not quick:
+        results.write()
 
 
 def candidates(device: str) -> Iterator[Candidate]:
@@ -132,48 +137,48 @@ def core_call(candidate: Candidate) -> Attend:
     return call
 
 
-def time_kernels(found: list[Candidate], shape: tuple[int, ...], device: str, rounds: int) -> Iterator[str]:
-    """Milliseconds of each kernel called directly, and what the core adds."""
+def time_kernels(found: list[Candidate], shape: tuple[int, ...], device: str, rounds: int) -> Table:
+    """Each kernel called directly, and what the core adds."""
     batch, heads, tokens, head_dim = shape
     tensors = [torch.randn(batch, tokens, heads, head_dim, device=device, dtype=torch.bfloat16) for _ in range(3)]
     calls = {}
     for candidate in found:
-        calls[candidate.title, "direct"] = partial(direct_call(candidate), *tensors)
-        calls[candidate.title, "core"] = partial(core_call(candidate), *tensors)
+        calls[candidate.title] = partial(direct_call(candidate), *tensors)
+        calls[f"{candidate.title}, core"] = partial(core_call(candidate), *tensors)
+    base = next(candidate.title for candidate in found if candidate.name == "TORCH_SDPA")
     with torch.inference_mode():
-        seconds = alternate(calls, device, rounds)
+        seconds = alternate(in_the_middle(calls, base), device, rounds)
     work = 4 * batch * heads * tokens**2 * head_dim
-    sdpa = next(seconds[c.title, "direct"] for c in found if c.name == "TORCH_SDPA")
-    yield f"\nattention of (batch, heads, tokens, head_dim) = {shape} in bfloat16"
+    notes: dict[str, dict[str, Any]] = {name: {"TFLOP/s": work / median(seconds[name]) / 1e12} for name in seconds}
     for candidate in found:
-        direct, core = seconds[candidate.title, "direct"], seconds[candidate.title, "core"]
-        yield (
-            f"  {candidate.title:36} {1e3 * median(direct):9.3f} ms {work / median(direct) / 1e12:6.1f} TFLOP/s, "
-            f"{ratio(sdpa, direct):6.3f} x TORCH_SDPA; through the core {ratio(core, direct):.4f} of the direct call"
-        )
+        core = f"{candidate.title}, core"
+        notes[core]["of the direct call"] = ratio(seconds[core], seconds[candidate.title])
+    title = f"attention of (batch, heads, tokens, head_dim) = {shape} in bfloat16"
+    return table(f"kernels {batch}x{heads}x{tokens}x{head_dim}", title, seconds, base, notes)
 
 
-def time_forward(found: list[Candidate], quick: bool, device: str, rounds: int) -> Iterator[str]:
-    """Milliseconds of one forward pass of Wan 2.1 1.3B with random weights, bare and with each backend."""
-    latent = QUICK_LATENT if quick else LATENT
+def time_forward(found: list[Candidate], quick: bool, device: str, rounds: int, compiled: bool) -> Table:
+    """One forward pass of Wan 2.1 1.3B with random weights, bare and with each backend."""
     pipe = build_pipeline(quick, device)
+    if compiled:
+        pipe.transformer.compile_repeated_blocks(fullgraph=True)
+    latent = QUICK_LATENT if quick else LATENT
+    ways = {candidate.title: Way(pipe, backend(candidate.name, **candidate.settings)) for candidate in found}
+    ways |= {BARE: Way(pipe), "diffusers, cuDNN pinned": Way(pipe, diffusers_own("_native_cudnn"))}
+    mode = "compiled" if compiled else "eager"
+    title = f"one forward pass of {'a small Wan' if quick else 'Wan 2.1 1.3B'} on latents {latent} in bfloat16, {mode}"
+    return in_ways(f"forward {mode}", title, ways, wan_inputs(pipe, latent, device), device, rounds)
+
+
+def wan_inputs(pipe: Any, latent: tuple[int, ...], device: str) -> dict[str, Any]:
+    """What WanPipeline calls its transformer with, for latents of that many frames, rows and columns."""
     width = pipe.transformer.config.text_dim
-    inputs = {
+    return {
         "hidden_states": torch.randn(1, 16, *latent, device=device, dtype=torch.bfloat16),
         "timestep": torch.tensor([500.0], device=device),
         "encoder_hidden_states": torch.randn(1, 512, width, device=device, dtype=torch.bfloat16),
         "return_dict": False,
     }
-    yield f"\none forward pass of {'a small model' if quick else 'Wan 2.1 1.3B'} on latents {latent} in bfloat16"
-    for kind in ("eager", "compiled"):
-        if kind == "compiled":
-            pipe.transformer.compile_repeated_blocks(fullgraph=True)
-        yield f"  {'bare diffusers':36} {kind:8} {1e3 * one_forward(pipe, inputs, device, rounds):9.1f} ms"
-        for candidate in found:
-            attached = attach(pipe, attention_backend=candidate.name, attention_config=candidate.settings)
-            with attached as fv, fv.run(1):
-                seconds = one_forward(pipe, inputs, device, rounds)
-            yield f"  {candidate.title:36} {kind:8} {1e3 * seconds:9.1f} ms"
 
 
 def build_pipeline(quick: bool, device: str) -> Any:
@@ -191,43 +196,6 @@ def build_pipeline(quick: bool, device: str) -> Any:
             parameter.data = parameter.data.to(torch.bfloat16)
     parts = {"tokenizer": None, "text_encoder": None, "vae": None, "scheduler": FlowMatchEulerDiscreteScheduler()}
     return WanPipeline(transformer=transformer.eval(), **parts)
-
-
-def one_forward(pipe: Any, inputs: dict[str, Any], device: str, rounds: int) -> float:
-    with torch.inference_mode():
-        return median(alternate({"": lambda: pipe.transformer(**inputs)}, device, rounds)[""])
-
-
-def alternate(
-    calls: Mapping[Name, Callable[[], object]], device: str, rounds: int, warm_up: int = 3
-) -> dict[Name, list[float]]:
-    """Seconds of each call, one round after the other."""
-    seconds: dict[Name, list[float]] = {name: [] for name in calls}
-    for number in range(warm_up + rounds):
-        for name, call in calls.items():
-            taken = timed(call, device)
-            if number >= warm_up:
-                seconds[name].append(taken)
-    return seconds
-
-
-def timed(call: Callable[[], object], device: str) -> float:
-    if device != "cuda":
-        start = time.perf_counter()
-        call()
-        return time.perf_counter() - start
-    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-    torch.cuda.synchronize()
-    begin.record()
-    call()
-    end.record()
-    torch.cuda.synchronize()
-    return float(begin.elapsed_time(end)) / 1e3
-
-
-def ratio(seconds: list[float], others: list[float]) -> float:
-    """Median of the ratios of calls in the same round."""
-    return median(a / b for a, b in zip(seconds, others, strict=True))
 
 
 def describe(device: str) -> str:

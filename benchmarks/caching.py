@@ -1,9 +1,10 @@
-"""What skipped steps save: python benchmarks/caching.py [--quick] [--compiled] [--backend NAME] [--rounds 1].
+"""What skipped steps save: python benchmarks/caching.py [--quick] [--compiled] [--backend NAME] [--sta] [--rounds 1].
 
 A full-size Wan 2.1 1.3B with random weights denoises 81 frames of 480x832 in 50 steps with guidance: the bare diffusers
 pipeline, the same through the core, and with plans that skip a third and a half of the steps. A random time embedding
 would give TeaCache another schedule than a trained one, so the plans are fixed: a third and a half are the shares that
 published timings imply for thresholds of 0.05 and 0.08. Runs of one round alternate; seconds are of the denoising loop.
+--sta adds Sliding Tile Attention with the tile that pads least, its first quarter of the steps dense, and half skipped.
 """
 
 from __future__ import annotations
@@ -12,14 +13,20 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 from typing import Any
 
 import click
 import torch
 from attention import LATENT, QUICK_LATENT, build_pipeline, describe
+from results import Results, table
+from timing import in_the_middle
+from ways import BARE
 
 from fastvideo_core import Action, Branch, CachePolicy, Step, attach
+
+STA = "SLIDING_TILE_ATTN"
 
 
 @dataclass
@@ -55,37 +62,59 @@ class Timed:
 @click.option("--quick", is_flag=True, help="A small model, to try the script.")
 @click.option("--compiled/--eager", default=False)
 @click.option("--backend", default="TORCH_SDPA", show_default=True, help="For all but the bare pipeline.")
+@click.option("--sta", is_flag=True, help="Also SLIDING_TILE_ATTN, with its dense quarter.")
 @click.option("--steps", default=50, show_default=True)
 @click.option("--rounds", default=1, show_default=True)
-def main(device: str, quick: bool, compiled: bool, backend: str, steps: int, rounds: int) -> None:
-    """Print a row for each."""
+def main(device: str, quick: bool, compiled: bool, backend: str, sta: bool, steps: int, rounds: int) -> None:
+    """Print a row for each, and write them."""
     pipe = build_pipeline(quick, device)
     pipe.set_progress_bar_config(disable=True)
     if compiled:
         pipe.transformer.compile_repeated_blocks(fullgraph=True)
     run = _runner(pipe, quick, device)
+    tiles: dict[str, Any] = {"tile": (2, 8, 8), "window": (1, 1, 1)} if quick else {"tile": "auto"}
+
+    def measure(name: str | None, cache: Any, config: Any = None, num_steps: int = steps) -> Timed:
+        return timed(pipe, run, num_steps, name, cache, device, config)
+
     rows: dict[str, Callable[[], Timed]] = {
-        "bare diffusers": lambda: timed(pipe, run, steps, None, None, device),
-        f"{backend}, all steps": lambda: timed(pipe, run, steps, backend, "none", device),
-        f"{backend}, a third skipped": lambda: timed(pipe, run, steps, backend, FixedShare(1 / 3), device),
-        f"{backend}, half skipped": lambda: timed(pipe, run, steps, backend, FixedShare(0.5), device),
+        BARE: partial(measure, None, None),
+        f"{backend}, all steps": partial(measure, backend, "none"),
+        f"{backend}, a third skipped": partial(measure, backend, FixedShare(1 / 3)),
+        f"{backend}, half skipped": partial(measure, backend, FixedShare(0.5)),
     }
+    if sta:
+        rows["STA, a quarter dense"] = partial(measure, STA, "none", tiles)
+        rows["STA, a quarter dense, half skipped"] = partial(measure, STA, FixedShare(0.5), tiles)
+        measure(STA, "none", tiles, 8)
     for warm_up in (None, backend):
-        timed(pipe, run, 2, warm_up, "none", device)
+        measure(warm_up, "none", num_steps=2)
+    rows = in_the_middle(rows, BARE)
     taken: dict[str, list[Timed]] = {title: [] for title in rows}
     for number in range(rounds):
-        for title, measure in rows.items():
-            taken[title].append(measure())
+        for title in list(rows) if number % 2 == 0 else reversed(list(rows)):
+            taken[title].append(rows[title]())
             print(f"round {number + 1}: {title} {taken[title][-1].seconds:.2f} s", flush=True)
-    print(f"\n{describe(device)}\n{'compiled' if compiled else 'eager'}, {steps} steps, {rounds} round(s)")
-    bare = taken["bare diffusers"]
-    for title, results in taken.items():
-        seconds = median(one.seconds for one in results)
-        ratio = median(b.seconds / one.seconds for b, one in zip(bare, results, strict=True))
-        computed = [step for one in results for step in one.computed]
-        skipped = [step for one in results for step in one.skipped]
-        line = f"  {title:32} {seconds:7.2f} s  {ratio:5.3f} x bare  {1e3 * median(computed):8.1f} ms a computed step"
-        print(line + (f", {1e3 * median(skipped):.2f} ms a skipped one ({len(skipped) // rounds})" if skipped else ""))
+    print(f"\n{describe(device)}")
+    mode = "compiled" if compiled else "eager"
+    seconds = {title: [one.seconds for one in results] for title, results in taken.items()}
+    title = f"{steps} steps of {'a small Wan' if quick else 'Wan 2.1 1.3B'} with guidance, {mode}"
+    results = Results("caching", device)
+    results.add(table(mode, title, seconds, BARE, {title: notes_of(own) for title, own in taken.items()}))
+    if not quick:
+        results.write()
+
+
+def notes_of(runs: list[Timed]) -> dict[str, Any]:
+    """Milliseconds of a step by what was done in it, and how many were skipped in a run."""
+    computed = [step for one in runs for step in one.computed]
+    skipped = [step for one in runs for step in one.skipped]
+    notes: dict[str, Any] = {"ms a computed step": 1e3 * median(computed)}
+    return (
+        {**notes, "skipped": len(skipped) // len(runs), "ms a skipped step": 1e3 * median(skipped)}
+        if skipped
+        else notes
+    )
 
 
 def _runner(pipe: Any, quick: bool, device: str) -> Callable[..., Any]:
@@ -109,7 +138,9 @@ def _runner(pipe: Any, quick: bool, device: str) -> Callable[..., Any]:
     return run
 
 
-def timed(pipe: Any, run: Callable[..., Any], num_steps: int, backend: str | None, cache: Any, device: str) -> Timed:
+def timed(
+    pipe: Any, run: Callable[..., Any], num_steps: int, backend: str | None, cache: Any, device: str, config: Any = None
+) -> Timed:
     """One run; the device is waited for after each step."""
     marks: list[float] = []
 
@@ -119,7 +150,9 @@ def timed(pipe: Any, run: Callable[..., Any], num_steps: int, backend: str | Non
         marks.append(time.perf_counter())
         return {}
 
-    attached = attach(pipe, attention_backend=backend, cache=cache) if backend else nullcontext()
+    attached = (
+        attach(pipe, attention_backend=backend, attention_config=config, cache=cache) if backend else nullcontext()
+    )
     with attached as fv:
         if device == "cuda":
             torch.cuda.synchronize()

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
-from statistics import median
 from typing import Any
 
 import click
 import torch
-from attention import describe, ratio, timed
+from attention import describe
+from results import Results, table
+from timing import in_the_middle, timed
 
 from fastvideo_core import attach
 from fastvideo_core.errors import FastVideoError
@@ -63,12 +64,17 @@ def main(blocks: int, backends: str, modes: str, rounds: int, words: int, device
         f"{len(pipe.transformer.transformer_blocks)} {kind}, {size} tokens and {sum(TEXT.values())} of text "
         f"({words} no padding), {pipe.transformer.dtype}, medians of {rounds}"
     )
-    for (mode, title), row in rows.items():
-        faster = ratio(rows[mode, BARE].seconds, row.seconds)
-        print(
-            f"  {mode:8} {title:14} {1e3 * median(row.seconds):9.1f} ms  {faster:5.2f} x bare  "
-            f"{row.memory / 2**30:6.2f} GiB  error {row.error:.1e}  {row.kernel}"
-        )
+    results = Results("hunyuan15", device)
+    for mode in modes.split():
+        of_mode = {title: row for (its, title), row in rows.items() if its == mode}
+        notes = {
+            title: {"GiB": row.memory / 2**30, "error": row.error, "kernel": row.kernel}
+            for title, row in of_mode.items()
+        }
+        title = f"a forward pass of HunyuanVideo-1.5, {mode}"
+        results.add(table(mode, title, {name: row.seconds for name, row in of_mode.items()}, BARE, notes))
+    if not quick:
+        results.write()
 
 
 def measure(
@@ -83,7 +89,8 @@ def measure(
 ) -> None:
     """Put a row into `rows` for each that can run here, after one call of each that is not counted."""
     for number in range(rounds + 1):
-        for title in list(titles):
+        order = list(in_the_middle(dict.fromkeys(titles), BARE))
+        for title in order if number % 2 else reversed(order):
             row = rows.setdefault((mode, title), Row())
             try:
                 seconds, output = one_pass(pipe, inputs, title, row, device)

@@ -25,6 +25,8 @@ import click
 import torch
 import torch.distributed as dist
 from attention import LATENT, QUICK_LATENT, build_pipeline, describe
+from results import Results
+from results import table as table_of
 
 from fastvideo_core import attach
 
@@ -78,6 +80,7 @@ def main(
     if size % 2 == 0:
         runs[f"guidance 2 x sequence {size // 2}"] = {"sequence": size // 2, "guidance": 2}
     say(f"{describe(device)}; {size} processes; {backend}, {'compiled' if compiled else 'eager'}, {steps} steps")
+    results = Results("parallel", device)
     measured: dict[str, float] = {}
     for name, parallel in runs.items():
         denoise(pipe, quick, device, backend, parallel, 3)
@@ -91,6 +94,12 @@ def main(
             flush=True,
         )
     exchange, gather = bandwidths(quick, device)
+    if dist.get_rank() == 0 and not quick:
+        title = f"{steps} steps of Wan 2.1 1.3B, {size} processes, {backend}, {'compiled' if compiled else 'eager'}"
+        seconds_of = {name: [seconds] for name, seconds in measured.items()}
+        bandwidth = {"all_to_all, GB/s": exchange / 1e9, "all_gather, GB/s": gather / 1e9}
+        results.add(table_of(f"{size} processes", title, seconds_of, "one process", dict.fromkeys(measured, bandwidth)))
+        results.write()
     say(f"  all_to_all {exchange / 1e9:.1f} GB/s, all_gather {gather / 1e9:.1f} GB/s sent by each process")
     passes = {WAN_SMALL: measured["one process"] / steps / PASSES_A_STEP}
     if large_seconds:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from fv_sta.backend import SlidingTileAttention
+from fv_sta.default import Default, default_for, pairs_of_blocks, window_that_reaches
 from fv_sta.kernels import KERNELS, fa4
 from fv_sta.observer import OBSERVER, Observer
 from fv_sta.sparse import Sparse
@@ -139,6 +140,57 @@ def test_auto_pads_least() -> None:
         assert best.places <= min(Tiling(grid, tile).places for tile in others)
 
 
+CANVASES = [(21, 30, 52), (21, 45, 80), (31, 30, 53), (16, 22, 40), (13, 30, 45), (31, 22, 40)]
+"""Of Wan at 480p and 720p, HunyuanVideo-1.5, LTX-Video, CogVideoX and Wan 2.2 5B; 6x8x8 divides none."""
+
+
+@pytest.mark.parametrize("grid", CANVASES)
+def test_the_default_tile_reaches_as_far_as_the_published_one_with_less_work(grid: Triple) -> None:
+    """Along each axis every token sees 6, 8 and 8 tokens to either side, or all up to the border."""
+    backend = SlidingTileAttention()
+    backend.take_settings({})
+    tiling, window = backend.tiling(grid), default_for(grid).window
+    for size, tile, count, reach in zip(grid, tiling.tile, window, (6, 8, 8), strict=True):
+        places = np.arange(size)
+        seen = by_definition((size, 1, 1), (tile, 1, 1), (count, 1, 1), (0, 0))
+        near = np.abs(places[:, None] - places[None]) <= reach
+        assert seen[near].all()
+    published = block_lists(Tiling(grid, (6, 8, 8)), (3, 3, 3)).work
+    assert block_lists(tiling, window).work < 0.92 * published
+    others = [(2, 8, 8), (4, 4, 8), (1, 8, 16), (8, 4, 4), (4, 8, 4), (2, 16, 4), (2, 4, 16)]
+    least = min(block_lists(Tiling(grid, t), window_that_reaches(grid, t)).work for t in others)
+    assert block_lists(tiling, window).work <= least
+
+
+@pytest.mark.parametrize("grid", [(21, 30, 52), (5, 9, 13), (4, 16, 16)])
+@pytest.mark.parametrize("tile", [(6, 8, 8), (2, 8, 8), (3, 32, 4), (32, 4, 3)])
+def test_work_is_counted_without_lists_as_lists_have_it(grid: Triple, tile: Triple) -> None:
+    window = window_that_reaches(grid, tile)
+    assert pairs_of_blocks(grid, Default(tile, window)) == block_lists(Tiling(grid, tile), window).work
+
+
+@pytest.mark.parametrize(
+    ("grid", "config", "tile", "window"),
+    [
+        ((30, 48, 80), {}, (6, 8, 8), (3, 3, 3)),
+        ((18, 48, 80), {}, (6, 8, 8), (3, 3, 3)),
+        ((21, 30, 52), {"window": (3, 3, 3)}, (6, 8, 8), (3, 3, 3)),
+        ((21, 30, 52), {"tile": (2, 8, 8)}, (2, 8, 8), (3, 3, 3)),
+        ((21, 30, 52), {"tile": "auto"}, (16, 6, 4), (2, 3, 3)),
+        ((21, 30, 52), {"tile": "6,8,8"}, (6, 8, 8), (3, 3, 3)),
+        ((21, 30, 52), {"file": Table(np.array([[[(1, 3, 3)]]], dtype=np.int32))}, (6, 8, 8), (1, 3, 3)),
+    ],
+)
+def test_the_published_tile_is_kept_where_it_divides_the_canvas_and_where_windows_are_given(
+    grid: Triple, config: dict[str, Any], tile: Triple, window: Triple
+) -> None:
+    backend = SlidingTileAttention()
+    backend.take_settings(config)
+    tiling = backend.tiling(grid)
+    assert tiling.tile == tile
+    assert backend._strategy(tiling).windows(5, 0, 10, 1) == (window,)
+
+
 def qkv(tokens: int, heads: int = 2) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     torch.manual_seed(0)
     return torch.randn(1, tokens, heads, 16), torch.randn(1, tokens, heads, 16), torch.randn(1, tokens, heads, 16)
@@ -255,7 +307,10 @@ def test_the_receipt_tells_what_was_left_out(monkeypatch: pytest.MonkeyPatch) ->
         ),
         ({"DENSE": "nan"}, "FASTVIDEO_STA_DENSE is 'nan'"),
         ({"ORDER": "never"}, "FASTVIDEO_STA_ORDER is 'never': input should be 'forward' or 'layer'"),
-        ({"KERNEL": "flax"}, "FASTVIDEO_STA_KERNEL is 'flax': input should be 'fa4', 'flex' or 'st_attn'"),
+        (
+            {"KERNEL": "flax"},
+            "FASTVIDEO_STA_KERNEL is 'flax': input should be 'fa4', 'fastvideo_kernel', 'flex' or 'st_attn'",
+        ),
     ],
 )
 def test_settings_that_mean_nothing_are_refused_at_construction(
@@ -324,8 +379,8 @@ def sparse(tiling: Tiling = CANVAS, *windows: Triple, text: tuple[int, int] = (0
         (sparse(), 100, "bfloat16", "cuda", "head sizes from 64 to 128, not 100"),
         (sparse(), 128, "float32", "cuda", "fa4 takes bfloat16 and float16 on cuda, not float32 on cuda"),
         (sparse(), 128, "bfloat16", "cpu", "not bfloat16 on cpu"),
-        (sparse(RAGGED_CANVAS), 128, "bfloat16", "cuda", "canvases whose tiles are whole blocks of 128 tokens"),
-        (sparse(Tiling((21, 30, 52), (3, 10, 13))), 128, "bfloat16", "cuda", "whole blocks of 128"),
+        (sparse(RAGGED_CANVAS, (1, 1, 1), (3, 3, 3), text=(256, 37)), 128, "bfloat16", "cuda", None),
+        (sparse(Tiling((21, 30, 52), (16, 6, 4))), 128, "bfloat16", "cuda", None),
     ],
 )
 def test_what_fa4_takes(sparse: Sparse, head_dim: int, dtype: str, device: str, message: str | None) -> None:
@@ -429,7 +484,7 @@ def a_run(**changes: Any) -> Run:
         ("fa4", {"device": "cpu"}, "fa4 takes bfloat16 and float16 on cuda, not bfloat16 on cpu"),
         ("fa4", {"dtype": "float32"}, "not float32 on cuda"),
         ("fa4", {"head_dim": 256}, "not 256"),
-        ("fa4", {"layout": TokenLayout((21, 30, 52))}, "whole blocks"),
+        ("fa4", {"layout": TokenLayout((21, 30, 52))}, None),
         ("st_attn", {}, None),
         ("st_attn", {"layout": TokenLayout((30, 48, 80), text_after=256, text_lengths=(37, 0))}, "not with 0"),
         ("st_attn", {"layout": TokenLayout((30, 48, 80), text_after=257)}, "not with 257"),

@@ -18,7 +18,18 @@ from fv_sta.windows import dense_mask
 
 from fastvideo_core import KernelUsed
 from fastvideo_core.testing.cases import Inputs, exact_attention, relative_error
-from tests.support.kernels import BLOCK_SPARSITY, FLASH_4_SPARSE, ST_ATTN, Site, kernel_site, pretend_gpu
+from tests.support.kernels import (
+    BLOCK_SPARSITY,
+    CUTE,
+    CUTLASS,
+    FASTVIDEO_KERNEL,
+    FLASH_4_SPARSE,
+    FLASH_4_UTILS,
+    ST_ATTN,
+    Site,
+    kernel_site,
+    pretend_gpu,
+)
 
 FLEX = "torch.nn.attention.flex_attention.flex_attention"
 
@@ -35,6 +46,10 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
 def install_fa4(site: Site) -> None:
     site.install("flash-attn-4", "4.0.0b36", "flash_attn.cute", FLASH_4_SPARSE)
     (site.folder / "flash_attn" / "cute" / "block_sparsity.py").write_text(BLOCK_SPARSITY)
+    (site.folder / "flash_attn" / "cute" / "utils.py").write_text(FLASH_4_UTILS)
+    (site.folder / "cutlass").mkdir()
+    (site.folder / "cutlass" / "__init__.py").write_text(CUTLASS)
+    (site.folder / "cutlass" / "cute.py").write_text(CUTE)
 
 
 def tensors(queries: int, keys: int, heads: int = 3, head_dim: int = 64) -> Inputs:
@@ -43,14 +58,27 @@ def tensors(queries: int, keys: int, heads: int = 3, head_dim: int = 64) -> Inpu
     return Inputs(query, key, value, None)
 
 
-@pytest.mark.parametrize("windows", [((1, 1, 1),) * 3, ((1, 1, 1), (2, 2, 2), (1, 2, 1))])
+FULL, RAGGED, WITH_WHOLE_BLOCKS = (
+    Tiling((4, 16, 16), (2, 8, 8)),
+    Tiling((5, 9, 13), (1, 8, 16)),
+    Tiling((5, 9, 13), (4, 8, 8)),
+)
+
+
+@pytest.mark.parametrize(
+    "windows", [((1, 1, 1),) * 3, ((1, 1, 1), (2, 2, 2), (1, 2, 1)), ((3, 1, 1), (5, 2, 1), (1, 2, 1))]
+)
 @pytest.mark.parametrize("text", [(0, 0), (40, 17), (256, 200)])
-def test_fa4_gets_lists_that_mean_the_windows(site: Site, windows: tuple[Triple, ...], text: tuple[int, int]) -> None:
+@pytest.mark.parametrize("tiling", [FULL, RAGGED, WITH_WHOLE_BLOCKS], ids=["full", "ragged", "whole and ragged"])
+def test_fa4_gets_lists_and_a_mask_that_mean_the_windows(
+    site: Site, tiling: Tiling, windows: tuple[Triple, ...], text: tuple[int, int]
+) -> None:
     """In tile order; the last block of text is not whole, and counts as whole, as the kernel ends where the keys do."""
     install_fa4(site)
-    tiling = Tiling((4, 16, 16), (2, 8, 8))
     inputs = tensors(tiling.places + text[0], tiling.places + text[1])
-    result = KERNELS["fa4"].load()(inputs.query, inputs.key, inputs.value, Sparse(tiling, windows, *text, 0.2))
+    sparse = Sparse(tiling, windows, *text, 0.2)
+    assert KERNELS["fa4"].mismatch(sparse, 64, "bfloat16", "cuda") is None
+    result = KERNELS["fa4"].load()(inputs.query, inputs.key, inputs.value, sparse)
     model_order = torch.cat((torch.from_numpy(tiling.scatter), torch.arange(tiling.places, inputs.query.shape[1])))
     keys = torch.cat((torch.from_numpy(tiling.scatter), torch.arange(tiling.places, inputs.key.shape[1])))
     again = Inputs(inputs.query[:, model_order], inputs.key[:, keys], inputs.value[:, keys], None)
@@ -58,8 +86,22 @@ def test_fa4_gets_lists_that_mean_the_windows(site: Site, windows: tuple[Triple,
     assert relative_error(result[:, model_order], exact_attention(again, 0.2, visible)) < 1e-5
 
 
+def test_full_canvases_are_computed_without_a_mask(site: Site) -> None:
+    install_fa4(site)
+    sys.modules.pop("fv_sta.kernels.fa4_mask", None)
+    inputs = tensors(FULL.places, FULL.places)
+    KERNELS["fa4"].load()(inputs.query, inputs.key, inputs.value, Sparse(FULL, ((1, 1, 1),) * 3, 0, 0, None))
+    assert "fv_sta.kernels.fa4_mask" not in sys.modules
+
+
 def test_kernels_are_chosen_in_order(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By what was measured; what has not been measured is for those who name it."""
+    assert list(KERNELS) == ["fa4", "st_attn", "flex", "fastvideo_kernel"]
+    site.install("fastvideo-kernel", "0.3.5", "fastvideo_kernel", FASTVIDEO_KERNEL)
     assert SlidingTileAttention().probe().kernel.endswith("flex_attention")
+    monkeypatch.setenv("FASTVIDEO_STA_KERNEL", "fastvideo_kernel")
+    assert SlidingTileAttention().probe().kernel == "fastvideo_kernel.sliding_tile_attention"
+    monkeypatch.delenv("FASTVIDEO_STA_KERNEL")
     site.install("st_attn", "0.0.6", "st_attn", ST_ATTN)
     assert SlidingTileAttention().probe().kernel == "st_attn.sliding_tile_attention"
     monkeypatch.setenv("FASTVIDEO_STA_KERNEL", "flex")
@@ -152,19 +194,28 @@ def test_a_kernel_that_was_asked_for_and_is_not_installed(
     assert probe.remedy.endswith(", or unset FASTVIDEO_STA_KERNEL")
 
 
-def test_st_attn_gets_the_canvas_and_real_text_only(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    site.install("st_attn", "0.0.6", "st_attn", ST_ATTN)
+PUBLISHED = {
+    "st_attn": ("st_attn", "0.0.6", "st_attn", ST_ATTN),
+    "fastvideo_kernel": ("fastvideo-kernel", "0.3.5", "fastvideo_kernel", FASTVIDEO_KERNEL),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_published_kernels_get_the_canvas_and_real_text_only(
+    site: Site, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    site.install(*PUBLISHED[name])
     tiling, text = Tiling((30, 48, 80), (6, 8, 8)), (9, 4)
     monkeypatch.setattr("torch.nn.functional.scaled_dot_product_attention", lambda q, k, v: q + v)
     inputs = tensors(tiling.places + text[0], tiling.places + text[1], heads=2, head_dim=8)
     windows: tuple[Triple, ...] = ((3, 3, 3), (5, 6, 1))
-    result = KERNELS["st_attn"].load()(inputs.query, inputs.key, inputs.value, Sparse(tiling, windows, *text, None))
-    module: Any = sys.modules["st_attn"]
+    result = KERNELS[name].load()(inputs.query, inputs.key, inputs.value, Sparse(tiling, windows, *text, None))
+    module: Any = sys.modules[name]
     assert module.calls == [([[3, 3, 3], [5, 6, 1]], 4, True, "30x48x80")]
     assert result.shape == inputs.query.shape
     torch.testing.assert_close(result[:, :-5], inputs.query[:, :-5] + inputs.value)
     assert not result[:, -5:].any(), "text that is not real gets zeros"
-    scaled = KERNELS["st_attn"].load()(inputs.query, inputs.key, inputs.value, Sparse(tiling, windows, *text, 0.7))
+    scaled = KERNELS[name].load()(inputs.query, inputs.key, inputs.value, Sparse(tiling, windows, *text, 0.7))
     torch.testing.assert_close(scaled[:, :-5], inputs.query[:, :-5] * 0.7 * math.sqrt(8) + inputs.value)
 
 
@@ -186,3 +237,19 @@ def test_known_faults_of_st_attn(site: Site, version: str, source: str, broken: 
     probe = KERNELS["st_attn"].probe()
     assert (probe.available, probe.broken) == (False, broken)
     assert message in probe.reason
+
+
+def test_another_fastvideo_kernel_may_have_other_windows(site: Site) -> None:
+    site.install("fastvideo-kernel", "0.3.6", "fastvideo_kernel", FASTVIDEO_KERNEL)
+    probe = KERNELS["fastvideo_kernel"].probe()
+    assert (probe.available, probe.remedy) == (False, "Install it: pip install fastvideo-kernel==0.3.5")
+    assert "fastvideo-kernel 0.3.6 is installed; 0.3.5 is the version whose windows are known" in probe.reason
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_one_window_came_with_the_successor(name: str) -> None:
+    sparse = Sparse(Tiling((30, 48, 80), (6, 8, 8)), ((3, 6, 10), (5, 1, 10)), 9, 9, None)
+    problem = KERNELS[name].mismatch(sparse, 128, "bfloat16", "cuda")
+    assert problem == (
+        None if name == "fastvideo_kernel" else f"{name} does not compute the windows [(3, 6, 10)] on this canvas"
+    )

@@ -40,6 +40,7 @@ def test_the_process_environment_is_the_default(monkeypatch: pytest.MonkeyPatch)
         "FASTVIDEO_ATTENTION_FALLBACK",
         "FASTVIDEO_CACHE_POLICY",
         "FASTVIDEO_DISABLE_PLUGINS",
+        "FASTVIDEO_HUB_KERNELS",
         "FASTVIDEO_PARALLEL_TIMEOUT",
         "FASTVIDEO_PLUGIN_TIMEOUT",
     }

@@ -38,6 +38,8 @@ from fastvideo_core.testing import ModelFamilySuite  # noqa: E402
 from tests.support import weights  # noqa: E402
 
 GPU_KERNELS = ("FLASH_ATTN", "SAGE_ATTN")
+ALIKE = "DIFFUSERS_"
+"""Backends that serve what TORCH_SDPA serves, where they run: they get no columns."""
 """Held against the families by what they declare, at the head size of the real models: they do not run here."""
 SETTINGS: dict[str, dict[str, Any]] = {
     "SLIDING_TILE_ATTN": {"tile": (1, 8, 16), "window": (1, 1, 1), "dense": 0},
@@ -77,7 +79,7 @@ def suites() -> Iterator[tuple[str, Any]]:
 def columns() -> list[str]:
     """What is held against each pipeline: whatever is installed."""
     plugins = load_plugins()
-    backends = [name for name in plugins.backend_names() if name != "TORCH_SDPA"]
+    backends = [name for name in plugins.backend_names() if name != "TORCH_SDPA" and not name.startswith(ALIKE)]
     return ["TORCH_SDPA", *backends, *plugins.policy_names(), "compile", *WAYS]
 
 

@@ -16,6 +16,7 @@ VARIABLES: dict[str, str] = {
     "FASTVIDEO_ATTENTION_FALLBACK": "Backend to use where the chosen one cannot run; unset or empty: that is an error.",
     "FASTVIDEO_CACHE_POLICY": "Caching policy, for example TEACACHE or TEACACHE@0.08; unset, empty or none: none.",
     "FASTVIDEO_DISABLE_PLUGINS": "Plugins to leave out: distribution or plugin names, separated by commas; * for all.",
+    "FASTVIDEO_HUB_KERNELS": "1: kernels may be fetched from the hub, and run; else only those in the cache are used.",
     "FASTVIDEO_PARALLEL_TIMEOUT": "Seconds that a process waits for the others of its run; unset or empty: 600.",
     "FASTVIDEO_PLUGIN_TIMEOUT": "Seconds that a plugin may take to import; unset or empty: 30.",
 }

@@ -12,7 +12,7 @@ CORE = "fastvideo_core"
 ROOMS = ("errors", "contract", "kernels", "discovery", "builtin", "engine", "testing", "app", "cli")
 """From the lowest to the highest."""
 
-ROOT_FILES = {"__init__.py", "__main__.py", "py.typed", "errors.py", "kernels.py"}
+ROOT_FILES = {"__init__.py", "__main__.py", "py.typed", "errors.py"}
 PUBLIC = {CORE, f"{CORE}.errors", f"{CORE}.kernels", f"{CORE}.testing"}
 
 

@@ -75,22 +75,78 @@ FLASH_4_SPARSE = """
 import torch
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 
-def flash_attn_func(q, k, v, qv=None, gather_kv_indices=None, softmax_scale=None, causal=False,
-                    block_sparse_tensors=None, return_lse=False):
+def flash_attn_func(q, k, v, qv=None, gather_kv_indices=None, softmax_scale=None, causal=False, mask_mod=None,
+                    aux_tensors=None, block_sparse_tensors=None, return_lse=False):
     heads_first = [x.transpose(1, 2) for x in (q, k, v)]
     if block_sparse_tensors is None:
         return sdpa(*heads_first, scale=softmax_scale).transpose(1, 2), None
     lists = block_sparse_tensors
-    assert lists.block_size == (128, 128) and lists.full_block_idx.dtype == torch.int32
-    assert not lists.mask_block_cnt.any(), "without a mask_mod such blocks would count as whole"
-    blocks = [-(-x.shape[1] // 128) for x in (q, k)]
-    count, index = lists.full_block_cnt, lists.full_block_idx
+    assert lists.block_size == (128, 128)
+    size = q.shape[1], k.shape[1]
+    seen = in_blocks(lists.full_block_cnt, lists.full_block_idx, size)
+    if mask_mod is None:
+        assert not lists.mask_block_cnt.any(), "without a mask_mod such blocks would count as whole"
+    else:
+        assert all(tensor.dtype == torch.int32 for tensor in aux_tensors)
+        allowed = mask_mod([None], [None], [None], [torch.arange(size[1])], None, aux_tensors)
+        partial = in_blocks(lists.mask_block_cnt, lists.mask_block_idx, size)
+        assert not (partial & seen).any(), "a block is listed once"
+        seen = seen | (partial & allowed)
+    return sdpa(*heads_first, attn_mask=seen, scale=softmax_scale).transpose(1, 2), None
+
+def in_blocks(count, index, size):
+    blocks = [-(-tokens // 128) for tokens in size]
+    assert index.dtype == count.dtype == torch.int32
     assert index.shape[2:] == tuple(blocks) and count.shape == index.shape[:3]
     rows = (torch.arange(blocks[1]) < count[..., None])
     seen = torch.zeros(index.shape, dtype=torch.int32).scatter_add_(3, index.long(), rows.int()) > 0
-    seen = seen.repeat_interleave(128, 2).repeat_interleave(128, 3)[:, :, : q.shape[1], : k.shape[1]]
-    return sdpa(*heads_first, attn_mask=seen, scale=softmax_scale).transpose(1, 2), None
+    return seen.repeat_interleave(128, 2).repeat_interleave(128, 3)[:, :, : size[0], : size[1]]
 """
+FLASH_4_UTILS = """
+def scalar_to_ssa(value, dtype):
+    return value
+"""
+CUTLASS = """
+Int32 = int
+"""
+CUTE = """
+TensorSSA = object
+
+def jit(function):
+    return function
+"""
+FASTVIDEO_KERNEL = """
+from torch.nn.functional import scaled_dot_product_attention as sdpa
+
+calls = []
+
+def sliding_tile_attention(q, k, v, window_size, text_length, has_text=True, seq_shape="30x48x80"):
+    assert q.shape == k.shape == v.shape and q.is_contiguous() and q.shape[1] == len(window_size)
+    calls.append((window_size, text_length, has_text, seq_shape))
+    return sdpa(q, k, v)
+"""
+KERNELS = """
+import importlib.util
+import os
+from pathlib import Path
+
+from huggingface_hub import constants
+
+def get_kernel(repo_id, *, revision=None, version=None, backend=None, user_agent=None, trust_remote_code=False,
+               check_arch=True):
+    overrides = dict(entry.split("=", 1) for entry in os.environ.get("LOCAL_KERNELS", "").split(":") if entry)
+    if repo_id in overrides:
+        path = Path(overrides[repo_id]) / "build" / "__init__.py"
+        spec = importlib.util.spec_from_file_location("a_kernel", path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+    if constants.HF_HUB_OFFLINE:
+        raise ValueError(f"Version {version} of '{repo_id}' is not available in the local cache\\nand so on")
+    raise OSError(f"fetching version={version} revision={revision} of {repo_id}, trusting {trust_remote_code}")
+"""
+"""Of the package kernels 0.17: local folders, and a hub that has nothing."""
+
 BLOCK_SPARSITY = """
 from typing import NamedTuple
 import torch
@@ -119,7 +175,17 @@ def sliding_tile_attention(q_all, k_all, v_all, window_size, text_length, has_te
 """
 BROKEN = "raise ImportError('flash_attn_2_cuda.so: undefined symbol: _ZN3c104cuda29c10_cuda_check_implementation')"
 
-_PACKAGES = ("flash_attn", "flash_attn_3", "flash_attn_interface", "sageattention", "sageattn3", "st_attn")
+_PACKAGES = (
+    "cutlass",
+    "fastvideo_kernel",
+    "flash_attn",
+    "flash_attn_3",
+    "flash_attn_interface",
+    "kernels",
+    "sageattention",
+    "sageattn3",
+    "st_attn",
+)
 
 
 class Site:

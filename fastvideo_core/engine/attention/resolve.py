@@ -25,6 +25,7 @@ FIRST_PARTY = {
     "FLASH_ATTN": "fv-flash",
     "SLIDING_TILE_ATTN": "fv-sta",
     "SAGE_ATTN": "fv-sage",
+    **dict.fromkeys(("DIFFUSERS_NATIVE", "DIFFUSERS_NATIVE_CUDNN", "DIFFUSERS_FLASH_3_HUB"), "fv-diffusers"),
 }
 """Backends of this project and the package that brings each."""
 

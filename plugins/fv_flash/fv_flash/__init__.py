@@ -16,7 +16,7 @@ from fastvideo_core import (
     hookimpl,
     setting,
 )
-from fastvideo_core.kernels import Kernel, first_that_runs, gpu_generation, with_plain_strides
+from fastvideo_core.kernels import HubKernel, Kernel, first_that_runs, gpu_generation, with_plain_strides
 
 if TYPE_CHECKING:
     import torch
@@ -54,6 +54,17 @@ KERNELS = {
 """By major version. FlashAttention 2 and 4 share the package flash_attn, so metadata tells them apart."""
 
 
+HUB = {
+    version: HubKernel(KERNELS[version].title, repository, number, "flash_attn_func", KERNELS[version].generations)
+    for version, repository, number in (
+        ("2", "kernels-community/flash-attn2", 3),
+        ("3", "kernels-community/flash-attn3", 1),
+        ("4", "kernels-community/flash-attn4", 0),
+    )
+}
+"""The same of the hub, in the versions that diffusers 0.42 takes: for where none is installed."""
+
+
 def _version(value: Any) -> str:
     """A version that there is, from text or a number."""
     if str(value) not in KERNELS:
@@ -85,11 +96,11 @@ class FlashAttention(AttentionBackend):
     overflows_in = frozenset({"float16"})
 
     def __init__(self) -> None:
-        self._found: dict[tuple[str, str | None], tuple[Kernel, Probe]] = {}
+        self._found: dict[tuple[str, str | None], tuple[Kernel | HubKernel, Probe]] = {}
 
     @property
     def capabilities(self) -> Capabilities:
-        narrow = self._chosen[0] is KERNELS["4"] and gpu_generation(self.device) != 9
+        narrow = self._chosen[0] in (KERNELS["4"], HUB["4"]) and gpu_generation(self.device) != 9
         return Capabilities(
             roles=frozenset(Role),
             lossless=True,
@@ -115,25 +126,28 @@ class FlashAttention(AttentionBackend):
 
     def automatic_priority(self, need: Need) -> int:
         """Above TORCH_SDPA, but not with version 2 on Hopper and newer, where the kernel that torch picks is faster."""
-        return 0 if self._chosen[0] is KERNELS["2"] and (gpu_generation(self.device) or 0) >= 9 else 10
+        return 0 if self._chosen[0] in (KERNELS["2"], HUB["2"]) and (gpu_generation(self.device) or 0) >= 9 else 10
 
     @property
-    def _chosen(self) -> tuple[Kernel, Probe]:
+    def _chosen(self) -> tuple[Kernel | HubKernel, Probe]:
         """The kernel for the device and the version that is set, and its probe; looked for once."""
         asked = (self.device, self.settings.version)
         if asked not in self._found:
             self._found[asked] = self._choose(*asked)
         return self._found[asked]
 
-    def _choose(self, device: str, version: str | None) -> tuple[Kernel, Probe]:
-        """The version that was asked for, else the best that can be used there."""
-        if version is None:
-            return first_that_runs((KERNELS[one] for one in preference(gpu_generation(device))), device)
-        probe, origin = KERNELS[version].probe(device), self.origin_of("version")
-        if probe.available:
-            return KERNELS[version], probe
+    def _choose(self, device: str, version: str | None) -> tuple[Kernel | HubKernel, Probe]:
+        """The version that was asked for, else the best that can be used there; installed ones before the hub's."""
+        versions = preference(gpu_generation(device)) if version is None else (version,)
+        kernels: list[Kernel | HubKernel] = [KERNELS[one] for one in versions]
+        if HubKernel.can_be_asked():
+            kernels += [HUB[one] for one in versions]
+        kernel, probe = first_that_runs(kernels, device)
+        if probe.available or version is None:
+            return kernel, probe
+        origin = self.origin_of("version")
         reason, remedy = f"{probe.reason}; {origin} asks for it", f"{probe.remedy}, or unset {origin}"
-        return KERNELS[version], replace(probe, reason=reason, remedy=remedy)
+        return kernel, replace(probe, reason=reason, remedy=remedy)
 
 
 @hookimpl

@@ -17,7 +17,7 @@ from fastvideo_core import (
     hookimpl,
     setting,
 )
-from fastvideo_core.kernels import Kernel, first_that_runs, gpu_generation, with_plain_strides
+from fastvideo_core.kernels import HubKernel, Kernel, first_that_runs, gpu_generation, with_plain_strides
 
 if TYPE_CHECKING:
     import torch
@@ -55,16 +55,31 @@ SAGE_3 = Kernel(
     rebuild=f"{SOURCE}, folder sageattention3_blackwell",
 )
 
+HUB_2 = HubKernel(SAGE_2.title, "SageAttention/sage-attention", 3, "sageattn", SAGE_2.generations)
+HUB_3 = HubKernel(SAGE_3.title, "SageAttention/sage-blackwell", 1, "sageattn3_blackwell", SAGE_3.generations)
+"""The same of the hub, in the versions that diffusers 0.42 takes: for where none is installed."""
+
 _KEYS_IN_A_BLOCK = 64
 _MANY_KEYS = 8192
 """Of SageAttention 1; above that many keys its padding has less than 0.8 % of the weight."""
 
-_HEAD_DIMS = {SAGE_1: {64, 96, 128}, SAGE_2: set(range(8, 129, 8)), SAGE_3: {64, 128}}
+_MULTIPLES_OF_8 = set(range(8, 129, 8))
+_HEAD_DIMS: dict[Kernel | HubKernel, set[int]] = {
+    SAGE_1: {64, 96, 128},
+    SAGE_2: _MULTIPLES_OF_8,
+    SAGE_3: {64, 128},
+    HUB_2: _MULTIPLES_OF_8,
+    HUB_3: {64, 128},
+}
 
 
-def preference(generation: int | None) -> tuple[Kernel, ...]:
-    """The versions to try on a generation of GPUs, best first."""
-    return (SAGE_3, SAGE_2, SAGE_1) if (generation or 0) >= 10 else (SAGE_2, SAGE_1)
+def preference(generation: int | None) -> tuple[Kernel | HubKernel, ...]:
+    """The versions to try on a generation of GPUs, best first; installed ones before the hub's."""
+    blackwell = (generation or 0) >= 10
+    installed = (SAGE_3, SAGE_2, SAGE_1) if blackwell else (SAGE_2, SAGE_1)
+    if not HubKernel.can_be_asked():
+        return installed
+    return (*installed, HUB_3, HUB_2) if blackwell else (*installed, HUB_2)
 
 
 @dataclass(frozen=True)
@@ -83,7 +98,7 @@ class SageAttention(AttentionBackend):
     overflows_in = frozenset({"float16", "bfloat16"})
 
     def __init__(self) -> None:
-        self._found: dict[str, tuple[Kernel, Probe]] = {}
+        self._found: dict[str, tuple[Kernel | HubKernel, Probe]] = {}
 
     @property
     def capabilities(self) -> Capabilities:
@@ -93,7 +108,7 @@ class SageAttention(AttentionBackend):
             roles=frozenset(roles),
             lossless=False,
             # 1.0.6 has 1.3e-2 against torch's attention on an H100; the claim for 3, which has 4 bits, is a guess.
-            tolerance=0.25 if kernel is SAGE_3 else 0.05,
+            tolerance=0.25 if kernel in (SAGE_3, HUB_3) else 0.05,
             head_dims=frozenset(_HEAD_DIMS[kernel]),
             dtypes=frozenset({"float16", "bfloat16"}),
             devices=frozenset({"cuda"}),
@@ -107,7 +122,7 @@ class SageAttention(AttentionBackend):
         return _CALLS[kernel](kernel.load())
 
     @property
-    def _chosen(self) -> tuple[Kernel, Probe]:
+    def _chosen(self) -> tuple[Kernel | HubKernel, Probe]:
         """The newest version that can be used on the device, and its probe; looked for once."""
         if self.device not in self._found:
             self._found[self.device] = first_that_runs(preference(gpu_generation(self.device)), self.device)
@@ -164,7 +179,13 @@ def _heads_first(sageattn3_blackwell: Callable[..., torch.Tensor]) -> AttentionF
     return attend
 
 
-_CALLS = {SAGE_1: _without_padding, SAGE_2: _tokens_first, SAGE_3: _heads_first}
+_CALLS: dict[Kernel | HubKernel, Callable[[Callable[..., torch.Tensor]], AttentionFunction]] = {
+    SAGE_1: _without_padding,
+    SAGE_2: _tokens_first,
+    SAGE_3: _heads_first,
+    HUB_2: _tokens_first,
+    HUB_3: _heads_first,
+}
 
 
 @hookimpl

@@ -22,19 +22,18 @@ from fastvideo_core import (
     TokenOrder,
 )
 from fastvideo_core.errors import BackendMismatchError, InputError
+from fv_sta.default import DEFAULT_WINDOW, default_for
 from fv_sta.kernels import KERNELS, dense
 from fv_sta.observer import OBSERVER
 from fv_sta.order import reorder, tile_order, without_padding
 from fv_sta.settings import StaSettings
 from fv_sta.sparse import Sparse, work_of
 from fv_sta.strategy import Strategy, Table, Uniform, check_windows
-from fv_sta.tiles import BLOCK, Tiling, Triple, by, tiling_for
+from fv_sta.tiles import BLOCK, DEFAULT_TILE, Tiling, Triple, by, tiling_for
 from fv_sta.windows import describe, is_full
 
 if TYPE_CHECKING:
     import torch
-
-DEFAULT_WINDOW = (3, 3, 3)
 
 
 class SlidingTileAttention(AttentionBackend):
@@ -121,16 +120,16 @@ class SlidingTileAttention(AttentionBackend):
 
     def _one_window(self, tiling: Tiling) -> list[Triple]:
         """The one that is given, or the default, checked against the canvas."""
-        if self.settings.window is None and is_full(DEFAULT_WINDOW, tiling.tiles):
+        used = self._uniform(tiling).window
+        if self.settings.window is None and is_full(used, tiling.tiles):
             window, tile = self.origin_of("window"), self.origin_of("tile")
             raise InputError(
                 f"the canvas of {by(tiling.grid)} tokens has {by(tiling.tiles)} tiles of {by(tiling.tile)}, which the "
                 f"default window of {by(DEFAULT_WINDOW)} covers: that would be full attention; set {window} or a "
                 f"smaller {tile}, choose a larger video, or TORCH_SDPA"
             )
-        windows = [self._uniform(tiling).window]
-        check_windows(windows, tiling.tiles, self.origin_of("window"))
-        return windows
+        check_windows([used], tiling.tiles, self.origin_of("window"))
+        return [used]
 
     def run_details(self) -> dict[str, Any]:
         if self._last_grid is None or not self._tallies["calls"]:
@@ -229,16 +228,27 @@ class SlidingTileAttention(AttentionBackend):
         return self._found[asked]
 
     def tiling(self, grid: Triple) -> Tiling:
-        tile = self._table.tile if self._table and self._table.tile else self.settings.tile
-        return tiling_for(grid, tile)
+        """The file's tile, else the one that is set; with neither and no window, the one that computes least."""
+        if self._table is not None and self._table.tile is not None:
+            return tiling_for(grid, self._table.tile)
+        tile = self.settings.tile
+        if tile is None:
+            return tiling_for(grid, default_for(grid).tile if self._chooses else DEFAULT_TILE)
+        return tiling_for(grid, None if tile == "auto" else tile)
+
+    @property
+    def _chooses(self) -> bool:
+        """Whether tile and window are left to us."""
+        return self._table is None and self.settings.tile is None and self.settings.window is None
 
     def _strategy(self, tiling: Tiling) -> Strategy:
         return self._table if self._table is not None else self._uniform(tiling)
 
     def _uniform(self, tiling: Tiling) -> Uniform:
-        """The window that was set; else 3 tiles along each axis, or all where there are fewer."""
+        """The window that was set; else the one that goes with the tile: 3 along each axis of a tile that was set."""
         time, height, width = (min(size, count) for size, count in zip(DEFAULT_WINDOW, tiling.tiles, strict=True))
-        return Uniform(self.settings.window or (time, height, width), self.settings.dense)
+        usual = default_for(tiling.grid).window if self._chooses else (time, height, width)
+        return Uniform(self.settings.window or usual, self.settings.dense)
 
     @property
     def _table(self) -> Table | None:

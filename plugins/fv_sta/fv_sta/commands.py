@@ -137,7 +137,7 @@ def inspect_command(file: Path, grid: str | None, tile: str | None, png: Path | 
 @click.option("--max-error", type=float, help="The relative error that a head's output may have.")
 @click.option("--density", type=float, help="The share of full attention's work to come down to, instead.")
 @click.option("--windows", "window_text", help="Candidates, such as '1,1,1 3,3,3'. Default: every odd one.")
-@click.option("--tile", help="Default: FASTVIDEO_STA_TILE, else 6,8,8.")
+@click.option("--tile", help="Default: FASTVIDEO_STA_TILE, else as for a video.")
 @settings_option
 @click.option("--ranges", default=3, show_default=True, help="Parts of the run that get windows of their own.")
 @click.option("--dense", default=0.25, show_default=True, help="Share of first steps with full attention.")

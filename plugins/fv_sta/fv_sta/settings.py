@@ -9,7 +9,7 @@ from typing import Any, Literal
 from fastvideo_core import setting
 from fastvideo_core.errors import InputError
 from fv_sta.strategy import Table, read_strategy
-from fv_sta.tiles import DEFAULT_TILE, Triple, check_tile, parse_triple
+from fv_sta.tiles import Triple, check_tile, parse_triple
 
 
 def _window(value: Any) -> Triple:
@@ -21,9 +21,12 @@ def _window(value: Any) -> Triple:
         raise ValueError("it must be three whole numbers: time,height,width") from None
 
 
-def _tile(value: Any) -> Triple | None:
-    """None for the tile that pads least."""
-    return None if str(value).strip().lower() == "auto" else check_tile(_window(value), "")
+Auto = Literal["auto"]
+"""The tile that pads least on the canvas."""
+
+
+def _tile(value: Any) -> Triple | Auto:
+    return "auto" if str(value).strip().lower() == "auto" else check_tile(_window(value), "")
 
 
 def _file(value: Any) -> Table:
@@ -37,14 +40,17 @@ class StaSettings:
     file: Table | None = setting(None, "a file of windows for each step, layer and head", parse=_file)
     window: Triple | None = setting(
         None,
-        "tiles along time, height and width that a tile sees; by default 3,3,3, less where there are fewer",
+        "tiles along time, height and width that a tile sees; by default what reaches as far as 3,3,3 of 6,8,8",
         parse=_window,
     )
-    tile: Triple | None = setting(
-        DEFAULT_TILE, "tokens of a tile along time, height and width; auto: what pads least", parse=_tile
+    tile: Triple | Auto | None = setting(
+        None,
+        "tokens of a tile along time, height and width; auto: what pads least; by default 6,8,8, or what computes less "
+        "where that pads and no window is set",
+        parse=_tile,
     )
     dense: float = setting(0.25, "the share of the first steps that has full attention, without a file", ge=0, le=1)
-    kernel: Literal["fa4", "flex", "st_attn"] | None = setting(
+    kernel: Literal["fa4", "fastvideo_kernel", "flex", "st_attn"] | None = setting(
         None, "the kernel; by default the first that is there and fits"
     )
     order: Literal["forward", "layer"] = setting(

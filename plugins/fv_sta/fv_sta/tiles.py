@@ -136,12 +136,12 @@ def tiling_for(grid: Triple, tile: Triple | None) -> Tiling:
     """
     if tile is not None:
         return Tiling(grid, tile)
-    tilings = [Tiling(grid, shape) for shape in _shapes(grid)]
+    tilings = [Tiling(grid, shape) for shape in shapes(grid)]
     usual = math.prod(DEFAULT_TILE)
     return min(tilings, key=lambda t: (_padded(t), abs(math.prod(t.tile) - usual), sum(t.tile), t.tile))
 
 
-def _shapes(grid: Triple) -> list[Triple]:
+def shapes(grid: Triple) -> list[Triple]:
     """Tiles of one, two, three or four blocks that are not longer than the grid needs."""
     sides = [range(1, 2 * size + 1) for size in grid]
     found = [
@@ -155,18 +155,16 @@ def _shapes(grid: Triple) -> list[Triple]:
 
 def _padded(tiling: Tiling) -> int:
     """Places of the tiling, counted without making it."""
-    places = 0
-    edges = [_edges(size, tile) for size, tile in zip(tiling.grid, tiling.tile, strict=True)]
-    for combination in product(*edges):
-        tokens = math.prod(length for length, _ in combination)
-        places += -(-tokens // BLOCK) * BLOCK * math.prod(count for _, count in combination)
-    return places
+    return int(blocks_of_tiles(tiling.grid, tiling.tile).sum()) * BLOCK
 
 
-def _edges(size: int, tile: int) -> list[tuple[int, int]]:
-    """Lengths of the tiles along an axis, and how many have each."""
-    whole, rest = divmod(size, tile)
-    return [(length, count) for length, count in ((tile, whole), (rest, 1 if rest else 0)) if count]
+def blocks_of_tiles(grid: Triple, tile: Triple) -> NDArray[np.int64]:
+    """Blocks of each tile, (tiles along time, height, width)."""
+    time, height, width = (
+        np.minimum(length, size - np.arange(0, size, length)) for size, length in zip(grid, tile, strict=True)
+    )
+    blocks: NDArray[np.int64] = -(-np.einsum("a,b,c->abc", time, height, width) // BLOCK)
+    return blocks
 
 
 def check_tile(tile: Triple, origin: str) -> Triple:

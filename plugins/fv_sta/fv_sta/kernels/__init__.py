@@ -7,12 +7,14 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from fastvideo_core import KernelUsed
-from fv_sta.kernels import fa4, flex, st_attn
+from fv_sta.kernels import fa4, fastvideo_kernel, flex, st_attn
+from fv_sta.kernels.measured import fastest_first
 
 if TYPE_CHECKING:
     import torch
 
-KERNELS = {"fa4": fa4, "st_attn": st_attn, "flex": flex}
+_MODULES = {"fa4": fa4, "st_attn": st_attn, "flex": flex, "fastvideo_kernel": fastvideo_kernel}
+KERNELS = {name: _MODULES[name] for name in fastest_first()}
 """By name, in the order in which they are chosen. Each module has probe, mismatch and load."""
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from fastvideo_core import KernelUsed, Probe
 from fastvideo_core.kernels import Kernel, with_plain_strides
-from fv_sta.sparse import Sparse, lists_per_head
-from fv_sta.tiles import BLOCK
+from fv_sta.sparse import Sparse, lists_per_head, real_places
+from fv_sta.tiles import BLOCK, Tiling
 
 if TYPE_CHECKING:
     import torch
@@ -35,7 +35,7 @@ def mismatch(sparse: Sparse, head_dim: int, dtype: str, device: str) -> str | No
         return f"fa4 takes bfloat16 and float16 on cuda, not {dtype} on {device}"
     if head_dim % 8 or not 64 <= head_dim <= 128:
         return f"fa4 takes head sizes from 64 to 128, not {head_dim}"
-    return "fa4 takes canvases whose tiles are whole blocks of 128 tokens" if sparse.ragged else None
+    return None
 
 
 def load() -> Callable[..., torch.Tensor]:
@@ -53,9 +53,26 @@ def load() -> Callable[..., torch.Tensor]:
             full_block_idx=full,
             block_size=(BLOCK, BLOCK),
         )
-        return _forward(function, query, key, value, sparse.scale, block_sparse_tensors=lists)
+        options = _mask(sparse, query.device) if sparse.ragged else {}
+        return _forward(function, query, key, value, sparse.scale, block_sparse_tensors=lists, **options)
 
     return attend
+
+
+def _mask(sparse: Sparse, device: torch.device) -> dict[str, Any]:
+    """What tells padding from tokens; the kernel looks at it in the blocks listed as partial, and in no other."""
+    from fv_sta.kernels.fa4_mask import is_token
+
+    return {"mask_mod": is_token, "aux_tensors": [_tokens(sparse.tiling, sparse.text_keys, device)]}
+
+
+@lru_cache(maxsize=16)
+def _tokens(tiling: Tiling, text_keys: int, device: torch.device) -> torch.Tensor:
+    """1 for each key that is a token and 0 for padding, up to a whole block: int32."""
+    import torch
+
+    real = real_places(tiling, text_keys, device).int()
+    return torch.nn.functional.pad(real, (0, -len(real) % BLOCK))
 
 
 @cache

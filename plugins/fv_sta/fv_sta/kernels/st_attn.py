@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from fastvideo_core import Probe
 from fastvideo_core.kernels import Kernel
+from fv_sta.kernels.published import Windows, caller, mismatch_of, triples
 from fv_sta.sparse import Sparse
-from fv_sta.tiles import Triple
 
 if TYPE_CHECKING:
     import torch
@@ -24,17 +23,10 @@ KERNEL = Kernel(
     rebuild="pip install st-attn==0.0.6 --no-binary st-attn --no-build-isolation",
 )
 
-CANVASES: dict[Triple, str] = {(30, 48, 80): "30x48x80", (36, 48, 48): "36x48x48", (18, 48, 80): "18x48x80"}
-
-
-def _triples(text: str) -> frozenset[Triple]:
-    return frozenset((int(time), int(height), int(width)) for time, height, width in map(str.split, text.split(",")))
-
-
-WINDOWS: dict[Triple, frozenset[Triple]] = {
-    (30, 48, 80): _triples("1 6 10, 3 3 3, 3 3 5, 3 5 5, 5 1 1, 5 1 10, 5 3 3, 5 3 5, 5 5 5, 5 5 7, 5 6 1, 5 6 10"),
-    (36, 48, 48): _triples("1 1 6, 1 6 1, 1 6 6, 3 3 3, 3 3 6, 3 6 3, 3 6 6, 6 1 1, 6 1 6, 6 3 3, 6 3 6, 6 6 1, 6 6 6"),
-    (18, 48, 80): _triples(
+WINDOWS: Windows = {
+    (30, 48, 80): triples("1 6 10, 3 3 3, 3 3 5, 3 5 5, 5 1 1, 5 1 10, 5 3 3, 5 3 5, 5 5 5, 5 5 7, 5 6 1, 5 6 10"),
+    (36, 48, 48): triples("1 1 6, 1 6 1, 1 6 6, 3 3 3, 3 3 6, 3 6 3, 3 6 6, 6 1 1, 6 1 6, 6 3 3, 6 3 6, 6 6 1, 6 6 6"),
+    (18, 48, 80): triples(
         "1 3 10, 1 5 7, 1 5 9, 1 5 10, 1 6 5, 1 6 7, 1 6 10, 3 1 1, 3 1 10, 3 3 3, 3 3 5, 3 3 10, 3 5 5, 3 5 7, 3 5 9, "
         "3 6 1, 3 6 3, 3 6 10"
     ),
@@ -53,36 +45,12 @@ def probe(device: str = "cuda") -> Probe:
 
 def mismatch(sparse: Sparse, head_dim: int, dtype: str, device: str) -> str | None:
     """Why it cannot compute a call, or None."""
-    if device != "cuda" or dtype != "bfloat16" or head_dim != 128:
-        return f"st_attn takes bfloat16 and head size 128 on cuda, not {dtype} and {head_dim} on {device}"
-    grid = sparse.tiling.grid
-    if sparse.tiling.tile != (6, 8, 8) or grid not in CANVASES:
-        return f"st_attn takes the canvases {', '.join(CANVASES.values())} in tiles of 6x8x8 alone"
-    least, most = (1, 256) if grid == (30, 48, 80) else (0, 0)
-    if not least <= sparse.text_keys <= most:
-        needs = "with 1 to 256 tokens of text" if most else "without text"
-        return f"st_attn takes the canvas {CANVASES[grid]} {needs}, not with {sparse.text_keys}"
-    wrong = set(sparse.windows) - WINDOWS[grid]
-    return f"st_attn does not compute the windows {sorted(wrong)} on this canvas" if wrong else None
+    return mismatch_of("st_attn", WINDOWS, sparse, head_dim, dtype, device)
 
 
 def load() -> Callable[..., torch.Tensor]:
     """The function to call with query, key, value and a Sparse."""
-    function = KERNEL.load()
-
-    def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, sparse: Sparse) -> torch.Tensor:
-        import torch
-
-        if sparse.scale is not None:
-            query = query * (sparse.scale * math.sqrt(query.shape[-1]))
-        padding = query.shape[1] - key.shape[1]  # text tokens that are not real; nothing looks at what they get
-        heads_first = [x[:, : key.shape[1]].transpose(1, 2).contiguous() for x in (query, key, value)]
-        windows = [list(window) for window in sparse.windows]
-        shape = CANVASES[sparse.tiling.grid]
-        result: torch.Tensor = function(*heads_first, windows, sparse.text_keys, bool(sparse.text_keys), shape)
-        return torch.nn.functional.pad(result.transpose(1, 2), (0, 0, 0, 0, 0, padding))
-
-    return attend
+    return caller(KERNEL.load())
 
 
 def _check(found: Probe) -> Probe:

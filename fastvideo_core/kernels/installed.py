@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import wraps
 from importlib import import_module
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from fastvideo_core.contract.attention import Probe
 
@@ -62,7 +62,7 @@ class Kernel:
         Args:
             device: a torch device, such as "cuda:1"; "cuda", or one that is no CUDA device, is the current CUDA device.
         """
-        if problem := self._device_problem(device):
+        if problem := device_problem(self.title, self.generations, device):
             return problem
         found = self.installed()
         if found is None:
@@ -78,7 +78,7 @@ class Kernel:
 
     def load(self) -> Callable[..., Any]:
         """The function, called on the GPU of its first argument, a tensor; raises ImportError if it cannot be had."""
-        return _on_its_device(self._import()[1])
+        return on_its_device(self._import()[1])
 
     def _import(self) -> tuple[str, Callable[..., Any]]:
         errors: list[Exception] = []
@@ -96,20 +96,6 @@ class Kernel:
         telling = [error for error in errors if not isinstance(error, ModuleNotFoundError)]
         raise ImportError(str((telling or errors)[0])) from (telling or errors)[0]
 
-    def _device_problem(self, device: str) -> Probe | None:
-        import torch
-
-        if problem := _no_nvidia_gpu(device):
-            reason = f"{self.title} needs an NVIDIA GPU, {problem}"
-            return Probe(False, reason=reason, remedy="Use another backend, or a torch and a driver with CUDA")
-        major, minor = torch.cuda.get_device_capability(_cuda_device(device))
-        if major in self.generations:
-            return None
-        takes = ", ".join(f"{generation}.x" for generation in sorted(self.generations))
-        name = torch.cuda.get_device_name(_cuda_device(device))
-        reason = f"{self.title} runs on compute capability {takes}; {name} has {major}.{minor}"
-        return Probe(False, reason=reason, remedy="Use another backend")
-
     def _does_not_load(self, found: Distribution, error: Exception) -> Probe:
         import torch
 
@@ -122,6 +108,22 @@ class Kernel:
         return Probe(False, reason=reason, remedy=remedy, broken=True)
 
 
+def device_problem(title: str, generations: frozenset[int], device: str) -> Probe | None:
+    """Why a kernel for GPUs of these generations cannot run on a device, or None."""
+    import torch
+
+    if problem := _no_nvidia_gpu(device):
+        reason = f"{title} needs an NVIDIA GPU, {problem}"
+        return Probe(False, reason=reason, remedy="Use another backend, or a torch and a driver with CUDA")
+    major, minor = torch.cuda.get_device_capability(_cuda_device(device))
+    if major in generations:
+        return None
+    takes = ", ".join(f"{generation}.x" for generation in sorted(generations))
+    name = torch.cuda.get_device_name(_cuda_device(device))
+    reason = f"{title} runs on compute capability {takes}; {name} has {major}.{minor}"
+    return Probe(False, reason=reason, remedy="Use another backend")
+
+
 def _built_for(found: Distribution) -> str:
     """The torch that a wheel was compiled against, as far as its version says: 2.8.3+cu12torch2.7."""
     local = found.version.partition("+")[2]
@@ -130,7 +132,7 @@ def _built_for(found: Distribution) -> str:
     return f"torch {number}" if number else "another torch (its version does not say which)"
 
 
-def _on_its_device(function: Callable[..., Any]) -> Callable[..., Any]:
+def on_its_device(function: Callable[..., Any]) -> Callable[..., Any]:
     """The same function with its first argument's GPU as the current one, where Triton and CuTe launch kernels."""
     import torch
 
@@ -195,7 +197,19 @@ def with_plain_strides(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.clone(memory_format=torch.contiguous_format)
 
 
-def first_that_runs(kernels: Iterable[Kernel], device: str = "cuda") -> tuple[Kernel, Probe]:
+class Probed(Protocol):
+    """What `first_that_runs` asks of a kernel."""
+
+    @property
+    def generations(self) -> frozenset[int]: ...
+
+    def probe(self, device: str = "cuda") -> Probe: ...
+
+
+Some = TypeVar("Some", bound=Probed)
+
+
+def first_that_runs(kernels: Iterable[Some], device: str = "cuda") -> tuple[Some, Probe]:
     """The first kernel that can be used and its probe; if there is none, the first, and why none of them can.
 
     The remedy is that of an installed kernel that is broken, else of the first that can run on this GPU. `device` is as

@@ -1,0 +1,118 @@
+"""Ways to run one forward pass of a transformer, compared in rounds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from results import Table, table
+from timing import in_the_middle, timed
+
+from fastvideo_core import attach
+
+BARE = "bare diffusers"
+WARM_UP = 2
+"""Rounds that are not counted: what is compiled for one way may be compiled once more when another has run."""
+KINDS = {
+    "attention": ("flash", "fmha", "attn", "attention", "sdpa", "flex", "sta_"),
+    "matrix products": ("gemm", "cutlass", "nvjet", "cublas", "matmul", "_mm_"),
+}
+"""What the names of a GPU's kernels have in them, by what they do; the first that fits counts."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to run a transformer: the pipeline, and what is around its forward passes."""
+
+    pipe: Any
+    around: Callable[[Any], AbstractContextManager[Any]] = nullcontext
+
+
+def backend(name: str, **config: Any) -> Callable[[Any], AbstractContextManager[Any]]:
+    """Attached with a backend of ours, in a run of one step."""
+
+    @contextmanager
+    def around(pipe: Any) -> Iterator[None]:
+        with attach(pipe, attention_backend=name, attention_config=config or None, cache="none") as fv, fv.run(1):
+            yield
+
+    return around
+
+
+def diffusers_own(name: str) -> Callable[[Any], AbstractContextManager[Any]]:
+    """A backend of diffusers, as its own users set it."""
+
+    @contextmanager
+    def around(pipe: Any) -> Iterator[None]:
+        from diffusers.models.attention_dispatch import _AttentionBackendRegistry
+
+        before = _AttentionBackendRegistry._active_backend  # which it also sets, and does not set back
+        pipe.transformer.set_attention_backend(name)
+        try:
+            yield
+        finally:
+            pipe.transformer.reset_attention_backend()
+            _AttentionBackendRegistry._active_backend = before
+
+    return around
+
+
+def in_ways(
+    name: str,
+    title: str,
+    ways: Mapping[str, Way],
+    inputs: dict[str, Any],
+    device: str,
+    rounds: int,
+    profile: bool = False,
+    base: str = BARE,
+) -> Table:
+    """Seconds of a forward pass in each way that can run here; every second round backwards."""
+    there = dict(in_the_middle(ways, base))
+    seconds: dict[str, list[float]] = {}
+    with torch.inference_mode():
+        for number in range(rounds + WARM_UP):
+            for title_of_way in list(there) if number % 2 else reversed(list(there)):
+                try:
+                    taken = one_pass(there[title_of_way], inputs, device)
+                except Exception as error:  # of whatever a kernel, or a compiler, lacks here
+                    if number or title_of_way == base:
+                        raise
+                    print(f"{title_of_way} is not measured: {str(error).splitlines()[0]}", flush=True)
+                    there[title_of_way] = Way(None)
+                    continue
+                if number >= WARM_UP:
+                    seconds.setdefault(title_of_way, []).append(taken)
+            there = {one: way for one, way in there.items() if way.pipe is not None}
+        notes = {one: where_time_goes(there[one], inputs) for one in seconds} if profile and device == "cuda" else {}
+    return table(name, title, {one: seconds[one] for one in there}, base, notes)
+
+
+def one_pass(way: Way, inputs: dict[str, Any], device: str) -> float:
+    """Seconds of the second of two passes: the first may compile, and fills what is kept."""
+    with way.around(way.pipe):
+        way.pipe.transformer(**inputs)
+        return timed(lambda: way.pipe.transformer(**inputs), device)
+
+
+def where_time_goes(way: Way, inputs: dict[str, Any]) -> dict[str, Any]:
+    """Milliseconds on the GPU by kind of kernel, and the three that take most of what is neither."""
+    with way.around(way.pipe):
+        way.pipe.transformer(**inputs)
+        torch.cuda.synchronize()
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+            way.pipe.transformer(**inputs)
+            torch.cuda.synchronize()
+    spent: dict[str, float] = dict.fromkeys((*KINDS, "rest"), 0.0)
+    rest: dict[str, float] = {}
+    for event in profile.key_averages():
+        taken = event.self_device_time_total / 1e3
+        kind = next((one for one, parts in KINDS.items() if any(part in event.key.lower() for part in parts)), "rest")
+        spent[kind] += taken
+        if kind == "rest":
+            rest[event.key[:60]] = taken
+    most = sorted(rest, key=lambda key: -rest[key])[:3]
+    return {**{f"{kind}, ms": value for kind, value in spent.items()}, **{key: rest[key] for key in most}}

@@ -1,0 +1,96 @@
+"""Benchmarks write what they measured into files, and the tables of the documents are those of the files."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from results import Results, table
+from timing import alternate, in_the_middle
+
+from tools import tables
+
+SECONDS = {"fast": [1.0, 2.0, 4.0], "bare": [4.0, 4.0, 4.0]}
+
+
+def a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> dict[str, Any]:
+    monkeypatch.setattr(sys, "argv", ["sta.py", "--rounds", "3"])
+    results = Results("sta", "cpu")
+    results.add(table("canvas", "a canvas, float32", SECONDS, "bare", {"fast": {"density": 0.12345, "kernel": "flex"}}))
+    run: dict[str, Any] = json.loads(results.write(tmp_path / "results").read_text("utf-8"))
+    return {**run, **changes}
+
+
+def test_a_file_has_medians_ranges_and_ratios_of_the_same_rounds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = a_run(tmp_path, monkeypatch)
+    assert (run["script"], run["command"]) == ("sta", "python benchmarks/sta.py --rounds 3")
+    assert (run["driver"], run["clocks"]) == (None, {"before": None, "after": None})
+    assert run["versions"].keys() >= {"torch", "diffusers"}
+    fast, bare = run["tables"][0]["rows"]
+    assert (fast["rounds"], fast["median"], fast["low"], fast["high"]) == (3, 2.0, 1.0, 4.0)
+    assert (fast["ratio"], fast["ratio_low"], fast["ratio_high"]) == (2.0, 1.0, 4.0)
+    assert fast["notes"] == {"density": 0.12345, "kernel": "flex"}
+    assert (bare["ratio"], bare["notes"]) == (1.0, {})
+
+
+def test_no_file_replaces_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(3):
+        a_run(tmp_path, monkeypatch)
+    assert len(list((tmp_path / "results").iterdir())) == 3
+
+
+TABLE = """
+|  | ms, median (range) | times as fast as bare, median (range) | density | kernel |
+|---|---|---|---|---|
+| fast | 2000.00 (1000.00 to 4000.00) | 2.000 (1.000 to 4.000) | 0.123 | flex |
+| bare | 4000.00 (4000.00 to 4000.00) | 1 |  |  |
+"""
+
+
+def test_a_document_gets_the_newest_table_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = a_run(tmp_path, monkeypatch, date="2026-01-02", device="An H100")
+    old["tables"][0]["rows"][0]["median"] = 9.0
+    new = a_run(tmp_path, monkeypatch, date="2026-01-03", device="An H200", driver="580.1")
+    (tmp_path / "both").mkdir()
+    for run in (old, new):
+        (tmp_path / "both" / f"{run['date']}.json").write_text(json.dumps(run))
+    runs = tables.read_runs(tmp_path / "both")
+    page = "before\n<!-- table: sta, canvas -->\nstale\n<!-- end of table -->\nbetween\n"
+    page += (
+        "<!-- table: sta, canvas, h100 -->\n<!-- end of table -->\n<!-- table: sta, other -->\n<!-- end of table -->\n"
+    )
+    made = tables.renewed(page, runs)
+    assert TABLE in made
+    assert "stale" not in made
+    assert "| fast | 9000.00 (" in made
+    assert "A canvas, float32. An H200, driver 580.1, torch " in made
+    assert "3 alternating rounds, 2026-01-03: `python benchmarks/sta.py --rounds 3`." in made
+    assert "Not measured yet: `python benchmarks/sta.py`." in made
+    assert made.startswith("before\n")
+    assert "\nbetween\n" in made
+    assert tables.renewed(made, runs) == made
+
+
+def test_a_comment_that_says_no_table_is_an_error() -> None:
+    with pytest.raises(ValueError, match="must say a script, a table"):
+        tables.renewed("<!-- table: sta -->\n<!-- end of table -->", [])
+
+
+def test_the_documents_are_up_to_date() -> None:
+    """Write them anew: make tables."""
+    assert tables.main(["--check"]) == 0
+
+
+def test_rounds_alternate_and_the_base_is_neither_first_nor_last() -> None:
+    said: list[str] = []
+    calls = {name: (lambda name=name: said.append(name)) for name in ("bare", "a", "b", "c")}
+    seconds = alternate(in_the_middle(calls, "bare"), "cpu", rounds=2, warm_up=1)
+    rounds = [said[start : start + 4] for start in (0, 4, 8)]
+    assert rounds == [["c", "bare", "b", "a"], ["a", "b", "bare", "c"], ["c", "bare", "b", "a"]]
+    assert {name: len(taken) for name, taken in seconds.items()} == {"a": 2, "b": 2, "bare": 2, "c": 2}
+    assert list(in_the_middle({"bare": 0, "a": 0}, "bare")) == ["a", "bare"]

@@ -1,0 +1,131 @@
+"""Write the tables of the documents anew from benchmarks/results/: python tools/tables.py [--check] (make tables).
+
+A table stands between two comments, and is that of the newest run that has one of that name:
+
+    <!-- table: sta, canvas wan, H200 -->
+    <!-- end of table -->
+
+The script, the table, and, where several devices have been measured, a part of the device's name.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+SCHEMA = "fv-results/1"
+REGION = re.compile(r"(<!-- table: (?P<what>[^>]+?) -->\n)(?P<text>.*?)(<!-- end of table -->)", re.DOTALL)
+NAMED = (
+    "torch",
+    "diffusers",
+    "flash-attn-4",
+    "flash-attn-3",
+    "flash-attn",
+    "sageattention",
+    "st-attn",
+    "fastvideo-kernel",
+)
+"""Of the versions, those that stand below a table."""
+
+
+def documents() -> list[Path]:
+    """Those that may have such tables."""
+    patterns = ("README.md", "docs/*.md", "plugins/*/README.md", "benchmarks/README.md")
+    return sorted(path for pattern in patterns for path in ROOT.glob(pattern))
+
+
+def renewed(text: str, runs: Sequence[dict[str, Any]]) -> str:
+    """A document with its tables as these runs have them, the newest first.
+
+    Raises:
+        ValueError: a comment does not say a script and a table.
+    """
+
+    def region(match: re.Match[str]) -> str:
+        parts = [part.strip() for part in match["what"].split(",")]
+        if not 2 <= len(parts) <= 3:
+            raise ValueError(f"<!-- table: {match['what']} --> must say a script, a table, and at most a device")
+        return f"{match[1]}{made(parts[0], parts[1], parts[2] if len(parts) == 3 else '', runs)}{match[4]}"
+
+    return REGION.sub(region, text)
+
+
+def made(script: str, name: str, device: str, runs: Sequence[dict[str, Any]]) -> str:
+    """A table and what it was measured on; a line that says so where there is none yet."""
+    for run in runs:
+        if run["script"] != script or device.lower() not in run["device"].lower():
+            continue
+        found = next((table for table in run["tables"] if table["name"] == name), None)
+        if found is not None:
+            return f"\n{as_markdown(found)}\n\n{caption(found, run)}\n\n"
+    return f"\nNot measured yet{f' on {device}' if device else ''}: `python benchmarks/{script}.py`.\n\n"
+
+
+def as_markdown(table: dict[str, Any]) -> str:
+    """Its rows, with a column for each note that a row has."""
+    notes = list(dict.fromkeys(note for row in table["rows"] for note in row["notes"]))
+    lines = [["", "ms, median (range)", f"times as fast as {table['base']}, median (range)", *notes]]
+    for row in table["rows"]:
+        milliseconds = [f"{1e3 * row[key]:.2f}" for key in ("median", "low", "high")]
+        ratios = [f"{row[key]:.3f}" for key in ("ratio", "ratio_low", "ratio_high")]
+        cells = [f"{own[0]} ({own[1]} to {own[2]})" for own in (milliseconds, ratios)]
+        if row["name"] == table["base"]:
+            cells[1] = "1"
+        lines.append([row["name"], *cells, *(shown(row["notes"].get(note, "")) for note in notes)])
+    rows = [f"| {' | '.join(line)} |" for line in lines]
+    return "\n".join([rows[0], "|---" * len(lines[0]) + "|", *rows[1:]])
+
+
+def shown(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def caption(table: dict[str, Any], run: dict[str, Any]) -> str:
+    """What was measured, on what, when and how."""
+    versions = ", ".join(f"{name} {run['versions'][name]}" for name in NAMED if name in run["versions"])
+    driver = f", driver {run['driver']}" if run["driver"] else ""
+    title = table["title"][0].upper() + table["title"][1:]
+    return (
+        f"{title}. {run['device']}{driver}, {versions}, Python {run['python']}, "
+        f"{table['rows'][0]['rounds']} alternating rounds, {run['date']}: `{run['command']}`."
+    )
+
+
+def read_runs(folder: Path = RESULTS) -> list[dict[str, Any]]:
+    """All runs, the newest first.
+
+    Raises:
+        ValueError: a file is none of ours.
+    """
+    runs = {path.name: json.loads(path.read_text("utf-8")) for path in sorted(folder.glob("*.json"))}
+    if wrong := [name for name, run in runs.items() if run.get("schema") != SCHEMA]:
+        raise ValueError(f"{wrong[0]} is not of the schema {SCHEMA}")
+    return sorted(runs.values(), key=lambda run: str(run["date"]), reverse=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--check", action="store_true", help="change nothing; status 1 if a table is not that of the runs"
+    )
+    check = parser.parse_args(arguments).check
+    runs, stale = read_runs(), []
+    for path in documents():
+        before = path.read_text("utf-8")
+        if (after := renewed(before, runs)) != before:
+            stale.append(str(path.relative_to(ROOT)))
+            if not check:
+                path.write_text(after, "utf-8")
+    print(f"{'not up to date' if check else 'written'}: {', '.join(stale) or 'none'}")
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
