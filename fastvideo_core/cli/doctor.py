@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 import click
 
+from fastvideo_core.cli.advice import advice
 from fastvideo_core.cli.doctor_settings import Question, settings_of, unread_variables
 from fastvideo_core.cli.options import settings_option, split_settings
 from fastvideo_core.cli.output import discovered, own_output, say
@@ -23,6 +24,7 @@ from fastvideo_core.discovery.printable import explain
 from fastvideo_core.engine.asked import Asked
 from fastvideo_core.engine.attention.answers import ask, capabilities_of, probe_of
 from fastvideo_core.errors import FastVideoError, InputError, PluginError
+from fastvideo_core.kernels import gpu_generation
 
 _LIBRARIES = ("torch", "diffusers", "transformers", "accelerate", "safetensors", "pluggy", "av")
 
@@ -60,7 +62,23 @@ def doctor_command(attention_backend: str | None, cache: str | None, settings: t
     say("\nproblems" if problems else "\nno problems")
     for problem in problems:
         say(f"  {problem}")
+    if told := _advice(probes):
+        say(f"\nadvice: {told}")
     sys.exit(1 if problems else 0)
+
+
+def _advice(probes: list[_Probed]) -> str | None:
+    """What to install here; None where torch does not say what is here."""
+    try:
+        import torch
+
+        generation = gpu_generation()
+        machine = "a CPU" if generation is None else torch.cuda.get_device_name()
+        if torch.version.hip:
+            return f"torch {torch.__version__} is built for AMD GPUs: fv-diffusers has DIFFUSERS_AITER_FA2_HUB"
+    except Exception:  # said above
+        return None
+    return advice(machine, generation, {backend.name: probe for backend, _, probe in probes})
 
 
 def _name(asked: Callable[[], Asked]) -> str | None:
