@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fastvideo_core.app.batch.reading import read_rows
     from fastvideo_core.app.batch.row import PromptRow, RowResult, RowStatus
+    from fastvideo_core.app.choices import Choices
     from fastvideo_core.app.files import JsonLines, check_output_file, read_prompts, written_whole
     from fastvideo_core.app.generator import VideoGenerator
     from fastvideo_core.app.model_info import family_names
@@ -80,6 +81,7 @@ _HOMES = {
     "CachedModel": "contract.caching",
     "Capabilities": "contract.attention",
     "Channel": "contract.executor",
+    "Choices": "app.choices",
     "Computed": "contract.caching",
     "Executor": "contract.executor",
     "Generation": "contract.observing",
@@ -145,6 +147,7 @@ __all__ = [
     "CachedModel",
     "Capabilities",
     "Channel",
+    "Choices",
     "Computed",
     "Executor",
     "Generation",

@@ -16,6 +16,7 @@ from fastvideo_core.app.batch.reading import rows_from
 from fastvideo_core.app.batch.row import PromptRow, RowResult
 from fastvideo_core.app.batch.work import Order, Work, checked_folder, checked_orders
 from fastvideo_core.app.cache_request import CacheRequest
+from fastvideo_core.app.choices import Choices, choices_for
 from fastvideo_core.app.known_fields import check_flags, unknown_field
 from fastvideo_core.app.loading import check_compile, check_device, check_dtype, check_offload
 from fastvideo_core.app.make import Video
@@ -31,7 +32,7 @@ from fastvideo_core.app.sampling import SamplingParam
 from fastvideo_core.app.studio import Studio
 from fastvideo_core.app.vae_tiling import check_tiling
 from fastvideo_core.app.workers.remote_studio import RemoteStudio
-from fastvideo_core.contract.attention import AttentionBackend
+from fastvideo_core.contract.attention import AttentionBackend, Need
 from fastvideo_core.contract.caching import CachePolicy
 from fastvideo_core.contract.reading import shown
 from fastvideo_core.contract.settings import Config
@@ -46,8 +47,9 @@ from fastvideo_core.errors import AttachError, InputError
 class VideoGenerator:
     """A loaded model with an attention backend on it. Use as a context manager, or call `close()`."""
 
-    def __init__(self, studio: Studio, info: ModelInfo, loading: Mapping[str, Any]) -> None:
+    def __init__(self, studio: Studio, info: ModelInfo, needs: list[Need], loading: Mapping[str, Any]) -> None:
         self.info = info
+        self._needs = needs
         self._loading = loading
         self.progress = True
         """Whether to show a progress bar, on terminals."""
@@ -165,8 +167,8 @@ class VideoGenerator:
         )
         if processes > 1:
             check_degrees(info.family, read_degrees(parallel, processes))
-            return cls(RemoteStudio(executor(), opening, processes, parallel, info, plugins), info, loading)
-        return cls(open_studio(opening, device, info=info), info, loading)
+            return cls(RemoteStudio(executor(), opening, processes, parallel, info, plugins), info, needs, loading)
+        return cls(open_studio(opening, device, info=info), info, needs, loading)
 
     @overload
     def generate_video(
@@ -326,11 +328,43 @@ class VideoGenerator:
         make = self._studio.prepared(prompts, params, request)
         return lambda video: make(video, self.progress)
 
+    def choices(self) -> Choices:
+        """The names of the attention backends that run here and fit the model, and of the policies that serve it."""
+        return choices_for(load_plugins(), self.info, self._needs)
+
+    def use_attention(self, attention_backend: str | AttentionBackend | None, attention_config: Config = None) -> None:
+        """Change the attention backend from the next video on, with the weights as they are.
+
+        Args:
+            attention_backend, attention_config: as for `from_pretrained`; checked before anything is changed.
+
+        Raises:
+            BackendError: the backend is unknown, cannot run here or does not fit.
+            InputError: a setting does not fit; or several processes make the videos, whose backend stays.
+            AttachError: a video is being generated, or the generator is closed.
+        """
+        with self._alone.hold("change its attention backend"):
+            self._check_open()
+            check_settings_are_text("attention_config", attention_config)
+            requested, serving = choose_attention(load_plugins(), attention_backend, self._needs, attention_config)
+            self._studio.use_attention(attention_backend, attention_config)
+            self._loading = expected_of_loading(requested, serving, self._loading["dtype"])
+
     @contextmanager
     def attention_timed(self) -> Iterator[Callable[[], float]]:
         """Measure the attention kernels while the context lasts; yields what tells the seconds they have taken."""
         with self._studio.timed() as seconds:
             yield seconds
+
+    @property
+    def is_open(self) -> bool:
+        """Whether videos can still be made: it is not closed, and none of its processes has ended."""
+        return not self._closed and self._studio.is_open
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether several processes make each video."""
+        return isinstance(self._studio, RemoteStudio)
 
     def close(self) -> None:
         """Detach and let go of the model; doing it twice is harmless.

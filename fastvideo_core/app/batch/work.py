@@ -26,7 +26,7 @@ from fastvideo_core.contract.caching import CachePolicy
 from fastvideo_core.contract.reading import shown
 from fastvideo_core.discovery.plugins import Plugins
 from fastvideo_core.engine.caching.choice import choose_policy, prepared_policy
-from fastvideo_core.errors import AttachError, InputError, OutputError, ParallelError
+from fastvideo_core.errors import AttachError, CancelledError, InputError, OutputError, ParallelError
 
 Make = Callable[[Video], VideoResult]
 Prepare = Callable[[Sequence[str], SamplingParam, CacheRequest], Make]
@@ -143,13 +143,14 @@ class Work:
         """Make the video of a row, unless it is whole on disk.
 
         Raises:
-            OutputError: no more files can be written; AttachError, ParallelError: no more videos can be made. What is
+            OutputError: no more files can be written; AttachError, ParallelError: no more videos can be made;
+            CancelledError: this one was cancelled. What is
             wrong with this row alone is in its result.
         """
         start = time.perf_counter()
         try:
             result = self.found(order) or self._made(order)
-        except (AttachError, ParallelError):
+        except (AttachError, CancelledError, ParallelError):
             raise
         except OutputError as error:
             result = self._of_another(order, error)
