@@ -10,6 +10,7 @@ import random
 import re
 import socket
 import sqlite3
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -34,6 +35,7 @@ from fastvideo_core.cli import fv
 from fastvideo_core.errors import OutputError
 from tests.support.models import build_wan_image_pipeline
 from tests.support.serving import LONG, SMALL, Site, served, site
+from tests.test_disk import room_for
 
 pytestmark = pytest.mark.filterwarnings("ignore:The Sora API:DeprecationWarning")  # the client's, of OpenAI's own
 
@@ -350,6 +352,12 @@ def test_what_cannot_be_served_is_told_before_a_model_is_loaded(
         assert "cannot be had" in told("--port", str(taken.getsockname()[1]))
     assert "height 30 is not a multiple" in told("--height", "30")
     Path("served").mkdir()
+    if sys.platform != "win32":
+        import fcntl
+
+        with Path("served/serve.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            assert "another fv serve has the folder 'served'" in told("--port", "0")
     Path("served/jobs.sqlite").write_bytes(b"SQLite format 3\0" + b"nonsense" * 1000)
     assert "the jobs in 'served/jobs.sqlite' cannot be read" in told("--port", "0")
     assert "move it away: the videos beside it stay" in told("--port", "0")
@@ -501,6 +509,12 @@ def test_a_full_disk_fails_a_video_and_not_the_server(generator: VideoGenerator,
         assert failed["error"]["code"] == "not_written"
         assert "disk is full" in failed["error"]["message"]
         assert str(tmp_path) not in failed["error"]["message"]
+        assert full.ended(full.create()["id"])["status"] == "completed"
+        jobs = len(full.service.snapshot())
+        with room_for(0):  # nor can a job be noted
+            answer = full.client.post("/v1/videos", json={"prompt": "cat"})
+        assert (answer.status_code, answer.json()["error"]["type"]) == (503, "server_error")
+        assert len(full.service.snapshot()) == jobs
         assert full.ended(full.create()["id"])["status"] == "completed"
 
 

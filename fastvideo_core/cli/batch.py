@@ -63,18 +63,23 @@ class Batch:
         info: ModelInfo,
         plugins: Plugins,
     ) -> Iterable[SamplingParam]:
-        """Check all rows, those of other parts too, and the folder; one set of parameters for each kind of row.
+        """Check all rows, those of other parts too; one set of parameters for each kind of row.
 
         Raises:
-            InputError, OutputError: as `VideoGenerator.generate_videos`; before the model is loaded.
+            InputError: as `VideoGenerator.generate_videos`; before the model is loaded.
         """
-        from fastvideo_core.app.batch.work import checked_folder, checked_orders
+        from fastvideo_core.app.batch.work import checked_orders
         from fastvideo_core.app.cache_request import CacheRequest
 
         every = checked_orders(self.rows, params, CacheRequest.of(False, cache, cache_config), info, plugins)
-        self.folder = checked_folder(params)
         self.orders = every[self.shard.number - 1 :: self.shard.count]
         return {order.key: order.params for order in every}.values()
+
+    def prepare(self, params: SamplingParam) -> None:
+        """Make the folder ready, likewise before the model is loaded; raises InputError, OutputError."""
+        from fastvideo_core.app.batch.work import checked_folder
+
+        self.folder = checked_folder(params)
 
     def run(
         self,

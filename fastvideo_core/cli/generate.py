@@ -137,7 +137,9 @@ def generate_command(
     serving = choose_attention(plugins, attention_backend, needs, for_backend)[1].values()
     for one in asked:
         check_grid([served.backend for served in serving], one.grid(info))
-    if not batch:
+    if batch:
+        batch.prepare(params)
+    else:
         prepare_target(params)
 
     from fastvideo_core.app.generator import VideoGenerator
