@@ -1,4 +1,6 @@
 # make demo   install, generate a video with the embedded model, print its path and receipt
+# make serve  install, and serve that model: OpenAI's videos API and a page, at an address that it prints
+# make install  install all plugins and examples, and what the tests need
 # make test   install, then formatting, lint, types and tests: all that CI runs
 # make quick  install, then lint and the fast tests: the inner loop
 # make dist   install, then build and check an sdist and a wheel of every distribution in dist/
@@ -14,11 +16,16 @@ PLUGINS := $(sort $(wildcard plugins/*/pyproject.toml))
 EXAMPLES := $(sort $(wildcard examples/plugins/*/pyproject.toml))
 PROMPT ?= a red circle moving left on a white background
 
-.PHONY: demo test quick dist docs support tables bench
+.PHONY: demo serve install test quick dist docs support tables bench
 .DELETE_ON_ERROR:
 
-demo: $(VENV)/.installed
+demo: $(VENV)/.demo
 	$(BIN)/fv generate "$(PROMPT)" --sheet
+
+serve: $(VENV)/.serve
+	$(BIN)/fv serve --model shapes
+
+install: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	$(BIN)/ruff format --check .
@@ -48,9 +55,25 @@ bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/compile.py
 
-$(VENV)/.installed: constraints.txt pyproject.toml $(PLUGINS) $(EXAMPLES)
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --disable-pip-version-check hatchling editables
-	$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation -c constraints.txt \
-		-e ".[dev]" $(foreach plugin,$(PLUGINS) $(EXAMPLES),-e $(dir $(plugin)))
+# What `pip install "fastvideo-core[demo]"` installs, and with it what else the service needs; the tests need everything.
+FOR_DEMO := . plugins/fv_shapes
+FOR_SERVE := $(FOR_DEMO) plugins/fv_serve plugins/fv_sta plugins/fv_teacache
+FOR_ALL := .[dev] $(patsubst %/pyproject.toml,%,$(PLUGINS) $(EXAMPLES))
+
+$(VENV)/.demo: constraints.txt pyproject.toml $(PLUGINS)
+	$(call install,$(FOR_DEMO))
 	touch $@
+
+$(VENV)/.serve: constraints.txt pyproject.toml $(PLUGINS)
+	$(call install,$(FOR_SERVE))
+	touch $(VENV)/.demo $@
+
+$(VENV)/.installed: constraints.txt pyproject.toml $(PLUGINS) $(EXAMPLES)
+	$(call install,$(FOR_ALL))
+	touch $(VENV)/.demo $(VENV)/.serve $@
+
+define install
+$(PYTHON) -m venv $(VENV)
+$(BIN)/python -m pip install -q --disable-pip-version-check hatchling editables
+$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation -c constraints.txt $(addprefix -e ,$(1))
+endef

@@ -9,6 +9,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fastvideo_core.app.batch.reading import read_rows
+    from fastvideo_core.app.batch.row import PromptRow, RowResult, RowStatus
+    from fastvideo_core.app.choices import Choices
     from fastvideo_core.app.files import JsonLines, check_output_file, read_prompts, written_whole
     from fastvideo_core.app.generator import VideoGenerator
     from fastvideo_core.app.model_info import family_names
@@ -78,6 +81,7 @@ _HOMES = {
     "CachedModel": "contract.caching",
     "Capabilities": "contract.attention",
     "Channel": "contract.executor",
+    "Choices": "app.choices",
     "Computed": "contract.caching",
     "Executor": "contract.executor",
     "Generation": "contract.observing",
@@ -92,10 +96,13 @@ _HOMES = {
     "Need": "contract.attention",
     "ParallelReceipt": "contract.receipt",
     "Probe": "contract.attention",
+    "PromptRow": "app.batch.row",
     "RankReceipt": "contract.receipt",
     "Receipt": "contract.receipt",
     "Role": "contract.attention",
     "RoleReceipt": "contract.receipt",
+    "RowResult": "app.batch.row",
+    "RowStatus": "app.batch.row",
     "Run": "contract.attention",
     "SamplingParam": "app.sampling",
     "Signal": "contract.caching",
@@ -115,6 +122,7 @@ _HOMES = {
     "preview_plan": "app.preview",
     "prompt_progress": "cli.options",
     "read_prompts": "app.files",
+    "read_rows": "app.batch.reading",
     "relative_change": "contract.caching",
     "sampling_options": "cli.options",
     "setting": "contract.settings",
@@ -139,6 +147,7 @@ __all__ = [
     "CachedModel",
     "Capabilities",
     "Channel",
+    "Choices",
     "Computed",
     "Executor",
     "Generation",
@@ -153,10 +162,13 @@ __all__ = [
     "Need",
     "ParallelReceipt",
     "Probe",
+    "PromptRow",
     "RankReceipt",
     "Receipt",
     "Role",
     "RoleReceipt",
+    "RowResult",
+    "RowStatus",
     "Run",
     "SamplingParam",
     "Signal",
@@ -176,6 +188,7 @@ __all__ = [
     "preview_plan",
     "prompt_progress",
     "read_prompts",
+    "read_rows",
     "relative_change",
     "sampling_options",
     "setting",

@@ -17,6 +17,7 @@
     │   └── UnsupportedModelError   a model or pipeline that the core cannot read
     ├── InputError (ValueError)     a sampling parameter or option that does not fit
     ├── OutputError                 a video or another file cannot be written where it should go
+    ├── CancelledError              a video was cancelled while it was being made
     ├── AttachError                 a pipeline or generator in the wrong state
     ├── ParallelError               processes that make a video together do not go together, or one is gone
     │   └── PeerError               this process stopped because another one did
@@ -115,6 +116,10 @@ class OutputError(FastVideoError):
     """
 
     result: Any = None
+
+
+class CancelledError(FastVideoError):
+    """A video was cancelled while it was being made, by `Generation.cancel`; no file of it is written."""
 
 
 class AttachError(FastVideoError):

@@ -59,21 +59,21 @@ def test_what_is_done_stays_when_a_later_prompt_fails(
 ) -> None:
     from fastvideo_core.app import output
 
-    save = output.save
+    save = output.save_as
 
     def save_or_fail(folder: Path, stem: str, files: dict[str, bytes | Path]) -> dict[str, Path]:
         if stem == "dog":
             raise OutputError("the disk is full")
         return save(folder, stem, files)
 
-    monkeypatch.setattr(output, "save", save_or_fail)
+    monkeypatch.setattr(output, "save_as", save_or_fail)
     (tmp_path / "prompts.txt").write_text("cat\ndog\ncat\n")
     options = ("--model", str(wan_folder), *SHORT, "--output", str(tmp_path / "out"))
     done = invoke("generate", "--prompts", str(tmp_path / "prompts.txt"), *options)
     assert done.exit_code == 1
     assert f"video    {tmp_path / 'out' / 'cat.mp4'}" in done.stdout
     assert "Error: the disk is full" in done.stderr
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["cat.json", "cat.mp4"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["cat.json", "cat.mp4", "results.jsonl"]
 
 
 @pytest.mark.parametrize(

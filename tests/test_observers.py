@@ -11,7 +11,7 @@ import pytest
 
 from fastvideo_core import Generation, VideoGenerator, attach, hookimpl
 from fastvideo_core.discovery.plugins import Plugin, Plugins, _register
-from fastvideo_core.errors import OutputError
+from fastvideo_core.errors import CancelledError, OutputError
 from tests.support.backends import core_alone
 from tests.support.models import SIZE, run
 
@@ -58,8 +58,8 @@ class Watcher:
 
 @pytest.fixture
 def watching(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Watcher]:
-    def install(**options: Any) -> Watcher:
-        watcher = Watcher(**options)
+    def install(watcher: Watcher | None = None, **options: Any) -> Watcher:
+        watcher = watcher or Watcher(**options)
         plugins = Plugins([*core_alone().all, watcher.plugin()])
         monkeypatch.setattr("fastvideo_core.engine.attachment.load_plugins", lambda: plugins)
         return watcher
@@ -169,3 +169,28 @@ def test_the_progress_bar_is_one_of_them(wan_folder: Path, monkeypatch: pytest.M
         generator.progress = False
         generator.generate_video("cat", **SHORT, save_video=False)
         assert seen == []
+
+
+def test_a_generation_that_is_cancelled_ends_after_its_step(
+    watching: Callable[..., Watcher], wan_folder: Path, tmp_path: Path
+) -> None:
+    class Canceller(Watcher):
+        def tell(self, event: str, generation: Generation, *more: Any) -> None:
+            super().tell(event, generation, *more)
+            if cancelling and event == cancelling[0]:
+                generation.cancel()
+
+    cancelling = ["step"]
+    watcher = watching(Canceller())
+    with VideoGenerator.from_pretrained(wan_folder, device="cpu") as generator:
+        with pytest.raises(CancelledError, match=r"cancelled after 1 of 3 steps; nothing was written"):
+            generator.generate_video("cat", output_path=tmp_path, **SHORT)
+        assert [one[0] for one in watcher.told] == ["started", "step", "failed"]
+        with pytest.raises(CancelledError, match="after 1 of 3"):
+            next(generator.generate_videos([{"prompt": "cat"}], output_path=tmp_path, **SHORT))
+        cancelling[0] = "started"
+        with pytest.raises(CancelledError, match="after 0 of 3"):
+            generator.generate_video("cat", output_path=tmp_path, **SHORT)
+        assert not list(tmp_path.iterdir())
+        cancelling.clear()
+        assert generator.generate_video("cat", output_path=tmp_path, **SHORT).receipt.interrupted is False

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from fastvideo_core import AttentionCall, AttentionFunction, VideoGenerator
 from fastvideo_core.cli import fv
-from fastvideo_core.errors import AttachError, BackendOutputError, InputError
+from fastvideo_core.errors import AttachError, BackendOutputError, InputError, UnknownBackendError
 from tests.support.backends import Recorder, plugins_with
 from tests.support.models import SIZE
 
@@ -259,3 +259,34 @@ def test_a_closed_generator_lets_go_of_its_model(wan_folder: Path, use: Callable
         gc.enable()
     with pytest.raises(AttachError, match="closed"):
         generator.generate_video("cat", **SHORT)
+
+
+def test_the_attention_backend_can_be_changed(generator: VideoGenerator) -> None:
+    assert "TORCH_SDPA" in generator.choices().attention_backends
+    assert {"TAYLORSEER", "FIRSTBLOCK"} <= {*generator.choices().cache_policies}
+    plain = generator.generate_video("cat", **SHORT)
+    generator.use_attention("NEIGHBORHOOD@frames=0:dense=0:dense_layers=0")
+    windowed = generator.generate_video("cat", **SHORT)
+    assert windowed.receipt.attention["SELF"].settings["dense"] == 0
+    assert not np.array_equal(windowed.frames, plain.frames)
+    with pytest.raises(UnknownBackendError):
+        generator.use_attention("NO_SUCH")
+    assert np.array_equal(generator.generate_video("cat", **SHORT).frames, windowed.frames)
+    generator.use_attention(None)
+    again = generator.generate_video("cat", **SHORT)
+    assert np.array_equal(again.frames, plain.frames)
+    assert again.receipt.requested_backend is None
+
+
+def test_rows_that_are_found_are_of_the_backend_of_now(generator: VideoGenerator, tmp_path: Path) -> None:
+    options = {**SHORT, "save_video": True, "output_path": tmp_path}
+    row = {"prompt": "cat", "id": "x"}
+    for backend, status in (
+        ("NEIGHBORHOOD@frames=1", "made"),
+        ("TORCH_SDPA", "failed"),
+        ("NEIGHBORHOOD@frames=0", "failed"),
+    ):
+        generator.use_attention(backend)
+        assert next(generator.generate_videos([row], **options)).status == status
+    generator.use_attention("NEIGHBORHOOD@frames=1")
+    assert next(generator.generate_videos([row], **options)).status == "found"

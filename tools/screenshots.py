@@ -1,4 +1,4 @@
-"""Draw the pictures of the README anew: python tools/screenshots.py (needs Chromium, named in CHROMIUM)."""
+"""Draw the pictures anew: python tools/screenshots.py (needs Chromium, named in CHROMIUM, and its driver)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,41 @@ def main() -> None:
             draw(page, IMAGES / f"{command}.png", width, 40 + 21 * lines, folder)
         (folder / "prompts.txt").write_text("\n".join(PROMPTS))
         fv("bench", *BENCH, "--prompts", str(folder / "prompts.txt"), "--output", str(folder / "bench"))
+        draw_service(IMAGES / "serve.png", folder)
         draw(folder / "bench" / "page.html", IMAGES / "bench.png", 1130, 1260, folder)
+
+
+def draw_service(picture: Path, folder: Path) -> None:
+    """The page of `fv serve`, with two settings side by side."""
+    from selenium import webdriver
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    command = [sys.executable, "-m", "fastvideo_core", "serve", "--port", "0", "--output", str(folder / "served")]
+    with subprocess.Popen([*command, "--frames", "17"], stdout=subprocess.PIPE, text=True) as server:
+        options = webdriver.ChromeOptions()
+        options.binary_location = os.environ.get("CHROMIUM", "/usr/bin/chromium")
+        for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'profile'}"):
+            options.add_argument(argument)
+        browser = webdriver.Chrome(options)
+        try:
+            assert server.stdout is not None
+            browser.get(server.stdout.readline().split()[2].rstrip(";"))
+            browser.set_window_size(1200, 1000)
+            WebDriverWait(browser, 60).until(lambda _: browser.find_element("id", "model").text)
+            browser.find_element("id", "prompt").send_keys(PROMPTS[0])
+            browser.find_element("id", "compare").click()
+            browser.execute_script("document.getElementById('policy-b').value = 'TEACACHE'")
+            browser.find_element("id", "value-b").send_keys("0.4")
+            browser.find_element("id", "submit").click()
+            WebDriverWait(browser, 300).until(lambda _: browser.find_element("id", "difference").text)
+            browser.execute_script("document.getElementById('time').value = 0.5")
+            script = "document.getElementById('time').dispatchEvent(new Event('input')); scrollTo(0, 0)"
+            browser.execute_script(script)
+            WebDriverWait(browser, 10, 1).until(lambda _: browser.find_element("id", "play").text == "Play")
+            browser.save_screenshot(str(picture))
+        finally:
+            browser.quit()
+            server.terminate()
 
 
 def fv(*arguments: str) -> str:

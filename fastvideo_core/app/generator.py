@@ -11,7 +11,12 @@ from typing import Any, Self, overload
 
 import torch
 
+from fastvideo_core.app.batch.expected import expected_of_loading
+from fastvideo_core.app.batch.reading import rows_from
+from fastvideo_core.app.batch.row import PromptRow, RowResult
+from fastvideo_core.app.batch.work import Order, Work, checked_folder, checked_orders
 from fastvideo_core.app.cache_request import CacheRequest
+from fastvideo_core.app.choices import Choices, choices_for
 from fastvideo_core.app.known_fields import check_flags, unknown_field
 from fastvideo_core.app.loading import check_compile, check_device, check_dtype, check_offload
 from fastvideo_core.app.make import Video
@@ -27,7 +32,7 @@ from fastvideo_core.app.sampling import SamplingParam
 from fastvideo_core.app.studio import Studio
 from fastvideo_core.app.vae_tiling import check_tiling
 from fastvideo_core.app.workers.remote_studio import RemoteStudio
-from fastvideo_core.contract.attention import AttentionBackend
+from fastvideo_core.contract.attention import AttentionBackend, Need
 from fastvideo_core.contract.caching import CachePolicy
 from fastvideo_core.contract.reading import shown
 from fastvideo_core.contract.settings import Config
@@ -42,8 +47,10 @@ from fastvideo_core.errors import AttachError, InputError
 class VideoGenerator:
     """A loaded model with an attention backend on it. Use as a context manager, or call `close()`."""
 
-    def __init__(self, studio: Studio, info: ModelInfo) -> None:
+    def __init__(self, studio: Studio, info: ModelInfo, needs: list[Need], loading: Mapping[str, Any]) -> None:
         self.info = info
+        self._needs = needs
+        self._loading = loading
         self.progress = True
         """Whether to show a progress bar, on terminals."""
         self._studio = studio
@@ -142,8 +149,9 @@ class VideoGenerator:
         if compile:
             check_compile(info, device, dit_cpu_offload, rounded is not None and rounded.layerwise)
         needs = info.family.needs(info.transformer, dtype, torch.device(device))
-        choose_attention(plugins, attention_backend, needs, attention_config)
+        requested, serving = choose_attention(plugins, attention_backend, needs, attention_config)
         check_policy(plugins, None, info.cached_model)
+        loading = expected_of_loading(requested, serving, str(dtype).removeprefix("torch."))
         opening = Opening(
             str(model_path),
             device,
@@ -159,8 +167,8 @@ class VideoGenerator:
         )
         if processes > 1:
             check_degrees(info.family, read_degrees(parallel, processes))
-            return cls(RemoteStudio(executor(), opening, processes, parallel, info, plugins), info)
-        return cls(open_studio(opening, device, info=info), info)
+            return cls(RemoteStudio(executor(), opening, processes, parallel, info, plugins), info, needs, loading)
+        return cls(open_studio(opening, device, info=info), info, needs, loading)
 
     @overload
     def generate_video(
@@ -233,6 +241,7 @@ class VideoGenerator:
                 raise
             return results
 
+    @overload
     def generate_videos(
         self,
         prompts: Sequence[str],
@@ -242,14 +251,47 @@ class VideoGenerator:
         cache: str | CachePolicy | None = None,
         cache_config: Config = None,
         **overrides: Any,
-    ) -> Iterator[VideoResult]:
-        """Generate a video for each prompt, one whenever the next is asked for; none is kept here.
+    ) -> Iterator[VideoResult]: ...
+
+    @overload
+    def generate_videos(
+        self,
+        prompts: Sequence[PromptRow | Mapping[str, Any]],
+        sampling_param: SamplingParam | None = None,
+        *,
+        enable_teacache: bool = False,
+        cache: str | CachePolicy | None = None,
+        cache_config: Config = None,
+        **overrides: Any,
+    ) -> Iterator[RowResult]: ...
+
+    def generate_videos(
+        self,
+        prompts: Sequence[str] | Sequence[PromptRow | Mapping[str, Any]],
+        sampling_param: SamplingParam | None = None,
+        *,
+        enable_teacache: bool = False,
+        cache: str | CachePolicy | None = None,
+        cache_config: Config = None,
+        **overrides: Any,
+    ) -> Iterator[VideoResult] | Iterator[RowResult]:
+        """Generate a video for each prompt or row, one whenever the next is asked for; none is kept here.
 
         Args and errors are those of `generate_video`; what can be checked beforehand is checked before this returns.
+
+        Rows, each a `PromptRow` or a mapping with `prompt` and, if wanted, `id`, `cache` and any sampling parameter,
+        are what `fv generate --prompts` works through: the files of a row are named by its id, a row whose video is
+        whole on disk is found and not made again, and one that fails is a `RowResult` with its error, not the end.
+
+        Raises:
+            InputError: rows are wrong: all of them, each with its place; before any is made.
+            OutputError, AttachError, ParallelError: in the middle, where no other row could be made either.
         """
         request = CacheRequest.of(enable_teacache, cache, cache_config)
+        if _are_rows(prompts):
+            return self._work_through(prompts, sampling_param, request, overrides)
         with self._alone.hold("generate"):
-            checked, generate = self._prepared(prompts, sampling_param, request, overrides)
+            checked, generate = self._prepared(prompts, sampling_param, request, overrides)  # type: ignore[arg-type]
 
         def generate_alone(video: Video) -> VideoResult:
             with self._alone.hold("generate"):
@@ -258,11 +300,71 @@ class VideoGenerator:
 
         return map(generate_alone, checked)
 
+    def _work_through(
+        self,
+        items: Sequence[Any],
+        sampling_param: SamplingParam | None,
+        request: CacheRequest,
+        overrides: Mapping[str, Any],
+    ) -> Iterator[RowResult]:
+        with self._alone.hold("generate"):
+            self._check_open()
+            check_settings_are_text("cache_config", request.config)
+            params = self._params(sampling_param, overrides)
+            orders = checked_orders(rows_from(items), params, request, self.info, load_plugins())
+            work = Work(orders, checked_folder(params), self.info, self._loading, self._prepare)
+            work.check(self._studio.device)
+
+        def do(order: Order) -> RowResult:
+            with self._alone.hold("generate"):
+                self._check_open()
+                return work.do(order)
+
+        return map(do, orders)
+
+    def _prepare(
+        self, prompts: Sequence[str], params: SamplingParam, request: CacheRequest
+    ) -> Callable[[Video], VideoResult]:
+        make = self._studio.prepared(prompts, params, request)
+        return lambda video: make(video, self.progress)
+
+    def choices(self) -> Choices:
+        """The names of the attention backends that run here and fit the model, and of the policies that serve it."""
+        return choices_for(load_plugins(), self.info, self._needs)
+
+    def use_attention(self, attention_backend: str | AttentionBackend | None, attention_config: Config = None) -> None:
+        """Change the attention backend from the next video on, with the weights as they are.
+
+        Args:
+            attention_backend, attention_config: as for `from_pretrained`; checked before anything is changed.
+
+        Raises:
+            BackendError: the backend is unknown, cannot run here or does not fit.
+            InputError: a setting does not fit; or several processes make the videos, whose backend stays.
+            AttachError: a video is being generated, or the generator is closed.
+        """
+        with self._alone.hold("change its attention backend"):
+            self._check_open()
+            check_settings_are_text("attention_config", attention_config)
+            requested, serving = choose_attention(load_plugins(), attention_backend, self._needs, attention_config)
+            self._studio.use_attention(attention_backend, attention_config)
+            self._loading = expected_of_loading(requested, serving, self._loading["dtype"])
+
     @contextmanager
     def attention_timed(self) -> Iterator[Callable[[], float]]:
         """Measure the attention kernels while the context lasts; yields what tells the seconds they have taken."""
         with self._studio.timed() as seconds:
             yield seconds
+
+    @property
+    def is_open(self) -> bool:
+        """Whether videos can still be made: it is not closed, and none of its processes has ended."""
+        return not self._closed and self._studio.is_open
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether several processes make each video."""
+        return isinstance(self._studio, RemoteStudio)
 
     def close(self) -> None:
         """Detach and let go of the model; doing it twice is harmless.
@@ -297,6 +399,16 @@ class VideoGenerator:
         """Check all that can be before a step is run; the videos to make, and what makes one."""
         self._check_open()
         check_settings_are_text("cache_config", request.config)
+        params = self._params(sampling_param, overrides)
+        checked = check_prompts(prompts)
+        params.check(self.info)
+        check_memory(params, self.info, self._studio.device, torch.float32)
+        make = self._prepare(checked, params, request)
+        return [
+            Video(one, params.seed + number) for one in checked for number in range(params.num_videos_per_prompt)
+        ], make
+
+    def _params(self, sampling_param: SamplingParam | None, overrides: Mapping[str, Any]) -> SamplingParam:
         if sampling_param is None:
             sampling_param = SamplingParam.from_preset(self.info.preset)
         elif not isinstance(sampling_param, SamplingParam):
@@ -304,13 +416,7 @@ class VideoGenerator:
                 f"sampling_param must be a SamplingParam, not {shown(sampling_param)}; its fields can be given "
                 "by name: generate_video(…, num_frames=9)"
             )
-        params = sampling_param.with_overrides(**overrides)
-        checked = check_prompts(prompts)
-        params.check(self.info)
-        check_memory(params, self.info, self._studio.device, torch.float32)
-        make = self._studio.prepared(checked, params, request)
-        videos = [Video(one, params.seed + number) for one in checked for number in range(params.num_videos_per_prompt)]
-        return videos, lambda video: make(video, self.progress)
+        return sampling_param.with_overrides(**overrides)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -319,6 +425,11 @@ class VideoGenerator:
     @property
     def _pipe(self) -> Any:
         return self._studio.pipe
+
+
+def _are_rows(prompts: object) -> bool:
+    """Whether it is a list with something in it that is a row, and not text alone."""
+    return isinstance(prompts, list | tuple) and any(isinstance(one, PromptRow | Mapping) for one in prompts)
 
 
 _ARGUMENTS = [

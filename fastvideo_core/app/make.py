@@ -24,10 +24,11 @@ from fastvideo_core.errors import InputError
 
 @dataclass(frozen=True)
 class Video:
-    """A video to make."""
+    """A video to make; a name is the one that its files get, where they would get none that is free."""
 
     prompt: str
     seed: int
+    name: str | None = None
 
 
 def prepare_target(params: SamplingParam) -> tuple[Path, str | None]:
@@ -85,7 +86,9 @@ class Maker:
             result = self._run(video.prompt, replace(self._params, seed=video.seed))
             check_finite(result)
             if self._target is not None:
-                output.save_result(result, *self._target, self._params.fps, self._params.sheet)
+                folder, stem = self._target
+                fps, sheet = self._params.fps, self._params.sheet
+                output.save_result(result, folder, video.name or stem, fps, sheet, exact=video.name is not None)
             generation.video_path = result.video_path
         if not self._params.return_frames:
             result.frames = result.frames[:0].copy()

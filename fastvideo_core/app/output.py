@@ -11,7 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fastvideo_core.app.unfinished import flush, give_name, remove_leftovers, unfinished
+from fastvideo_core.app.unfinished import alone_in, flush, give_name, remove_leftovers, unfinished
 from fastvideo_core.errors import InputError, OutputError
 
 if TYPE_CHECKING:
@@ -63,8 +63,13 @@ def name_for(prompt: str) -> str:
     return name or "video"
 
 
-def save_result(result: VideoResult, folder: Path, stem: str | None, fps: int, sheet: bool) -> None:
+def save_result(
+    result: VideoResult, folder: Path, stem: str | None, fps: int, sheet: bool, exact: bool = False
+) -> None:
     """Write the video, its receipt and, if asked for, a contact sheet, all of them or none; and note where they are.
+
+    Args:
+        exact: whether the files get the stem or none; otherwise a number is added where it is taken.
 
     Raises:
         OutputError: the folder cannot be written to; it brings along the result, as making it again may take long.
@@ -76,7 +81,8 @@ def save_result(result: VideoResult, folder: Path, stem: str | None, fps: int, s
             files: dict[str, bytes | Path] = {".json": result.receipt.to_json().encode("utf-8", "backslashreplace")}
             if sheet:
                 files[".png"] = contact_sheet(result.frames)
-            names = save(folder, stem or name_for(result.prompt), {**files, ".mp4": video})
+            put = save_as if exact else save
+            names = put(folder, stem or name_for(result.prompt), {**files, ".mp4": video})
     except OutputError as error:
         error.result = result
         raise
@@ -101,6 +107,26 @@ def save(folder: Path, stem: str, files: dict[str, bytes | Path]) -> dict[str, P
                 flush(folder)
                 return names
     raise OutputError(f"{folder} holds a million files named {stem}")
+
+
+def save_as(folder: Path, stem: str, files: dict[str, bytes | Path]) -> dict[str, Path]:
+    """As `save`, with that stem or not at all. Files of it without a video are leftovers, and replaced.
+
+    Raises:
+        OutputError: there is a video of that name; or the folder cannot be written to any more.
+    """
+    names = {suffix: folder / f"{stem}{suffix}" for suffix in files}
+    with _explained(folder), _temporaries(folder, files) as ready:
+        for file in ready.values():
+            flush(file)
+        with alone_in(folder):
+            if not names[".mp4"].exists():
+                for suffix in files.keys() - {".mp4"}:
+                    names[suffix].unlink(missing_ok=True)
+            if not _claim(ready, names):
+                raise OutputError(f"{str(names['.mp4'])!r} is there already; it stays, and nothing was written")
+            flush(folder)
+    return names
 
 
 def _claim(ready: dict[str, Path], names: dict[str, Path]) -> bool:

@@ -43,6 +43,9 @@ class Studio(Protocol):
     def timed(self) -> AbstractContextManager[Callable[[], float]]:
         """Measure the attention kernels while the context lasts."""
 
+    def use_attention(self, attention_backend: str | AttentionBackend | None, attention_config: Config) -> None:
+        """Change the attention backend from the next video on."""
+
     def close(self) -> None:
         """Let go of everything."""
 
@@ -62,10 +65,8 @@ class LocalStudio:
     ) -> None:
         self.pipe: Any | None = pipe
         self.info, self.load_seconds = info, load_seconds
-        self.attachment = attach(
-            pipe, attention_backend=attention_backend, attention_config=attention_config, parallel=parallel
-        )
-        self._tiling = Tiling(vae_tiling, self.attachment.anywhere)
+        self._vae_tiling, self._parallel = vae_tiling, parallel
+        self._attach(attention_backend, attention_config)
         pipe.set_progress_bar_config(disable=True)
 
     @property
@@ -91,6 +92,30 @@ class LocalStudio:
 
     def timed(self) -> AbstractContextManager[Callable[[], float]]:
         return self.attachment.timed()
+
+    def use_attention(self, attention_backend: str | AttentionBackend | None, attention_config: Config) -> None:
+        """As `Studio.use_attention`; where the new one cannot be had, the old one stays.
+
+        Raises:
+            BackendError, InputError: as `attach` does; AttachError: a video is being made.
+        """
+        before = self._asked
+        self.attachment.detach()
+        try:
+            self._attach(attention_backend, attention_config)
+        except BaseException:
+            self._attach(*before)
+            raise
+
+    def _attach(self, attention_backend: str | AttentionBackend | None, attention_config: Config) -> None:
+        self.attachment = attach(
+            self.pipe,
+            attention_backend=attention_backend,
+            attention_config=attention_config,
+            parallel=self._parallel,
+        )
+        self._tiling = Tiling(self._vae_tiling, self.attachment.anywhere)
+        self._asked = attention_backend, attention_config
 
     def close(self) -> None:
         """Detach, and let go of the model.

@@ -75,6 +75,24 @@ def give_name(file: Path, name: Path) -> None:
         file.rename(name)
 
 
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keep others who ask for it out of a folder while the context lasts; where there are no such locks, nobody.
+
+    Raises:
+        OSError: the folder cannot be opened.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        _lock(descriptor)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def remove_leftovers(folder: Path) -> None:
     """Remove unfinished files that nobody holds: their writers were killed.
 

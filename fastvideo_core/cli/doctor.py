@@ -18,7 +18,7 @@ from fastvideo_core.cli.options import settings_option, split_settings
 from fastvideo_core.cli.output import discovered, own_output, say
 from fastvideo_core.contract.attention import AttentionBackend, Probe
 from fastvideo_core.contract.caching import CachePolicy
-from fastvideo_core.discovery.environment import VARIABLES, normalize_plugin_name, read_settings
+from fastvideo_core.discovery.environment import SECRETS, VARIABLES, normalize_plugin_name, read_settings
 from fastvideo_core.discovery.plugins import Plugin, Plugins, own_version
 from fastvideo_core.discovery.printable import explain
 from fastvideo_core.engine.asked import Asked
@@ -151,7 +151,8 @@ def _processes(problems: list[str]) -> Iterator[str]:
 def _settings(found: Plugins) -> Iterator[str]:
     yield "\nenvironment"
     for name in VARIABLES:
-        yield f"  {name}={os.environ[name]}" if name in os.environ else f"  {name} is not set"
+        value = "(not shown)" if name in SECRETS else os.environ.get(name)
+        yield f"  {name}={value}" if name in os.environ else f"  {name} is not set"
     yield from (f"  {line}" for line in unread_variables(found))
     known = {normalize_plugin_name(name) for plugin in found.all for name in (plugin.name, plugin.distribution)} | {"*"}
     for name in sorted(read_settings().disabled_plugins - known):

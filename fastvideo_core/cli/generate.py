@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from contextlib import redirect_stdout
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -22,7 +24,15 @@ DEFAULT_MODEL = "shapes"
 
 @click.command("generate")
 @click.argument("prompt", required=False)
-@click.option("--prompts", "prompt_file", metavar="FILE", type=click.Path(path_type=Path), help="One prompt a line.")
+@click.option(
+    "--prompts",
+    "prompt_file",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Prompts, one a line; or .jsonl: prompt, and id, cache, any sampling parameter.",
+)
+@click.option("--shard", metavar="I/N", help="With --prompts: part I of N, such as 1/4.")
+@click.option("--retry-failed", is_flag=True, help="With --prompts: try those again that failed in an earlier run.")
 @click.option("--model", default=DEFAULT_MODEL, show_default=True, help="Preset, local folder or hub id.")
 @click.option("--attention-backend", metavar="NAME", help="NAME or NAME@VALUE. Default: automatic.")
 @click.option("--attention-config", metavar="FILE", help="For the backend. Default: FASTVIDEO_ATTENTION_CONFIG.")
@@ -56,6 +66,8 @@ DEFAULT_MODEL = "shapes"
 def generate_command(
     prompt: str | None,
     prompt_file: Path | None,
+    shard: str | None,
+    retry_failed: bool,
     model: str,
     attention_backend: str | None,
     attention_config: str | None,
@@ -78,7 +90,8 @@ def generate_command(
 ) -> None:
     """Generate a video of PROMPT and write it with its receipt. What is not given comes from the model's preset.
 
-    With --prompts instead: a video for each, one after the other; each is written before the next is begun.
+    With --prompts instead: a video for each, named by its id, one after the other. What is whole in the folder is not
+    made again; a prompt that fails does not end the run. The folder's results.jsonl has a line for each.
     """
     from torch import device as device_of
 
@@ -87,8 +100,9 @@ def generate_command(
     from fastvideo_core.app.memory import check_memory
     from fastvideo_core.app.model_info import read_model
     from fastvideo_core.app.processes import check_processes
-    from fastvideo_core.app.prompts import check_settings_are_text
+    from fastvideo_core.app.prompts import check_prompt, check_settings_are_text
     from fastvideo_core.app.sampling import SamplingParam
+    from fastvideo_core.cli.batch import Batch
     from fastvideo_core.contract.reading import GivenValue
     from fastvideo_core.contract.settings import MAIN_SETTING
     from fastvideo_core.engine.asked import asked_backend, asked_policy
@@ -96,12 +110,16 @@ def generate_command(
     from fastvideo_core.engine.caching.choice import check_policy
     from fastvideo_core.engine.plugin_calls import check_grid
 
-    prompts = _prompts(prompt, prompt_file)
+    if (prompt is None) == (prompt_file is None):
+        raise InputError("give either a PROMPT or --prompts FILE")
+    batch = Batch.read(prompt_file, shard, retry_failed)
+    alone = "" if prompt is None else check_prompt(prompt)
     plugins = discovered()
     info = read_model(plugins, model)
     given = only_given(overrides)
     params = SamplingParam.from_preset(info.preset).with_overrides(**given)
-    params.check(info)
+    if not batch:
+        params.check(info)
     for_backend, cache_config = split_settings(
         settings, asked_backend(attention_backend).name, asked_policy(cache).name
     )
@@ -111,12 +129,18 @@ def generate_command(
     chosen_device = check_device(device)
     check_processes(num_gpus, num_processes, chosen_device)
     chosen_dtype = check_dtype(dtype, chosen_device)
-    check_memory(params, info, chosen_device, chosen_dtype)
+    asked = batch.checked(params, cache, cache_config, info, plugins) if batch else [params]
+    for one in asked:
+        check_memory(one, info, chosen_device, chosen_dtype)
     check_settings_are_text("attention_config", for_backend)
     needs = info.family.needs(info.transformer, chosen_dtype, device_of(chosen_device))
     serving = choose_attention(plugins, attention_backend, needs, for_backend)[1].values()
-    check_grid([one.backend for one in serving], params.grid(info))
-    prepare_target(params)
+    for one in asked:
+        check_grid([served.backend for served in serving], one.grid(info))
+    if batch:
+        batch.prepare(params)
+    else:
+        prepare_target(params)
 
     from fastvideo_core.app.generator import VideoGenerator
 
@@ -141,24 +165,16 @@ def generate_command(
             pin_cpu_memory=pin_cpu_memory,
         ) as generator,
     ):
-        for result in generator.generate_videos(prompts, params, cache=cache, cache_config=cache_config):
-            with redirect_stdout(output):
-                _show(result, as_json, indent=None if prompt_file else 2)
-            del result  # its frames are not kept while the next video is made
+        show = partial(_show, as_json=as_json, indent=None if batch else 2)
+        if batch:
+            batch.run(generator, params, cache, cache_config, lambda result: _printed(output, show, result))
+        else:
+            _printed(output, show, generator.generate_video(alone, params, cache=cache, cache_config=cache_config))
 
 
-def _prompts(prompt: str | None, prompt_file: Path | None) -> list[str]:
-    """The prompt, or those of the file.
-
-    Raises:
-        InputError: both or neither were given, or one of them is empty.
-    """
-    from fastvideo_core.app.files import read_prompts
-    from fastvideo_core.app.prompts import check_prompts
-
-    if (prompt is None) == (prompt_file is None):
-        raise InputError("give either a PROMPT or --prompts FILE")
-    return check_prompts(read_prompts(prompt_file) if prompt_file else prompt)
+def _printed(output: TextIO, show: Callable[[VideoResult], None], result: VideoResult) -> None:
+    with redirect_stdout(output):
+        show(result)
 
 
 def _show(result: VideoResult, as_json: bool, indent: int | None) -> None:

@@ -17,6 +17,7 @@ class Generation:
         model, prompt: as the user gave them; None under `attach`, which is not told.
         show_progress: whether the user wants to see progress; under `attach` diffusers shows its own.
         video_path: the file, once it is written.
+        cancelled: whether `cancel` was called.
     """
 
     pipeline: str
@@ -26,3 +27,11 @@ class Generation:
     prompt: str | None = None
     show_progress: bool = False
     video_path: Path | None = None
+    cancelled: bool = False
+
+    def cancel(self) -> None:
+        """End it after the step that is under way, from whichever thread: the call that makes it raises CancelledError.
+
+        Where several processes make the video, they are ended too, and the generator is closed.
+        """
+        self.cancelled = True

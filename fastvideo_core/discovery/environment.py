@@ -11,6 +11,7 @@ from pathlib import Path
 from fastvideo_core.errors import InputError
 
 VARIABLES: dict[str, str] = {
+    "FASTVIDEO_API_KEY": "What clients of `fv serve` must send; unset or empty: it serves this machine alone.",
     "FASTVIDEO_ATTENTION_BACKEND": "Attention backend, for example SAGE_ATTN or NAME@VALUE; unset or empty: automatic.",
     "FASTVIDEO_ATTENTION_CONFIG": "A file for the chosen backend, such as windows for SLIDING_TILE_ATTN.",
     "FASTVIDEO_ATTENTION_FALLBACK": "Backend to use where the chosen one cannot run; unset or empty: that is an error.",
@@ -20,6 +21,9 @@ VARIABLES: dict[str, str] = {
     "FASTVIDEO_PARALLEL_TIMEOUT": "Seconds that a process waits for the others of its run; unset or empty: 600.",
     "FASTVIDEO_PLUGIN_TIMEOUT": "Seconds that a plugin may take to import; unset or empty: 30.",
 }
+
+SECRETS = frozenset({"FASTVIDEO_API_KEY"})
+"""Those whose values are shown to nobody."""
 
 DEFAULT_PLUGIN_TIMEOUT = 30.0
 DEFAULT_PARALLEL_TIMEOUT = 600.0

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastvideo_core.contract.observing import Generation
 from fastvideo_core.discovery.printable import explain
+from fastvideo_core.errors import CancelledError
 
 if TYPE_CHECKING:
     from fastvideo_core.contract.receipt import Receipt
@@ -31,11 +32,13 @@ class Observers:
         if not self._under_way:
             self._under_way = True
             self._tell("fastvideo_generation_started")
+        self._end_if_cancelled()
 
     def step_done(self, steps_done: int) -> None:
         self._generation.steps_done = self._steps_before + steps_done
         if self._under_way:
             self._tell("fastvideo_step_done")
+        self._end_if_cancelled()
 
     def finished(self, receipt: Receipt) -> None:
         """It ended well; nothing if it has not started, or has ended."""
@@ -46,6 +49,14 @@ class Observers:
         """It ended with an error, which goes on its way; nothing if it has not started, or has ended."""
         if self._end():
             self._tell("fastvideo_generation_failed", error=error)
+
+    def _end_if_cancelled(self) -> None:
+        generation = self._generation
+        if generation.cancelled:
+            raise CancelledError(
+                f"the video was cancelled after {generation.steps_done} of {generation.num_steps} steps; nothing was "
+                "written"
+            )
 
     def _end(self) -> bool:
         ended, self._under_way = self._under_way, False

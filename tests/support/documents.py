@@ -32,6 +32,8 @@ REASONS = (
     "make test runs it",
     "make runs it",
     "tests/test_dist.py runs it",
+    "tests/test_fv_serve.py runs it",
+    "tests/test_fv_serve_killed.py runs it",
     "tests/test_new_plugin.py runs it",
 )
 """Why a block may say that it is not run."""

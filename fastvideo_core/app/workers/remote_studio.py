@@ -27,12 +27,14 @@ from fastvideo_core.app.workers.tasks import (
     Task,
 )
 from fastvideo_core.app.workers.worker import WorkerMain
+from fastvideo_core.contract.attention import AttentionBackend
 from fastvideo_core.contract.executor import Executor
 from fastvideo_core.contract.observing import Generation
+from fastvideo_core.contract.settings import Config
 from fastvideo_core.discovery.plugins import Plugins
 from fastvideo_core.engine.observers import Observers
 from fastvideo_core.engine.parallel.degrees import Parallel
-from fastvideo_core.errors import InputError, ParallelError, PeerError
+from fastvideo_core.errors import CancelledError, InputError, ParallelError, PeerError
 
 _POLL = 0.1
 _GRACE = 10.0
@@ -106,6 +108,17 @@ class RemoteStudio:
         finally:
             if self.is_open:
                 self._ask(StopTimer())
+
+    def use_attention(self, attention_backend: str | AttentionBackend | None, attention_config: Config) -> None:
+        """As `Studio.use_attention`, which workers cannot.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError(
+            "the attention backend of a VideoGenerator of several processes stays as it is; make a new one with the "
+            "other backend"
+        )
 
     def close(self) -> None:
         """End the workers."""
@@ -182,6 +195,9 @@ class RemoteStudio:
             yield
         except KeyboardInterrupt:
             self._end("it was interrupted", 0.0)
+            raise
+        except CancelledError:
+            self._end("their video was cancelled", 0.0)
             raise
 
     def _end(self, why: str, seconds: float) -> None:

@@ -1,0 +1,189 @@
+"""Start a service, in the order in which things can go wrong: address, folder, settings, jobs, model."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import uvicorn
+from fastapi import FastAPI
+
+from fastvideo_core import VideoGenerator, check_sampling
+from fastvideo_core.errors import InputError, OutputError
+from fv_serve.app import build_app
+from fv_serve.guard import LOOPBACK
+from fv_serve.limits import Limits
+from fv_serve.served import Served, name_for_clients
+from fv_serve.service import Service
+from fv_serve.store import Store
+from fv_serve.worker import Worker
+
+KEY = "FASTVIDEO_API_KEY"
+_STOP_SECONDS = 60.0
+_SHORTEST_KEY = 8
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `fv serve` was asked for.
+
+    Attributes:
+        again: whether a video that was being made when the server was killed is made again.
+        sampling: defaults for requests. loading: arguments of `VideoGenerator.from_pretrained`.
+    """
+
+    model: str
+    host: str
+    port: int
+    folder: Path
+    attention_backend: str | None
+    cache: str | None
+    limits: Limits
+    again: bool
+    sampling: dict[str, Any]
+    loading: dict[str, Any]
+
+
+def serve(settings: Settings) -> None:
+    """Serve until SIGINT or SIGTERM; what is being made then waits for the next start.
+
+    Raises:
+        InputError: the address needs a key, a setting does not fit. OutputError: the folder or its jobs cannot be used.
+        ModelError, BackendError, CacheError: as `VideoGenerator`.
+    """
+    key = _checked_key(settings.host)
+    defaults, _ = check_sampling(settings.model, settings.sampling)
+    with ExitStack() as stack:
+        bound = stack.enter_context(_bound(settings.host, settings.port))
+        stack.enter_context(_alone(settings.folder))
+        store = Store(settings.folder / "jobs.sqlite")
+        stack.callback(store.close)
+        generator = _opened(settings)
+        choices = generator.choices()
+        if generator.is_shared:
+            choices = type(choices)((), choices.cache_policies)
+        served = Served(
+            name_for_clients(settings.model),
+            generator.info,
+            defaults,
+            settings.attention_backend,
+            settings.cache,
+            choices,
+            settings.limits,
+        )
+        service = Service(served, store, settings.folder)
+        service.resume(settings.again)
+        worker = Worker(service, generator, lambda: _opened(settings))
+        app = build_app(service, key, worker.is_alive, working(worker))
+        click.echo(f"{served.model} at {_address(settings.host, bound)}; videos in {settings.folder}; Ctrl-C stops")
+        sys.stdout.flush()
+        with suppress(KeyboardInterrupt):
+            server_for(app).run(sockets=[bound])
+
+
+def server_for(app: FastAPI) -> uvicorn.Server:
+    """The server, with its limits on time and connections."""
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=15,
+        timeout_graceful_shutdown=5,
+        limit_concurrency=1000,
+        h11_max_incomplete_event_size=64 * 1024,
+        lifespan="on",
+    )
+    return uvicorn.Server(config)
+
+
+def working(worker: Worker) -> Any:
+    """The worker's life as that of the application."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        worker.start()
+        yield
+        worker.stop(_STOP_SECONDS)
+
+    return lifespan
+
+
+def _opened(settings: Settings) -> VideoGenerator:
+    generator = VideoGenerator.from_pretrained(
+        settings.model, attention_backend=settings.attention_backend, **settings.loading
+    )
+    generator.progress = False
+    return generator
+
+
+def _checked_key(host: str) -> str | None:
+    """The key that clients must send, from the environment.
+
+    Raises:
+        InputError: others than this machine could come without one; or it is too short.
+    """
+    key = os.environ.get(KEY, "").strip() or None
+    if key is not None and len(key) < _SHORTEST_KEY:
+        raise InputError(f"{KEY} has {len(key)} letters, it must have {_SHORTEST_KEY} or more")
+    if key is None and not _is_loopback(host):
+        raise InputError(
+            f"--host {host} lets other machines in: set {KEY} to a key that they must send, or leave out --host to "
+            "serve this machine alone"
+        )
+    return key
+
+
+def _is_loopback(host: str) -> bool:
+    if host in LOOPBACK:
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+@contextmanager
+def _bound(host: str, port: int) -> Iterator[socket.socket]:
+    """Raises InputError: the address is taken, or none of this machine."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        bound = socket.create_server((host, port), family=family, backlog=2048)
+    except (OSError, UnicodeError) as error:
+        raise InputError(f"--host {host} --port {port} cannot be had: {error}; choose another --port") from error
+    with bound:
+        yield bound
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Raises OutputError: the folder cannot be written to, or another service has it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / "serve.lock").open("w")
+    except OSError as error:
+        raise OutputError(f"{str(folder)!r} cannot be written to: {error}; choose another --output") from error
+    with lock:
+        if sys.platform != "win32":
+            import fcntl
+
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                message = f"another fv serve has the folder {str(folder)!r}; stop it, or choose another --output"
+                raise OutputError(message) from error
+            except OSError:
+                pass  # a file system without locks
+        yield
+
+
+def _address(host: str, bound: socket.socket) -> str:
+    return f"http://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}"
