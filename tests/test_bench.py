@@ -79,6 +79,19 @@ def test_the_page_needs_nothing_else(wan_folder: Path, prompts: Path) -> None:
     assert "<!--" not in page
 
 
+def test_backends_take_turns_and_the_plain_one_is_in_the_middle(wan_folder: Path, prompts: Path) -> None:
+    done = bench(wan_folder, prompts, "--attention", "TORCH_SDPA,NEIGHBORHOOD", "--cache", "TAYLORSEER@1")
+    assert done.exit_code == 0, done.output
+    turns = [line.partition("] ")[2].rpartition(": ") for line in done.stderr.splitlines() if "] " in line]
+    first = ["TORCH_SDPA + TAYLORSEER@1", "NEIGHBORHOOD", "TORCH_SDPA", "NEIGHBORHOOD + TAYLORSEER@1"]
+    assert [turn[0] for turn in turns] == [*first, *reversed(first)]
+    assert [turn[2] for turn in turns] == ["cat"] * 4 + ["dog cat"] * 4
+    rows = {row["title"]: row for row in results()["rows"]}
+    assert rows["TORCH_SDPA + TAYLORSEER@1"]["equal"] == 2, "compared to the plain video of their own prompt"
+    assert rows["NEIGHBORHOOD"]["equal"] == rows["NEIGHBORHOOD + TAYLORSEER@1"]["equal"] == 0
+    assert {row["attention_share"] is not None for row in rows.values()} == {True}
+
+
 def test_an_interrupted_bench_goes_on(wan_folder: Path, prompts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Any] = []
     original = measure._measure
@@ -194,7 +207,7 @@ def test_videos_that_a_checker_cannot_judge_are_not_counted(
     assert "unscored: no cats are judged" in Path("out/page.html").read_text()
 
 
-def test_one_model_at_a_time(wan_folder: Path, prompts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_model_serves_all_backends(wan_folder: Path, prompts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     held: list[weakref.ref[Any]] = []
     alive: list[int] = []
 
@@ -214,7 +227,8 @@ def test_one_model_at_a_time(wan_folder: Path, prompts: Path, monkeypatch: pytes
     finally:
         gc.enable()
     assert done.exit_code == 0, done.output
-    assert alive == [0, 0]
+    assert alive == [0]
+    assert all(reference() is None for reference in held)
 
 
 def test_what_is_missing_is_named(wan_folder: Path, prompts: Path, monkeypatch: pytest.MonkeyPatch) -> None:

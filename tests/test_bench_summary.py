@@ -165,7 +165,7 @@ def test_what_is_generated_is_what_was_asked_for(
 
     monkeypatch.setattr(VideoGenerator, "generate_video", noted)
     found = measured("TAYLORSEER").known[Combination("TORCH_SDPA", "TAYLORSEER"), "cat", 1]
-    assert asked == ["none", "none", "none", "TAYLORSEER"], "to warm up, for the share of attention, and two videos"
+    assert asked == ["none", "none", "TAYLORSEER", "none"], "to warm up, for the share of attention, and two videos"
     assert found.schedule == {"cond": "CFCC", "uncond": "CFCC"}
     assert (found.steps_computed, found.steps_skipped) == (6, 2)
     measured("TAYLORSEER,TAYLORSEER@order=0")

@@ -53,7 +53,8 @@ def bench_command(
     """Generate every prompt with every attention backend and caching policy, and say what each gains and costs.
 
     With several numbers of GPUs or processes, each combination is made by each number. The first backend without
-    caching, by the smallest number, is the plain one: the others' speed-up, PSNR and SSIM are against its videos. Into
+    caching, by the smallest number, is the plain one: the others' speed-up, PSNR and SSIM are against its videos. For
+    each prompt backends and policies take turns on one model, every second time backwards. Into
     OUTPUT go results.json, plot.png, page.html and the videos. An interrupted bench goes on where it stopped, and a
     finished one can be given more policies, prompts or numbers.
     """

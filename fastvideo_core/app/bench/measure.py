@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from fastvideo_core.app.bench.setup import NO_CACHE, Combination, Sample, Setup
+from fastvideo_core.app.bench.setup import NO_CACHE, Combination, Loaded, Sample, Setup
 from fastvideo_core.app.bench.store import Measurement, Profile, Store
 from fastvideo_core.app.generator import VideoGenerator
 from fastvideo_core.app.output import to_bytes
@@ -29,22 +30,67 @@ Progress = Callable[[int, int, Combination, Sample], None]
 def run(setup: Setup, store: Store, progress: Progress) -> None:
     """Measure what the store does not have yet.
 
-    Each backend is constructed anew for each number of processes; its policies alternate per sample.
+    In one process the model is loaded once, and backends and policies take turns within each sample; several processes
+    are started for each backend, and policies take turns. Every second sample goes through them backwards.
     """
     total = len(setup.combinations) * len(setup.samples)
     done = 0
-    for loaded, combinations in setup.of_generator():
-        missing = [(s, c) for s in setup.samples for c in combinations if store.find(c, s) is None]
-        done += len(combinations) * len(setup.samples) - len(missing)
-        if not missing and store.profile(loaded):
+    for served, combinations in setup.of_generator():
+        missing = {sample: [c for c in combinations if store.find(c, sample) is None] for sample in setup.samples}
+        done += len(combinations) * len(setup.samples) - sum(map(len, missing.values()))
+        needed = {one.loaded for them in missing.values() for one in them}
+        here = [one for one in served if one in needed or not store.profile(one)]
+        if not here:
             continue
-        with VideoGenerator.from_pretrained(setup.info.name, **setup.loading_of(loaded)) as generator:
-            _warm_up(generator, setup)
-            store.add_profile(loaded, _profiled(generator, setup))
-            for sample, combination in missing:
-                progress(done + 1, total, combination, sample)
-                store.add(_measure(generator, setup, store, combination, sample))
-                done += 1
+        with VideoGenerator.from_pretrained(setup.info.name, **setup.loading_of(here[0])) as generator:
+            turns = Turns(generator, setup, here[0])
+            for loaded in here:
+                turns.to(loaded)
+                _warm_up(generator, setup)
+                store.add_profile(loaded, _profiled(generator, setup))
+            for number, (sample, them) in enumerate(missing.items()):
+                held: list[tuple[Measurement, NDArray[np.uint8]]] = []
+                plain_is_there = setup.plain not in them
+                for combination in in_turns(them, setup.plain, number):
+                    progress(done + 1, total, combination, sample)
+                    turns.to(combination.loaded)
+                    held.append(_measure(generator, setup, store, combination, sample))
+                    done += 1
+                    if combination == setup.plain:
+                        store.keep_plain_frames(sample, held[-1][1])
+                        plain_is_there = True
+                    if plain_is_there:
+                        _keep(setup, store, sample, held)
+
+
+class Turns:
+    """Which backend is on the model."""
+
+    def __init__(self, generator: VideoGenerator, setup: Setup, loaded: Loaded) -> None:
+        self._generator, self._setup, self._now = generator, setup, loaded
+
+    def to(self, loaded: Loaded) -> None:
+        """Put another one on it, if it is another."""
+        if loaded != self._now:
+            self._generator.use_attention(loaded.attention, self._setup.settings_of(loaded.attention))
+            self._now = loaded
+
+
+def in_turns(combinations: list[Combination], plain: Combination, number: int) -> list[Combination]:
+    """The order in which a sample's are measured: the plain one neither first nor last, where there are three."""
+    others = [one for one in combinations if one != plain]
+    middle = (len(others) + 1) // 2
+    order = [*others[:middle], *([plain] if plain in combinations else []), *others[middle:]]
+    return order[::-1] if number % 2 else order
+
+
+def _keep(setup: Setup, store: Store, sample: Sample, held: list[tuple[Measurement, NDArray[np.uint8]]]) -> None:
+    """Note what has waited for the plain video, with its distance from that."""
+    for measurement, frames in held:
+        is_plain = measurement.key == (setup.plain, sample.prompt, sample.seed)
+        psnr, ssim = (None, None) if is_plain else _against_plain(store, sample, frames)
+        store.add(replace(measurement, psnr=psnr, ssim=ssim))
+    held.clear()
 
 
 def _warm_up(generator: VideoGenerator, setup: Setup) -> None:
@@ -68,7 +114,8 @@ def _profiled(generator: VideoGenerator, setup: Setup) -> Profile:
 
 def _measure(
     generator: VideoGenerator, setup: Setup, store: Store, combination: Combination, sample: Sample
-) -> Measurement:
+) -> tuple[Measurement, NDArray[np.uint8]]:
+    """A video, not yet compared to the plain one, and its frames."""
     result = generator.generate_video(
         sample.prompt,
         cache=combination.cache,
@@ -78,13 +125,11 @@ def _measure(
         **setup.sampling,
     )
     assert result.video_path is not None
-    frames = to_bytes(result.frames)
-    psnr, ssim = _against_plain(setup, store, combination, sample, frames)
     receipt = result.receipt
     right, unscored = _scored(setup, result)
     ranks = receipt.parallel.ranks if receipt.parallel else []
     peaks = [receipt.peak_memory_bytes, *(one.peak_memory_bytes for one in ranks)]
-    return Measurement(
+    measurement = Measurement(
         attention=combination.attention,
         cache=combination.cache,
         number=sample.number,
@@ -94,8 +139,8 @@ def _measure(
         steps_computed=sum(receipt.steps_computed.values()),
         steps_skipped=sum(receipt.steps_skipped.values()),
         peak_memory_bytes=max((peak for peak in peaks if peak is not None), default=None),
-        psnr=psnr,
-        ssim=ssim,
+        psnr=None,
+        ssim=None,
         right=right,
         video=result.video_path.name,
         schedule=receipt.cache.schedule if receipt.cache else None,
@@ -103,6 +148,7 @@ def _measure(
         processes=combination.processes,
         bytes_sent=max((one.bytes_sent for one in ranks), default=None),
     )
+    return measurement, to_bytes(result.frames)
 
 
 def _scored(setup: Setup, result: VideoResult) -> tuple[dict[str, bool] | None, str | None]:
@@ -121,12 +167,7 @@ def _scored(setup: Setup, result: VideoResult) -> tuple[dict[str, bool] | None, 
         return None, f"{type(error).__name__}: {error}"
 
 
-def _against_plain(
-    setup: Setup, store: Store, combination: Combination, sample: Sample, frames: NDArray[np.uint8]
-) -> tuple[float | None, float | None]:
-    if combination == setup.plain:
-        store.keep_plain_frames(sample, frames)
-        return None, None
+def _against_plain(store: Store, sample: Sample, frames: NDArray[np.uint8]) -> tuple[float | None, float | None]:
     plain = store.plain_frames(sample)
     if plain is None:
         raise InputError(

@@ -109,10 +109,16 @@ class Setup:
     def plain(self) -> Combination:
         return self.combinations[0]
 
-    def of_generator(self) -> Iterator[tuple[Loaded, list[Combination]]]:
-        """The combinations that a generator serves, for one generator after the other."""
-        for loaded in dict.fromkeys(one.loaded for one in self.combinations):
-            yield loaded, [one for one in self.combinations if one.loaded == loaded]
+    def of_generator(self) -> Iterator[tuple[list[Loaded], list[Combination]]]:
+        """What a generator serves, for one generator after the other.
+
+        In one process that is all backends; several processes keep the one that they began with.
+        """
+        groups: dict[Loaded | None, list[Combination]] = {}
+        for one in self.combinations:
+            groups.setdefault(one.loaded if one.processes > 1 else None, []).append(one)
+        for combinations in groups.values():
+            yield list(dict.fromkeys(one.loaded for one in combinations)), combinations
 
     def loading_of(self, loaded: Loaded) -> dict[str, Any]:
         """All keywords of `VideoGenerator.from_pretrained` for it."""
