@@ -161,7 +161,7 @@ def time_forward(found: list[Candidate], quick: bool, device: str, rounds: int, 
     """One forward pass of Wan 2.1 1.3B with random weights, bare and with each backend."""
     pipe = build_pipeline(quick, device)
     if compiled:
-        pipe.transformer.compile_repeated_blocks(fullgraph=True)
+        pipe.transformer.compile_repeated_blocks(fullgraph=True, dynamic=False)
     latent = QUICK_LATENT if quick else LATENT
     ways = {candidate.title: Way(pipe, backend(candidate.name, **candidate.settings)) for candidate in found}
     ways |= {BARE: Way(pipe), "diffusers, cuDNN pinned": Way(pipe, diffusers_own("_native_cudnn"))}

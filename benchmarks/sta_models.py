@@ -18,7 +18,7 @@ QUICK_WINDOW: dict[str, Any] = {"tile": (4, 4, 8), "window": (1, 3, 1)}
 def wan(quick: bool, device: str, rounds: int, profile: bool) -> Table:
     """Wan 2.1 1.3B, 81 frames of 480x832, compiled."""
     pipe = build_pipeline(quick, device)
-    pipe.transformer.compile_repeated_blocks(fullgraph=True)
+    pipe.transformer.compile_repeated_blocks(fullgraph=True, dynamic=False)  # each order of tokens has its own size
     latent = (7, 20, 26) if quick else LATENT
     sta: dict[str, Any] = {"tile": (2, 8, 8), "window": (1, 1, 1)} if quick else {}
     ways = {
@@ -48,7 +48,7 @@ def hunyuan(quick: bool, device: str, rounds: int, compiled: bool, fp8: bool, pr
         ways["STA, FP8"] = Way(in_fp8(pipe), backend("SLIDING_TILE_ATTN", **sta))
     if compiled:
         for transformer in {id(way.pipe): way.pipe.transformer for way in ways.values()}.values():
-            transformer.compile_repeated_blocks(fullgraph=True)
+            transformer.compile_repeated_blocks(fullgraph=True, dynamic=False)  # each order of tokens has its own size
     mode = "compiled" if compiled else "eager"
     title = f"one forward pass of HunyuanVideo ({double} double, {single} single blocks), {by(grid)} tokens, {mode}"
     return in_ways("hunyuan", title, ways, inputs, device, rounds, profile)

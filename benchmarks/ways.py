@@ -73,7 +73,7 @@ def in_ways(
     """Seconds of a forward pass in each way that can run here; every second round backwards."""
     there = dict(in_the_middle(ways, base))
     seconds: dict[str, list[float]] = {}
-    with torch.inference_mode():
+    with torch.inference_mode(), torch._dynamo.config.patch(recompile_limit=64):
         for number in range(rounds + WARM_UP):
             for title_of_way in list(there) if number % 2 else reversed(list(there)):
                 try:
