@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from fv_sta.backend import SlidingTileAttention
-from fv_sta.kernels import KERNELS, fa4, st_attn
+from fv_sta.kernels import KERNELS, fa4, fastvideo_kernel, st_attn
 
 from fastvideo_core import AttentionCall, Role, TokenLayout, VideoGenerator, attach
 from fastvideo_core.engine.attention.clock import KernelClock
@@ -258,6 +258,7 @@ def test_a_sparse_backend_names_what_computed_each_call(device: torch.device, na
         (fv_sage.SAGE_2, stand_ins.SAGE),
         (fv_sage.SAGE_3, stand_ins.SAGE_3),
         (st_attn.KERNEL, stand_ins.ST_ATTN),
+        (fastvideo_kernel.KERNEL, stand_ins.FASTVIDEO_KERNEL),
     ],
     ids=lambda value: value.title if isinstance(value, Kernel) else "",
 )
