@@ -35,6 +35,7 @@ def test_the_process_environment_is_the_default(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("FASTVIDEO_ATTENTION_BACKEND", "torch_sdpa")
     assert read_settings().attention_backend == "TORCH_SDPA"
     assert set(VARIABLES) == {
+        "FASTVIDEO_API_KEY",
         "FASTVIDEO_ATTENTION_BACKEND",
         "FASTVIDEO_ATTENTION_CONFIG",
         "FASTVIDEO_ATTENTION_FALLBACK",
