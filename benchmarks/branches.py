@@ -122,7 +122,7 @@ def main(prompts: int, file: Path, steps: int, side: int, frames: int, firstbloc
             width=side,
             num_frames=frames,
             num_inference_steps=steps,
-            guidance_scale=4.0,
+            guidance_scale=3.0,
             generator=torch.Generator().manual_seed(1000 + number),
             output_type="latent",
         ).frames

@@ -63,7 +63,7 @@ def whole_run(rounds: int, steps: int) -> None:
             "width": 128,
             "num_frames": 33,
             "num_inference_steps": steps,
-            "guidance_scale": 4.0,
+            "guidance_scale": 3.0,
         }
 
         def bare() -> None:

@@ -48,6 +48,7 @@ Row = dict[str, Any]
 @click.option("--device", help="Default: a GPU where there is one.")
 @click.option("--processes", default=1, show_default=True)
 @click.option("--output", type=click.Path(path_type=Path), help="Also write every result to this JSON file.")
+@click.option("--curve", type=click.Path(path_type=Path), help="Also write a PNG: PSNR against skipped steps.")
 def main(
     prompts: int,
     policies: str,
@@ -59,6 +60,7 @@ def main(
     device: str | None,
     processes: int,
     output: Path | None,
+    curve: Path | None,
 ) -> None:
     """Print a row for each setting, with 95 % intervals."""
     rng = Random(seed)
@@ -73,6 +75,8 @@ def main(
         output.write_text(json.dumps(rows, indent=1))
     for line in table(rows):
         print(line)
+    if curve:
+        draw(rows, curve)
 
 
 def measure(
@@ -144,6 +148,28 @@ def table(rows: list[Row]) -> list[str]:
             f"| {np.mean([row['outline'] for row in own]):.3f} |"
         )
     return lines
+
+
+def draw(rows: list[Row], path: Path) -> None:
+    """A line for each policy through its values: median PSNR against the share of skipped steps."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(6, 3.6), constrained_layout=True)
+    settings = [name for name in dict.fromkeys(row["setting"] for row in rows) if "@" in name]
+    for policy in dict.fromkeys(name.split("@")[0] for name in settings):
+        points = []
+        for setting in (name for name in settings if name.split("@")[0] == policy):
+            own = [row for row in rows if row["setting"] == setting]
+            points.append((100 * np.mean([row["skipped"] for row in own]), median(row["psnr"] for row in own)))
+            axes.annotate(setting.split("@")[1], points[-1], (4, 4), textcoords="offset points", fontsize=7)
+        axes.plot(*zip(*points, strict=True), marker="o", markersize=4, label=policy)
+    axes.set(xlabel="steps skipped, %", ylabel="PSNR against plain, dB, median")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    figure.savefig(path, dpi=110)
 
 
 def wilson(hits: int, count: int) -> tuple[float, float]:

@@ -53,7 +53,7 @@ def as_sizes(context: click.Context, parameter: click.Parameter, values: tuple[s
 @click.option("--size", "sizes", callback=as_sizes, multiple=True, default=["33x128x128"], show_default=True)
 @click.option("--pairs", is_flag=True, help="Prompts for two shapes.")
 @click.option("--steps", default=20, show_default=True)
-@click.option("--guidance", default=4.0, show_default=True)
+@click.option("--guidance", default=3.0, show_default=True)
 @click.option("--seed", default=20_000, show_default=True, help="Of the prompts and the videos; not used in training.")
 @click.option(
     "--batch", default=0, show_default=True, help="Prompts per call of a bare WanPipeline; 0: VideoGenerator."
