@@ -31,10 +31,15 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def experts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VideoGenerator]:
+def experts_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("experts") / "model"
     build_wan_pipeline(experts=2).save_pretrained(folder)
-    with VideoGenerator.from_pretrained(folder) as generator:
+    return folder
+
+
+@pytest.fixture(scope="module")
+def experts(experts_folder: Path) -> Iterator[VideoGenerator]:
+    with VideoGenerator.from_pretrained(experts_folder) as generator:
         yield generator
 
 
@@ -44,9 +49,11 @@ def plain(wan_folder: Path) -> Iterator[VideoGenerator]:
         yield generator
 
 
-def test_the_second_expert_has_a_guidance_scale_of_its_own(experts: VideoGenerator) -> None:
+def test_the_second_expert_has_a_guidance_scale_of_its_own(experts: VideoGenerator, experts_folder: Path) -> None:
+    from diffusers import WanPipeline
+
     steps: dict[str, Any] = {"num_inference_steps": 5}
-    bare = run(build_wan_pipeline(experts=2), guidance_scale_2=7.0, **steps)
+    bare = run(WanPipeline.from_pretrained(experts_folder), guidance_scale_2=7.0, **steps)
     result = experts.generate_video("cat", **{**SHORT, **steps}, guidance_scale_2=7)
     assert np.array_equal(result.frames, bare)
     assert (result.receipt.guidance_scale, result.receipt.guidance_scale_2) == (3.0, 7.0)
@@ -55,10 +62,10 @@ def test_the_second_expert_has_a_guidance_scale_of_its_own(experts: VideoGenerat
     assert with_one.receipt.guidance_scale_2 is None
 
 
-def test_a_flow_shift_is_the_scheduler_s_for_one_video(plain: VideoGenerator) -> None:
-    from diffusers import UniPCMultistepScheduler
+def test_a_flow_shift_is_the_scheduler_s_for_one_video(plain: VideoGenerator, wan_folder: Path) -> None:
+    from diffusers import UniPCMultistepScheduler, WanPipeline
 
-    pipe = build_wan_pipeline()
+    pipe = WanPipeline.from_pretrained(wan_folder)
     before = run(pipe)
     pipe.scheduler = UniPCMultistepScheduler.from_config(pipe.scheduler.config, flow_shift=7.0)
     bare = run(pipe)
@@ -135,8 +142,9 @@ def check(folder: Path, **given: Any) -> None:
     [("WanVideoToVideo", "video"), ("CogVideoXVideoToVideo", "video"), ("CogVideoXFunControl", "control_video")],
 )
 def test_a_video_is_made_of_a_video(kind: str, argument: str, clip: Path, tmp_path: Path) -> None:
-    pipe = CONDITIONED[kind][0]()
-    pipe.save_pretrained(tmp_path / "model")
+    built = CONDITIONED[kind][0]()
+    built.save_pretrained(tmp_path / "model")
+    pipe = type(built).from_pretrained(tmp_path / "model")
     options: dict[str, Any] = {"num_frames": None, argument: frames_of(clip), "negative_prompt": "dog"}
     bare = run(pipe, **options)
     with VideoGenerator.from_pretrained(tmp_path / "model") as generator:

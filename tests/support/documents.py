@@ -168,7 +168,7 @@ def _tests(arguments: list[str], place: str) -> None:
 def _makes(arguments: list[str], place: str) -> None:
     """`make TARGET`, which installs anew; CI begins with one."""
     target = next(one for one in arguments if "=" not in one)
-    assert f"\n{target}: $(VENV)/.installed" in (ROOT / "Makefile").read_text(), place
+    assert re.search(rf"^{target}: \$\(VENV\)/\.\w+$", (ROOT / "Makefile").read_text(), re.MULTILINE), place
 
 
 _BY_MAKE = {"pip": _installs, "pytest": _tests, "make": _makes}
