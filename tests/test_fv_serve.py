@@ -187,7 +187,8 @@ def test_a_video_can_be_waited_for(here: Site) -> None:
     end = time.monotonic() + 20
     while here.service.store.unfinished() and time.monotonic() < end:
         time.sleep(0.05)
-    assert here.service.store.unfinished() == [], "who goes away wants no video"
+    assert here.service.store.unfinished() == []
+    assert LONG not in [one["num_inference_steps"] for one in here.service.snapshot()], "who goes away wants no video"
 
 
 def test_events_tell_of_every_change(here: Site) -> None:
