@@ -72,6 +72,21 @@ def beside(client: httpx.Client, kind: str, rate: float, steps: int) -> tuple[fl
     return seconds, each
 
 
+def cpu_per_request(client: httpx.Client, process: int, count: int = 500) -> float:
+    """Seconds of a core that the server takes to answer a retrieve; whatever else the machine does."""
+    known = client.get("/v1/videos?limit=1").json()["data"][0]["id"]
+    before = cpu_seconds(process)
+    for _ in range(count):
+        client.get(f"/v1/videos/{known}").raise_for_status()
+    return (cpu_seconds(process) - before) / count
+
+
+def cpu_seconds(process: int) -> float:
+    """Of all threads of a process, on Linux."""
+    after_name = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")
+
+
 @click.command()
 @click.option("--rounds", default=5, show_default=True)
 @click.option("--steps", default=20, show_default=True)
@@ -84,6 +99,7 @@ def main(rounds: int, steps: int) -> None:
         try:
             client = stack.enter_context(httpx.Client(base_url=server.address(), timeout=600))
             make(client, 2)
+            click.echo(f"a retrieve takes {1000 * cpu_per_request(client, server.process.pid):.2f} ms of a core")
             for kind, rate in (("retrieve", 10.0), ("create", 2.0), ("retrieve", 1e9), ("create", 1e9)):
                 alone, busy, answered = [], [], []
                 for _ in range(rounds):

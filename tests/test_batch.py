@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from fastvideo_core import PromptRow, RowResult, RowStatus, SamplingParam, VideoGenerator, read_rows
+from fastvideo_core import PromptRow, RowResult, RowStatus, SamplingParam, VideoGenerator, cli, read_rows
 from fastvideo_core.app import output
 from fastvideo_core.app.batch.on_disk import is_whole
 from fastvideo_core.app.batch.shard import Shard
@@ -276,6 +276,7 @@ def test_the_command_resumes_and_gives_up_on_what_failed(
     assert "2 of 2 videos: 1 made, 0 done before, 1 failed" in done.stderr
     done = batch(wan_folder, file, "--output", "out")
     assert done.exit_code == 1
+    assert "2 of 2 videos: 0 made, 1 done before, 1 failed" in done.stderr
     assert "[2/2] dog  failed: in an earlier run, RuntimeError: out of memory; --retry-failed tries it" in done.stderr
     done = batch(wan_folder, file, "--output", "out", "--retry-failed")
     assert done.exit_code == 0, done.output
@@ -360,3 +361,15 @@ def test_the_time_left_is_that_of_the_videos_made(tmp_path: Path) -> None:
     assert tally.count(failed) == "[3/5] c  failed: no; about 20 s left"
     assert tally.summary(tmp_path) == (f"3 of 5 videos: 1 made, 1 done before, 1 failed; 2 min; results in {tmp_path}")
     assert [duration(s) for s in (0, 59.6, 3600, 7500, 90_000)] == ["0 s", "1 min", "1 h 0 min", "2 h 5 min", "1 d 1 h"]
+
+
+def test_a_row_that_fails_ends_the_process_with_status_one(
+    wan_folder: Path, generator: VideoGenerator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work(generator, [{"prompt": "dog", "id": "cat"}], tmp_path / "out")
+    file = tmp_path / "p.txt"
+    command = ["fv", "generate", "--prompts", str(file), "--model", str(wan_folder), *SHORT, "--output", "out"]
+    monkeypatch.setattr(sys, "argv", command)
+    for prompt, status in (("cat", 1), ("dog", 0)):
+        write(file, prompt)
+        assert cli._run() == status

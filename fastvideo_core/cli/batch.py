@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
-
-import click
 
 from fastvideo_core.cli.output import say
 from fastvideo_core.errors import InputError
@@ -92,7 +91,7 @@ class Batch:
         """Work through the rows, and print how far it is, and a summary, to the error stream.
 
         Raises:
-            click.exceptions.Exit: with status 1, if rows failed, now or in an earlier run.
+            SystemExit: with status 1, if rows failed, now or in an earlier run.
         """
         from fastvideo_core.app.batch.results import Results, worked_through_alone
         from fastvideo_core.app.batch.tally import Tally
@@ -115,7 +114,7 @@ class Batch:
                 say(tally.count(result), err=True)
         say(tally.summary(path), err=True)
         if tally.failed:
-            raise click.exceptions.Exit(1)
+            sys.exit(1)
 
     def _given_up(self, results: Results) -> dict[str, RowResult]:
         """By id, the rows that failed in an earlier run, which are not tried again."""

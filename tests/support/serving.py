@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +15,7 @@ from fv_serve.app import build_app
 from fv_serve.limits import Limits
 from fv_serve.served import Served
 from fv_serve.service import Service
-from fv_serve.start import server_for, working
+from fv_serve.start import bound_to, server_for, working
 from fv_serve.store import Store
 from fv_serve.worker import Worker
 
@@ -77,20 +76,19 @@ def site(
     service = Service(served(generator, **limits), store, folder)
     worker = _Worker(service, generator, lambda: generator)
     app = build_app(service, key, worker.is_alive if works else lambda: True, working(worker) if works else None)
-    bound = socket.create_server(("127.0.0.1", 0))
     server = server_for(app)
-    thread = threading.Thread(target=server.run, args=([bound],), daemon=True)
-    thread.start()
-    url = f"http://127.0.0.1:{bound.getsockname()[1]}"
-    try:
-        with httpx.Client(base_url=url, timeout=30) as client:
-            yield Site(service, client, url)
-    finally:
-        service.stopping.set()
-        server.should_exit = True
-        thread.join(30)
-        bound.close()
-        store.close()
+    with bound_to("127.0.0.1", 0) as bound:
+        thread = threading.Thread(target=server.run, args=([bound],), daemon=True)
+        thread.start()
+        url = f"http://127.0.0.1:{bound.getsockname()[1]}"
+        try:
+            with httpx.Client(base_url=url, timeout=30) as client:
+                yield Site(service, client, url)
+        finally:
+            service.stopping.set()
+            server.should_exit = True
+            thread.join(30)
+            store.close()
 
 
 class _Worker(Worker):

@@ -81,6 +81,8 @@ class Service:
         with self._running_lock:
             if self.running is not None and self.running.job_id == video_id:
                 self.running.cancel()
+            elif job.status is Status.IN_PROGRESS:
+                self._unlink(video_id)  # it has ended since it was looked at
         if not removed:
             raise not_found(video_id)
 

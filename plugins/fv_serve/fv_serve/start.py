@@ -62,7 +62,7 @@ def serve(settings: Settings) -> None:
     key = _checked_key(settings.host)
     defaults, _ = check_sampling(settings.model, settings.sampling)
     with ExitStack() as stack:
-        bound = stack.enter_context(_bound(settings.host, settings.port))
+        bound = stack.enter_context(bound_to(settings.host, settings.port))
         stack.enter_context(_alone(settings.folder))
         store = Store(settings.folder / "jobs.sqlite")
         stack.callback(store.close)
@@ -152,14 +152,16 @@ def _is_loopback(host: str) -> bool:
 
 
 @contextmanager
-def _bound(host: str, port: int) -> Iterator[socket.socket]:
-    """Raises InputError: the address is taken, or none of this machine."""
+def bound_to(host: str, port: int) -> Iterator[socket.socket]:
+    """A socket that listens there; raises InputError: the address is taken, or none of this machine."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         bound = socket.create_server((host, port), family=family, backlog=2048)
     except (OSError, UnicodeError) as error:
         raise InputError(f"--host {host} --port {port} cannot be had: {error}; choose another --port") from error
     with bound:
+        # asyncio does so for sockets that say they are TCP, which these do not: each answer would wait 40 ms
+        bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         yield bound
 
 
