@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fastvideo_core.app.preview import preview_plan
     from fastvideo_core.app.result import VideoResult
     from fastvideo_core.app.sampling import SamplingParam, TeaCacheParams, check_sampling
+    from fastvideo_core.cli.batch import Batch
     from fastvideo_core.cli.options import (
         only_given,
         prompt_progress,
@@ -74,6 +75,7 @@ _HOMES = {
     "AttentionCall": "contract.attention",
     "AttentionFunction": "contract.attention",
     "AttentionSite": "contract.model",
+    "Batch": "cli.batch",
     "BlockStack": "contract.model",
     "Branch": "contract.caching",
     "CachePolicy": "contract.caching",
@@ -140,6 +142,7 @@ __all__ = [
     "AttentionCall",
     "AttentionFunction",
     "AttentionSite",
+    "Batch",
     "BlockStack",
     "Branch",
     "CachePolicy",

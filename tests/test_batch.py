@@ -277,7 +277,7 @@ def test_the_command_resumes_and_gives_up_on_what_failed(
     done = batch(wan_folder, file, "--output", "out")
     assert done.exit_code == 1
     assert "2 of 2 videos: 0 made, 1 done before, 1 failed" in done.stderr
-    assert "[2/2] dog  failed: in an earlier run, RuntimeError: out of memory; --retry-failed tries it" in done.stderr
+    assert "[1/2] dog  failed: in an earlier run, RuntimeError: out of memory; --retry-failed tries it" in done.stderr
     done = batch(wan_folder, file, "--output", "out", "--retry-failed")
     assert done.exit_code == 0, done.output
     assert "2 of 2 videos: 1 made, 1 done before, 0 failed" in done.stderr

@@ -97,7 +97,8 @@ class VideoGenerator:
             sp_size: into how many parts the tokens of a video are cut; default: as many as guidance leaves.
             cfg_parallel: whether each guidance branch is computed by one half of the processes; default: where there
                 are two branches and an even number of processes.
-            distributed_executor_backend: the executor that starts the processes; "mp" does so on this machine.
+            distributed_executor_backend: the executor that starts the processes; "mp" does so on this machine, "ray"
+                (of fv-ray) on a machine of a Ray cluster.
             shard_weights: have each process hold a part of the transformer's weights, where all of them fit no GPU; a
                 block's are gathered as it runs.
             compile: compile the transformer's repeated blocks with torch.compile, each kind once and as a whole graph,
@@ -135,11 +136,11 @@ class VideoGenerator:
         info = read_model(plugins, model_path)
         info.check_inputs()
         device = check_device(device)
-        processes = check_processes(num_gpus, num_processes, device)
+        executor = choose_executor(plugins, distributed_executor_backend)
+        processes = check_processes(num_gpus, num_processes, device, executor)
         parallel = asked_degrees(processes, sp_size, cfg_parallel)
         if shard_weights:
             parallel = sharded_degrees(processes, parallel, compile or dit_cpu_offload or quantization is not None)
-        executor = choose_executor(plugins, distributed_executor_backend)
         dtype = check_dtype(dtype, device)
         wanted = {"transformer": dit_cpu_offload, "vae": vae_cpu_offload, "text_encoder": text_encoder_cpu_offload}
         offload = [name for name, chosen in wanted.items() if chosen]

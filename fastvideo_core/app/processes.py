@@ -11,11 +11,12 @@ from fastvideo_core.engine.parallel.degrees import AUTO, Parallel, read_degrees
 from fastvideo_core.errors import InputError
 
 
-def check_processes(num_gpus: int, num_processes: int, device: str) -> int:
+def check_processes(num_gpus: int, num_processes: int, device: str, executor: type[Executor] | None = None) -> int:
     """How many processes there are to be.
 
     Args:
         device: where they are to compute; with an index, one that they share.
+        executor: what is to start them; None: something that has the GPUs of this process.
 
     Raises:
         InputError: there are fewer GPUs, or the two numbers do not go together.
@@ -31,9 +32,12 @@ def check_processes(num_gpus: int, num_processes: int, device: str) -> int:
     if num_gpus > 1 and one_device:
         raise InputError(f'device {device!r} names one GPU, and num_gpus is {num_gpus}; give device="cuda"')
     there = torch.cuda.device_count()
+    if num_gpus > 1 and device.startswith("cuda") and executor is not None:
+        there = executor.gpus(there)
     if num_gpus > 1 and (not device.startswith("cuda") or num_gpus > there):
+        sees = f"{executor.name!r} has" if executor is not None and executor.name != "mp" else "torch sees"
         raise InputError(
-            f"num_gpus is {num_gpus}, and torch sees {there} on {device!r}; give num_gpus={max(1, there)}, or try it "
+            f"num_gpus is {num_gpus}, and {sees} {there} on {device!r}; give num_gpus={max(1, there)}, or try it "
             f'on the CPU with device="cpu", num_processes={num_gpus}'
         )
     if num_processes > 1 and num_gpus == 1 and device.startswith("cuda") and not one_device:

@@ -1,14 +1,14 @@
-"""`fv generate --prompts`: rows of a file, one after the other."""
+"""`fv generate --prompts`, and commands of plugins that work through the rows of a file in another way."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from fastvideo_core.cli.output import say
+from fastvideo_core.cli.output import discovered, say
 from fastvideo_core.errors import InputError
 
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from fastvideo_core.app.batch.row import PromptRow, RowResult
     from fastvideo_core.app.batch.shard import Shard
     from fastvideo_core.app.batch.work import Order
-    from fastvideo_core.app.generator import VideoGenerator
     from fastvideo_core.app.model_info import ModelInfo
     from fastvideo_core.app.result import VideoResult
     from fastvideo_core.app.sampling import SamplingParam
@@ -74,6 +73,31 @@ class Batch:
         self.orders = every[self.shard.number - 1 :: self.shard.count]
         return {order.key: order.params for order in every}.values()
 
+    def check(
+        self, model: str, sampling: Mapping[str, Any], cache: str | None, cache_config: Mapping[str, Any]
+    ) -> SamplingParam:
+        """Check all rows, and make the folder ready, for a model that this process does not load.
+
+        Args:
+            sampling: fields of `SamplingParam` for rows that give none; of them `output_path` is the folder.
+
+        Returns:
+            The model's parameters with these.
+
+        Raises:
+            ModelError: the model is not found, or not supported. InputError: rows ask for what it cannot do: all of
+            them, each with its place. CacheError: so does `cache`. OutputError: the folder cannot be written to.
+        """
+        from fastvideo_core.app.model_info import read_model
+        from fastvideo_core.app.sampling import SamplingParam
+
+        plugins = discovered()
+        info = read_model(plugins, model)
+        params = SamplingParam.from_preset(info.preset).with_overrides(**sampling)
+        self.checked(params, cache, cache_config, info, plugins)
+        self.prepare(params)
+        return params
+
     def prepare(self, params: SamplingParam) -> None:
         """Make the folder ready, likewise before the model is loaded; raises InputError, OutputError."""
         from fastvideo_core.app.batch.work import checked_folder
@@ -81,17 +105,18 @@ class Batch:
         self.folder = checked_folder(params)
 
     def run(
-        self,
-        generator: VideoGenerator,
-        params: SamplingParam,
-        cache: str | None,
-        cache_config: Mapping[str, Any],
-        show: Callable[[VideoResult], None],
+        self, work: Callable[[Sequence[PromptRow]], Iterable[RowResult]], show: Callable[[VideoResult], None]
     ) -> None:
         """Work through the rows, and print how far it is, and a summary, to the error stream.
 
+        Args:
+            work: gives the result of each row that it is given, in any order, such as
+                `VideoGenerator.generate_videos`; not called where there are none.
+            show: prints a video that was made now, where its result has it.
+
         Raises:
             SystemExit: with status 1, if rows failed, now or in an earlier run.
+            OutputError: another run writes into the folder. Whatever `work` raises.
         """
         from fastvideo_core.app.batch.results import Results, worked_through_alone
         from fastvideo_core.app.batch.tally import Tally
@@ -100,14 +125,11 @@ class Batch:
         with worked_through_alone(path):
             results = Results(path)
             given_up = {} if self.retry_failed else self._given_up(results)
-            rows = [order.row for order in self.orders if order.id not in given_up]
-            made: Iterator[RowResult] = iter(())
-            if rows:
-                made = generator.generate_videos(rows, params, cache=cache, cache_config=cache_config)
-            for order in self.orders:
-                result = given_up[order.id] if order.id in given_up else next(made)
-                if order.id not in given_up:
-                    results.add(order, result)
+            for result in given_up.values():
+                say(tally.count(result), err=True)
+            left = {order.id: order for order in self.orders if order.id not in given_up}
+            for result in work([order.row for order in left.values()]) if left else ():
+                results.add(left[result.id], result)
                 if result.video is not None:
                     show(result.video)
                     result.video = None  # its frames are not kept while the next video is made

@@ -167,7 +167,10 @@ def generate_command(
     ):
         show = partial(_show, as_json=as_json, indent=None if batch else 2)
         if batch:
-            batch.run(generator, params, cache, cache_config, lambda result: _printed(output, show, result))
+            batch.run(
+                lambda rows: generator.generate_videos(rows, params, cache=cache, cache_config=cache_config),
+                partial(_printed, output, show),
+            )
         else:
             _printed(output, show, generator.generate_video(alone, params, cache=cache, cache_config=cache_config))
 

@@ -30,6 +30,15 @@ class Executor(ABC):
     address: str = "127.0.0.1"
     """Where workers reach the process that starts them; known before they are started."""
 
+    gpu_each: bool = False
+    """Whether each worker needs a GPU of its own; set before they are started. Rank r computes on `cuda:r`, so each
+    worker must see the GPUs of all."""
+
+    @classmethod
+    def gpus(cls, here: int) -> int:
+        """How many workers with a GPU each it can start together; `here` is how many torch sees in this process."""
+        return here
+
     @abstractmethod
     def start(self, work: Work, processes: int) -> None:
         """Start that many workers, of ranks 0, 1, …."""

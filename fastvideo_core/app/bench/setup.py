@@ -225,7 +225,8 @@ def _counts(num_gpus: Sequence[int], num_processes: Sequence[int], device: str) 
     counted = several[0] if several else "num_gpus"
     counts = sorted(set(given[counted]))
     for number in counts:
-        check_processes(**{"num_gpus": 1, "num_processes": 1, counted: number}, device=device)
+        alone = {"num_gpus": 1, "num_processes": 1, counted: number}
+        check_processes(alone["num_gpus"], alone["num_processes"], device)
     return counted, counts
 
 

@@ -70,6 +70,7 @@ class RemoteStudio:
             ) from error
         self._store: Any = TCPStore(executor.address, 0, None, True, wait_for_workers=False)
         work = WorkerMain(opening, processes, parallel, executor.address, self._store.port)
+        executor.gpu_each = opening.device == "cuda"
         with self._ending_on_interrupt():
             executor.start(work, processes)
             self.device = self._answers(starting=True)[0]
