@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ def connect(address: str | None = None) -> Connection:
         return Connection(ours=False, started=False)
     named = address or os.environ.get("RAY_ADDRESS")
     try:
-        ray.init(address=named or "auto", logging_level="ERROR")
+        ray.init(address=named or "auto", logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
         if named:
             raise InputError(
@@ -53,7 +54,7 @@ def connect(address: str | None = None) -> Connection:
                 '--head`, or give "local" as address for one on this machine'
             ) from error
         named = "local"
-        ray.init(address=named, logging_level="ERROR")
+        ray.init(address=named, logging_level=logging.ERROR)
     return Connection(ours=True, started=named == "local")
 
 
@@ -65,7 +66,7 @@ def machines() -> list[dict[str, float]]:
     """What each machine that is up has: such as {"CPU": 8.0, "GPU": 2.0}."""
     import ray
 
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
 
 
 def problem_of(need: Mapping[str, float], sets: int, nodes: Sequence[Mapping[str, float]]) -> str:

@@ -87,7 +87,7 @@ def rebuilt(told: str) -> errors.FastVideoError:
 
 def plain_row(row: PromptRow) -> dict[str, Any]:
     """What a process on another machine needs of a row: paths are absolute."""
-    sampling = {
+    sampling: dict[str, Any] = {
         name: asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
         for name, value in row.sampling.items()
         if value is not None

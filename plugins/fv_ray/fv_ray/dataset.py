@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -54,13 +55,17 @@ def map_videos(
         remote.update(num_cpus=0, num_gpus=BESIDE if num_gpus else 0)
         bundles = bundles_for(together, bool(num_gpus), num_cpus)
         remote["ray_remote_args_fn"] = _placed(bundles, [] if placements is None else placements)
-    return rows.map_batches(
-        VideoPredictor,
-        fn_constructor_kwargs={"model": model, "output": output, **options},
-        batch_size=1,
-        compute=ActorPoolStrategy(size=concurrency),
-        **remote,
-    )
+    with warnings.catch_warnings():
+        # Ray up to 2.63 has no other way to limit retries, or to place an actor; fv-ray asks for no later one.
+        warnings.filterwarnings("ignore", "`ray_remote_args(_fn)?` is deprecated", DeprecationWarning)
+        warnings.filterwarnings("ignore", "`ray_remote_args(_fn)?` is deprecated", FutureWarning)
+        return rows.map_batches(
+            VideoPredictor,
+            fn_constructor_kwargs={"model": model, "output": output, **options},
+            batch_size=1,
+            compute=ActorPoolStrategy(size=concurrency),
+            **remote,
+        )
 
 
 def _placed(bundles: list[dict[str, float]], made: list[Any]) -> Callable[[], dict[str, Any]]:

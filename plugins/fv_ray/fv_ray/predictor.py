@@ -33,6 +33,7 @@ class VideoPredictor:
         output: a folder that every machine sees, or an address that fsspec knows, such as "s3://bucket/videos".
         sampling: fields of `SamplingParam` for rows that give none; default: the model's preset.
         cache, cache_config: as for `VideoGenerator.generate_videos`.
+        warn_of_slots: whether to say so, where actors have every CPU slot, and nothing is left to read rows with.
         loading: arguments of `VideoGenerator.from_pretrained`.
 
     Raises:
@@ -47,6 +48,7 @@ class VideoPredictor:
         sampling: Mapping[str, Any] | None = None,
         cache: str | None = None,
         cache_config: Mapping[str, Any] | None = None,
+        warn_of_slots: bool = True,
         **loading: Any,
     ) -> None:
         self._model, self._loading = model, loading
@@ -54,7 +56,8 @@ class VideoPredictor:
         self._sampling = {**(sampling or {}), "output_path": str(self._folder.local), "return_frames": False}
         self._cache, self._cache_config = cache, cache_config
         self._process = f"{platform.node()}:{os.getpid()}"
-        _warn_of_taken_slots()
+        if warn_of_slots:
+            _warn_of_taken_slots()
         self._load()
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -54,9 +55,9 @@ class Run:
                 if row["ends_run"]:
                     raise rebuilt(row["error"])
                 yield _seen(as_result(row), row["process"])
-        for row in left.values():
+        for lost in left.values():
             error = ParallelError(f"its process died {RETRIES + 1} times; Ray's logs of the actors may tell why")
-            result = RowResult(str(row.id), row.prompt, RowStatus.FAILED, error=error)
+            result = RowResult(str(lost.id), lost.prompt, RowStatus.FAILED, error=error)
             self.rows.append(result_row(result, ""))
             yield result
 
@@ -69,10 +70,11 @@ class Run:
             raise InputError(f"{shape.problem}; give a smaller --concurrency, or fewer for each video")
         if shape.problem:
             click.echo(f"waiting until machines join the cluster: {shape.problem}", err=True)
+        logging.getLogger("ray.data").setLevel(logging.ERROR)  # the command has a progress of its own
         context = ray.data.DataContext.get_current().copy()
         context.enable_progress_bars = False
         context.max_errored_blocks = -1  # a row that kills its actor each time is none that ends the others
-        options = {**self.chosen, **self.loading, **shape.arguments()}
+        options = {**self.chosen, **self.loading, **shape.arguments(), "warn_of_slots": False}
         with ray.data.DataContext.current(context):
             dataset = ray.data.from_items([plain_row(row) for row in rows], override_num_blocks=len(rows))
             made = map_videos(
