@@ -56,8 +56,8 @@ DOCTOR = (("doctor",), {"FASTVIDEO_ATTENTION_BACKEND": "SAGE_ATTN"})
 def test_contents_and_versions_are_as_they_should_be(built: Path) -> None:
     made = sorted(built.iterdir())
     names = {dist.read(project)["name"] for project in dist.projects()}
-    names_of_plugins = {"fv-diffusers", "fv-flash", "fv-sage", "fv-serve", "fv-sta", "fv-teacache", "fv-shapes"}
-    assert names == {CORE_DISTRIBUTION, *names_of_plugins}
+    kernels_and_policies = {"fv-diffusers", "fv-flash", "fv-sage", "fv-sta", "fv-teacache"}
+    assert names == {CORE_DISTRIBUTION, *kernels_and_policies, "fv-ray", "fv-serve", "fv-shapes"}
     assert len(made) == 2 * len(names)
     assert [problem for path in made for problem in dist.problems_of(path)] == []
     assert list(dist.version_problems()) == []

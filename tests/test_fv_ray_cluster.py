@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:`use_:DeprecationWarning"),  # Ray Data's own, of its own settings
 ]
 
-SMALL = {"height": 32, "width": 32, "num_frames": 5, "num_inference_steps": 10}
+SMALL: dict[str, Any] = {"height": 32, "width": 32, "num_frames": 5, "num_inference_steps": 10}
 OPTIONS = ("--height", "32", "--width", "32", "--frames", "5", "--steps", "10", "--device", "cpu")
 PROMPT = "a red circle moving left on a white background"
 

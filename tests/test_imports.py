@@ -9,7 +9,7 @@ import pytest
 
 import fastvideo_core
 
-HEAVY = ("torch", "diffusers", "transformers", "av", "PIL", "accelerate")
+HEAVY = ("torch", "diffusers", "transformers", "av", "PIL", "accelerate", "ray", "pyarrow")
 
 
 def _imported(code: str) -> set[str]:

@@ -125,8 +125,8 @@ def test_weights_in_parts_and_tiles_make_the_same_video_and_ctrl_c_ends_the_proc
             "leave out cfg_parallel, and sp_size or give sp_size=2",
         ),
         (
-            {"num_processes": 2, "device": "cpu", "distributed_executor_backend": "ray"},
-            "distributed_executor_backend is 'ray'; installed are 'mp'; 'ray' comes with fv-ray",
+            {"num_processes": 2, "device": "cpu", "distributed_executor_backend": "slurm"},
+            "distributed_executor_backend is 'slurm'; installed are 'mp', 'ray'$",
         ),
     ],
 )
@@ -136,6 +136,12 @@ def test_what_is_not_there_is_refused_before_anything_starts(
     with pytest.raises(InputError, match=message):
         VideoGenerator.from_pretrained(wan_folder, **options)
     assert workers() == []
+
+
+def test_an_executor_that_can_be_had_is_named(wan_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FASTVIDEO_DISABLE_PLUGINS", "fv-ray")
+    with pytest.raises(InputError, match="is 'ray'; installed are 'mp'; 'ray' comes with fv-ray: pip install fv-ray"):
+        VideoGenerator.from_pretrained(wan_folder, device="cpu", num_processes=2, distributed_executor_backend="ray")
 
 
 @pytest.mark.parametrize(

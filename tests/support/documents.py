@@ -32,6 +32,7 @@ REASONS = (
     "make test runs it",
     "make runs it",
     "tests/test_dist.py runs it",
+    "tests/test_fv_ray_cluster.py runs it",
     "tests/test_fv_serve.py runs it",
     "tests/test_fv_serve_killed.py runs it",
     "tests/test_new_plugin.py runs it",
