@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,17 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:`use_:DeprecationWarning"),  # Ray Data's own, of its own settings
 ]
 
-SMALL: dict[str, Any] = {"height": 32, "width": 32, "num_frames": 5, "num_inference_steps": 10}
-OPTIONS = ("--height", "32", "--width", "32", "--frames", "5", "--steps", "10", "--device", "cpu")
+SMALL: dict[str, Any] = {"height": 32, "width": 32, "num_frames": 5, "num_inference_steps": 6}
+OPTIONS = ("--height", "32", "--width", "32", "--frames", "5", "--steps", "6", "--device", "cpu")
 PROMPT = "a red circle moving left on a white background"
+
+
+@pytest.fixture(scope="module")
+def alone() -> Iterator[VideoGenerator]:
+    """A generator of this process alone."""
+    pytest.importorskip("ray", reason="Ray is not installed")
+    with VideoGenerator.from_pretrained("shapes", device="cpu") as generator:
+        yield generator
 
 
 class Killer(threading.Thread):
@@ -49,8 +58,8 @@ class Killer(threading.Thread):
         os.kill(self.killed, signal.SIGKILL)
 
 
-def test_an_actor_that_is_killed_is_replaced_and_nothing_is_made_twice(tmp_path: Path) -> None:
-    rows = [{"prompt": PROMPT, "id": f"row-{number}", "seed": number} for number in range(8)]
+def test_an_actor_that_is_killed_is_replaced_and_nothing_is_made_twice(alone: VideoGenerator, tmp_path: Path) -> None:
+    rows = [{"prompt": PROMPT, "id": f"row-{number}", "seed": number} for number in range(6)]
     file, folder, table = tmp_path / "p.jsonl", tmp_path / "out", tmp_path / "t.parquet"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     with local_ray(num_cpus=2):
@@ -72,15 +81,14 @@ def test_an_actor_that_is_killed_is_replaced_and_nothing_is_made_twice(tmp_path:
     pids = {int(row["process"].rpartition(":")[2]) for row in made}
     assert pids - killer.seen, "the actor that came for it made the row again"
     assert {row["status"] for row in made} <= {"made", "found"}
-    with VideoGenerator.from_pretrained("shapes", device="cpu") as generator:
-        found = list(generator.generate_videos(read_rows(file), **SMALL, output_path=folder))
+    found = list(alone.generate_videos(read_rows(file), **SMALL, output_path=folder))
     assert [(one.id, one.status.value) for one in found] == [(row["id"], "found") for row in rows]
 
 
-def test_actors_make_a_video_together_and_one_that_dies_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("ray", reason="Ray is not installed")
-    with VideoGenerator.from_pretrained("shapes", device="cpu") as alone:
-        expected = alone.generate_video(PROMPT, **SMALL, seed=5, save_video=False)
+def test_actors_make_a_video_together_and_one_that_dies_ends_it(
+    alone: VideoGenerator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = alone.generate_video(PROMPT, **SMALL, seed=5, save_video=False)
     with local_ray(num_cpus=2):
         generator = VideoGenerator.from_pretrained(
             "shapes", device="cpu", num_processes=2, distributed_executor_backend="ray"

@@ -70,7 +70,7 @@ class Run:
             raise InputError(f"{shape.problem}; give a smaller --concurrency, or fewer for each video")
         if shape.problem:
             click.echo(f"waiting until machines join the cluster: {shape.problem}", err=True)
-        logging.getLogger("ray.data").setLevel(logging.ERROR)  # the command has a progress of its own
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # the command tells progress and errors itself
         context = ray.data.DataContext.get_current().copy()
         context.enable_progress_bars = False
         context.max_errored_blocks = -1  # a row that kills its actor each time is none that ends the others
