@@ -29,6 +29,8 @@ class RayActors(Executor):
     name = "ray"
     _open: ClassVar[int] = 0
     """How many there are of them; the last one leaves a cluster that the first one came to."""
+    _ours: ClassVar[bool] = False
+    _started: ClassVar[bool] = False
 
     def __init__(self) -> None:
         self._fixed = self._joined()
@@ -42,9 +44,6 @@ class RayActors(Executor):
         self._ends: dict[int, Connection] = {}
         self._callers: Callers | None = None
         self._placement: Placement | None = None
-
-    _ours: ClassVar[bool] = False
-    _started: ClassVar[bool] = False
 
     @classmethod
     def _joined(cls) -> bool:
@@ -62,6 +61,13 @@ class RayActors(Executor):
 
     def start(self, work: Work, processes: int) -> None:
         """Raises ParallelError: the cluster has too little for them."""
+        try:
+            self._start(work, processes)
+        except BaseException:
+            self.stop(0.0)
+            raise
+
+    def _start(self, work: Work, processes: int) -> None:
         import ray
 
         self._placement = reserve(processes, self.gpu_each, self._fixed)
