@@ -131,7 +131,7 @@ class RayActors(Executor):
         self._actors, self._runs, self._ends = [], [], {}
         RayActors._open -= 1
         if RayActors._ours and not RayActors._open:
-            RayActors._ours = False
+            RayActors._ours = RayActors._started = False
             ray.shutdown()
 
 
