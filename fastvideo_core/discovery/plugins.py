@@ -249,6 +249,10 @@ def _only(kind: str, name: str, found: list[tuple[Any, Plugin]]) -> tuple[Any, P
     return found[0]
 
 
+_SPECIFICATIONS = ModuleType(hookspecs.__name__, hookspecs.__doc__)
+"""The hooks without what their module imports: pluggy inspects each name of it anew for each plugin."""
+vars(_SPECIFICATIONS).update({name: one for name, one in vars(hookspecs).items() if hasattr(one, "fastvideo_spec")})
+
 _loading = threading.Lock()
 
 
@@ -304,7 +308,7 @@ def _register(plugin: Plugin, module: ModuleType) -> None:
         )
     # A manager for each plugin: pluggy's validation and every hook call then concern this plugin alone.
     plugin.manager = pluggy.PluginManager(hookspecs.PROJECT)
-    plugin.manager.add_hookspecs(hookspecs)
+    plugin.manager.add_hookspecs(_SPECIFICATIONS)
     plugin.manager.register(module, plugin.name)
     plugin.manager.check_pending()
     if not plugin.manager.get_hookcallers(module):

@@ -11,6 +11,8 @@ _STEERING = frozenset("\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2
 
 def printable(text: str) -> str:
     """The text without control characters other than line breaks and tabs, and without halves of characters."""
+    if text.isprintable():  # nothing that steers is; most texts are, and this is read for every plugin
+        return text
     return "".join(letter for letter in text if letter in "\n\t" or not _steers(letter))
 
 

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from fastvideo_core.contract.caching import Branch, CachePolicy, Signal
-from fastvideo_core.discovery.plugins import load_plugins
 from fastvideo_core.engine.caching.choice import prepare_policy
 from fastvideo_core.errors import PolicyMismatchError
 from fastvideo_core.testing.branches import (
@@ -25,7 +24,7 @@ from fastvideo_core.testing.branches import (
     small_pipeline,
 )
 from fastvideo_core.testing.fixed import Suite, counting, no_waiting
-from fastvideo_core.testing.subject import run_python
+from fastvideo_core.testing.subject import installed_plugins, run_python
 
 _IMPORTS = """
 import sys
@@ -52,7 +51,7 @@ class CachePolicySuite(Suite):
     never: ClassVar[CachePolicy]
 
     def test_discovery_does_not_import_torch(self) -> None:
-        if self.policy.name not in load_plugins().policy_names():
+        if self.policy.name not in installed_plugins().policy_names():
             pytest.skip("the policy is an object, not an installed plugin")
         assert not run_python(_IMPORTS.format(name=self.policy.name)).split()
 

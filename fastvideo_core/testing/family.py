@@ -13,7 +13,7 @@ import torch
 from fastvideo_core.contract.attention import AttentionBackend
 from fastvideo_core.contract.caching import CachePolicy, Signal
 from fastvideo_core.contract.model import ModelFamily
-from fastvideo_core.discovery.plugins import Plugins, load_plugins
+from fastvideo_core.discovery.plugins import Plugins
 from fastvideo_core.engine.attachment import Attachment
 from fastvideo_core.engine.diffusers_bridge import blocks_can_be_compiled
 from fastvideo_core.engine.families import transformers_of
@@ -36,7 +36,7 @@ from fastvideo_core.testing.family_runs import (
     watched,
 )
 from fastvideo_core.testing.fixed import Suite, counting
-from fastvideo_core.testing.subject import run_python
+from fastvideo_core.testing.subject import installed_plugins, run_python
 
 _IMPORTS = """
 import sys
@@ -89,7 +89,7 @@ class ModelFamilySuite(Suite):
         return self.generate(pipe)
 
     def test_discovery_does_not_import_torch(self) -> None:
-        if self.family not in load_plugins().families():
+        if self.family not in installed_plugins().families():
             pytest.skip("the family is an object, not an installed plugin's")
         assert not _imported(self.family.transformer)
 
@@ -251,7 +251,7 @@ class ModelFamilySuite(Suite):
         return Attachment(pipe, backend, None, policy, None, self._plugins())
 
     def _plugins(self) -> Plugins:
-        return load_plugins().with_family(self.family, "the suite's `family`")
+        return installed_plugins().with_family(self.family, "the suite's `family`")
 
     def _assert_same(self, found: torch.Tensor, expected: torch.Tensor) -> None:
         if self.cuts_text:

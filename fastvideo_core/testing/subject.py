@@ -31,7 +31,7 @@ def find(
     named: str | AttentionBackend, settings: Mapping[str, Any] | None = None
 ) -> tuple[AttentionBackend, Plugin, Plugins]:
     """The backend with these settings, its plugin and all plugins, whether it is installed or given as an object."""
-    plugins = _installed_plugins()
+    plugins = installed_plugins()
     if isinstance(named, str):
         found, plugin = find_backend(plugins, named, "the suite's `backend`")
         backend, plugin = copy(found), replace(plugin)  # so that nothing of one suite's is met by another
@@ -44,7 +44,7 @@ def find(
 
 
 @cache
-def _installed_plugins() -> Plugins:
+def installed_plugins() -> Plugins:
     """What is installed, discovered once for all tests."""
     return load_plugins()
 
