@@ -20,6 +20,7 @@ from click.testing import CliRunner, Result
 from fastvideo_core import PromptRow, RowResult, RowStatus, SamplingParam, VideoGenerator, cli, read_rows
 from fastvideo_core.app import output
 from fastvideo_core.app.batch.on_disk import is_whole
+from fastvideo_core.app.batch.reading import rows_from
 from fastvideo_core.app.batch.shard import Shard
 from fastvideo_core.app.batch.tally import Tally, duration
 from fastvideo_core.cli import fv
@@ -93,6 +94,10 @@ BAD_LINES = [
     ('{"prompt": "a cat", "guidance_scale": NaN}', r"NaN is no number"),
     ('{"prompt": "a cat", "output_path": "x"}', r"output_path is 'x', but no row can have it: give the folder"),
     ('{"prompt": "a cat", "num_videos_per_prompt": 2}', r"give a row for each video, with its seed"),
+    (
+        '{"prompt": "a cat", "teacache_params": {"thresh": 1}}',
+        r"unknown setting in teacache_params 'thresh'; there are",
+    ),
     ('{"prompt": "a cat", "cache": 0.2}', r"cache must be the name of a caching policy, such as TEACACHE@0.2, not 0.2"),
 ]
 
@@ -101,6 +106,11 @@ BAD_LINES = [
 def test_a_bad_line_is_told_with_its_number(tmp_path: Path, line: str, message: str) -> None:
     with pytest.raises(InputError, match=rf"^p\.jsonl:2: .*{message}"):
         read_rows(write(tmp_path / "p.jsonl", {"prompt": "ok"}, line))
+
+
+def test_a_row_whose_sampling_parameters_have_no_names_is_told() -> None:
+    with pytest.raises(InputError, match=r"^row 0: sampling must hold sampling parameters by name, not \[64\]"):
+        rows_from([PromptRow("a cat", sampling=[64])])  # type: ignore[arg-type]  # that is the mistake
 
 
 def test_all_bad_lines_are_told_and_an_id_given_twice_is_one(tmp_path: Path) -> None:

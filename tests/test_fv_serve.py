@@ -170,9 +170,19 @@ def test_parts_of_a_video_can_be_fetched(here: Site) -> None:
     assert int(here.client.head(f"/v1/videos/{video['id']}/content").headers["content-length"]) == len(whole.content)
     wrong = here.client.get(f"/v1/videos/{video['id']}/content?variant=poster")
     assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, "variant")
+    for suffix, path in ((".mp4", "content?variant=thumbnail"), (".json", "receipt")):
+        here.service.path(video["id"], suffix).write_bytes(b"{" * 100)
+        damaged = here.client.get(f"/v1/videos/{video['id']}/{path}")
+        assert (damaged.status_code, damaged.json()["error"]["code"]) == (404, "damaged")
     here.service.path(video["id"], ".mp4").unlink()
     gone = here.client.get(f"/v1/videos/{video['id']}/content")
     assert (gone.status_code, gone.json()["error"]["code"]) == (404, "gone")
+
+
+def test_a_prompt_that_is_too_long_is_told_in_words_of_the_client(here: Site) -> None:
+    video = here.ended(here.create(prompt="cat " * 600)["id"])
+    assert (video["status"], video["error"]["code"]) == ("failed", "invalid_request")
+    assert video["error"]["message"].startswith("the prompt 'cat cat")
 
 
 @pytest.mark.parametrize(
@@ -239,6 +249,9 @@ MISTAKES: list[tuple[dict[str, Any], str, str]] = [
     ({"cache": "TEACASH"}, "cache", "not among those that can be chosen here: none, "),
     ({"cache": "TEACACHE@coefficients=/etc/passwd"}, "cache", "cache must be NAME or NAME@VALUE"),
     ({"cache": "TAYLORSEER@a.json"}, "cache", "a value is a number"),
+    ({"cache": "FIRSTBLOCK@nan"}, "cache", "FIRSTBLOCK@nan"),
+    ({"cache": "FIRSTBLOCK@0.2:foo=3"}, "cache", "FIRSTBLOCK has no setting 'foo'"),
+    ({"attention_backend": "TORCH_SDPA@5"}, "attention_backend", "TORCH_SDPA has no main setting"),
     ({"attention_backend": "SAGE_ATTN"}, "attention_backend", "not among those"),
     ({"attention_backend": ["TORCH_SDPA"]}, "attention_backend", "must be NAME"),
     ({"input_reference": "http://10.0.0.1/x.png"}, "input_reference", "nothing is fetched from an address"),
@@ -319,6 +332,7 @@ def test_without_a_key_only_this_machine_s_own_pages_are_answered(waiting: Site)
         ({"host": "["}, 403),
         ({"origin": "http://evil.example"}, 403),
         ({"origin": "null"}, 403),
+        ({"origin": "http://[x"}, 403),
         ({"origin": waiting.url}, 200),
     ]:
         assert waiting.client.get("/v1/videos", headers=headers).status_code == status, headers
@@ -359,6 +373,10 @@ def test_what_cannot_be_served_is_told_before_a_model_is_loaded(
     monkeypatch.delenv("FASTVIDEO_API_KEY")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         assert "cannot be had" in told("--port", str(taken.getsockname()[1]))
+    for option in ("--max-disk-gb", "--keep-hours"):
+        for value, problem in (("nan", "nan is no number"), ("inf", "is not in the range"), ("-1", "not in the range")):
+            done = CliRunner().invoke(fv, ["serve", option, value])
+            assert (done.exit_code, problem in done.output) == (2, True), done.output
     assert "height 30 is not a multiple" in told("--height", "30")
     Path("served").mkdir()
     if sys.platform != "win32":

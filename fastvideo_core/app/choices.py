@@ -39,3 +39,17 @@ def choices_for(plugins: Plugins, info: ModelInfo, needs: list[Need]) -> Choices
             prepared_policy(choose_policy(plugins, name), info.cached_model)
             policies.append(name)
     return Choices(tuple(backends), tuple(policies))
+
+
+def check_choices(
+    plugins: Plugins, info: ModelInfo, needs: list[Need], attention_backend: str | None, cache: str | None
+) -> None:
+    """Refuse a backend or a policy, each with its settings, that a video could not be made with; None is not checked.
+
+    Raises:
+        BackendError, CacheError, InputError: as `VideoGenerator` would.
+    """
+    if attention_backend is not None:
+        choose_attention(plugins, attention_backend, needs, None)
+    if cache is not None:
+        prepared_policy(choose_policy(plugins, cache), info.cached_model)

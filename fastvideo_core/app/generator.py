@@ -16,7 +16,7 @@ from fastvideo_core.app.batch.reading import rows_from
 from fastvideo_core.app.batch.row import PromptRow, RowResult
 from fastvideo_core.app.batch.work import Order, Work, checked_folder, checked_orders
 from fastvideo_core.app.cache_request import CacheRequest
-from fastvideo_core.app.choices import Choices, choices_for
+from fastvideo_core.app.choices import Choices, check_choices, choices_for
 from fastvideo_core.app.known_fields import check_flags, unknown_field
 from fastvideo_core.app.loading import check_compile, check_device, check_dtype, check_offload
 from fastvideo_core.app.make import Video
@@ -332,6 +332,16 @@ class VideoGenerator:
     def choices(self) -> Choices:
         """The names of the attention backends that run here and fit the model, and of the policies that serve it."""
         return choices_for(load_plugins(), self.info, self._needs)
+
+    def check_choices(self, *, attention_backend: str | None = None, cache: str | None = None) -> None:
+        """Check a backend or a policy, each with its settings, without changing anything; None is not checked.
+
+        It may be called from any thread, also while a video is made.
+
+        Raises:
+            BackendError, CacheError, InputError: a video could not be made with it.
+        """
+        check_choices(load_plugins(), self.info, self._needs, attention_backend, cache)
 
     def use_attention(self, attention_backend: str | AttentionBackend | None, attention_config: Config = None) -> None:
         """Change the attention backend from the next video on, with the weights as they are.

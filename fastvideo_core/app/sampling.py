@@ -35,6 +35,19 @@ class TeaCacheParams(KnownFields):
     use_ret_steps: bool | None = None
     coefficients: Sequence[float] | str | Path | None = None
 
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any]) -> Self:
+        """Settings from a line of JSON.
+
+        Raises:
+            InputError: a name is not a field.
+        """
+        names = [known.name for known in fields(cls)]
+        for name in values:
+            if name not in names:
+                raise unknown_field("setting in teacache_params", name, names)
+        return cls(**values)
+
     def settings(self) -> dict[str, Any]:
         """Those that are given, under the policy's own names."""
         named = {

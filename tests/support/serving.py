@@ -59,7 +59,8 @@ class Site:
 
 def served(generator: VideoGenerator, **limits: Any) -> Served:
     defaults = replace(SamplingParam(), **SMALL)
-    return Served("tiny", generator.info, defaults, None, None, generator.choices(), replace(Limits(), **limits))
+    choices, check = generator.choices(), generator.check_choices
+    return Served("tiny", generator.info, defaults, None, None, choices, check, replace(Limits(), **limits))
 
 
 @contextmanager

@@ -72,6 +72,8 @@ def rows_from(items: Iterable[object]) -> list[PromptRow]:
 def row_of(item: object, place: str) -> PromptRow:
     """One row; raises InputError if it is none."""
     if isinstance(item, PromptRow):
+        if not isinstance(item.sampling, Mapping):
+            raise InputError(f"sampling must hold sampling parameters by name, not {item.sampling!r}")
         values = {**item.sampling, "prompt": item.prompt, "id": item.id, "cache": item.cache}
         place = item.place or place
     elif isinstance(item, Mapping):
@@ -88,8 +90,8 @@ def row_of(item: object, place: str) -> PromptRow:
     for name in values:
         if name in _OF_THE_CALL:
             raise InputError(f"{name} is {values[name]!r}, but no row can have it: {_OF_THE_CALL[name]}")
-    if isinstance(values.get("teacache_params"), Mapping):
-        values["teacache_params"] = TeaCacheParams(**_text_keys(values["teacache_params"]))
+    if isinstance(given_params := values.get("teacache_params"), Mapping):
+        values["teacache_params"] = TeaCacheParams.from_values(_text_keys(given_params))
     SamplingParam().with_overrides(**_text_keys(values))
     return PromptRow(prompt, None if given is None else check_id(given), values, cache, place)
 

@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, Response, StreamingResponse
 from starlette.staticfiles import StaticFiles
 
-from fv_serve import images, live
+from fv_serve import live
 from fv_serve.guard import Guard
 from fv_serve.job import Status
 from fv_serve.problems import Answer, ApiError, bad_value
@@ -113,9 +113,9 @@ def _add_content(app: FastAPI, service: Service) -> None:
         if variant not in _VARIANTS:
             raise bad_value("variant", f"variant must be {', '.join(_VARIANTS)}, not {variant[:100]!r}")
         suffix, kind = _VARIANTS[variant]
-        path = await run_in_threadpool(service.file, video_id, suffix)
         if variant == "thumbnail":
-            return Response(await run_in_threadpool(images.thumbnail, path), media_type=kind)
+            return Response(await run_in_threadpool(service.thumbnail, video_id), media_type=kind)
+        path = await run_in_threadpool(service.file, video_id, suffix)
         return FileResponse(path, media_type=kind, filename=path.name, content_disposition_type="inline")
 
     @app.get("/v1/videos/{video_id}/receipt")

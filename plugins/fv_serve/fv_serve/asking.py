@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fastvideo_core.errors import InputError
+from fastvideo_core.errors import FastVideoError, InputError
 from fv_serve.job import Asked
 from fv_serve.problems import ApiError, bad_value
 from fv_serve.served import SAMPLING, Served
@@ -61,10 +61,16 @@ def checked(fields: Fields, served: Served) -> Asked:
     if "seconds" in values:
         sampling["num_frames"] = _frames(values["seconds"], sampling, served)
     _check_sampling(sampling, fields.image is not None, served)
-    cache = _choice(values, "cache", served.choices.cache_policies, none=True)
-    return Asked(
-        prompt, sampling, cache, _choice(values, "attention_backend", served.choices.attention_backends, none=False)
-    )
+    chosen = {
+        "cache": _choice(values, "cache", served.choices.cache_policies, none=True),
+        "attention_backend": _choice(values, "attention_backend", served.choices.attention_backends, none=False),
+    }
+    for name, choice in chosen.items():
+        try:
+            served.check_choices(**{name: choice})
+        except FastVideoError as error:
+            raise bad_value(name, str(error)) from error
+    return Asked(prompt, sampling, **chosen)
 
 
 def _check_model(model: object, served: Served) -> None:

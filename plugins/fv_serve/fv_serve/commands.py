@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,13 @@ from fv_serve.limits import Limits
 from fv_serve.served import SAMPLING
 
 _DEFAULT = Limits()
+
+
+def _a_number(context: click.Context, option: click.Parameter, value: float) -> float:
+    """Refuse "nan", which is within every range."""
+    if math.isnan(value):
+        raise click.BadParameter("nan is no number")
+    return value
 
 
 @click.command("serve")
@@ -55,8 +63,22 @@ _DEFAULT = Limits()
     help="Height x width x frames x steps of a video.",
 )
 @click.option("--max-body-mb", default=32, show_default=True, type=click.IntRange(1), help="Of a request.")
-@click.option("--max-disk-gb", default=20.0, show_default=True, help="Of all videos; the oldest are removed beyond.")
-@click.option("--keep-hours", default=24.0, show_default=True, help="How long a video is kept.")
+@click.option(
+    "--max-disk-gb",
+    default=20.0,
+    show_default=True,
+    type=click.FloatRange(0, 1e9),
+    callback=_a_number,
+    help="Of all videos; the oldest are removed beyond.",
+)
+@click.option(
+    "--keep-hours",
+    default=24.0,
+    show_default=True,
+    type=click.FloatRange(0, 1e6),
+    callback=_a_number,
+    help="How long a video is kept.",
+)
 def serve_command(
     model: str,
     host: str,

@@ -70,7 +70,7 @@ class Guard:
         if host not in LOOPBACK:
             raise ApiError(403, f"without an API key only this machine is served, not the host {host[:100]!r}")
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != headers.get("host"):
+        if origin is not None and _netloc(origin) != headers.get("host"):
             raise ApiError(403, f"a page of {origin[:100]!r} may not use this server; open the server's own page")
 
     async def _body(self, headers: Headers, receive: Receive) -> bytes | None:
@@ -113,6 +113,13 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
         return {"type": "http.request", "body": body, "more_body": False}
 
     return replay
+
+
+def _netloc(origin: str) -> str:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return ""
 
 
 def _host(header: str) -> str:

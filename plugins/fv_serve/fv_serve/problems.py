@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from starlette.responses import Response
@@ -48,3 +50,13 @@ def bad_value(param: str, message: str, code: str | None = None) -> ApiError:
 def not_found(video_id: str) -> ApiError:
     shown = video_id if len(video_id) <= 100 else f"{video_id[:99]}…"
     return ApiError(404, f"there is no video {shown!r}; it may have expired, or been deleted", "video_id", "not_found")
+
+
+@contextmanager
+def unreadable(video_id: str) -> Iterator[None]:
+    """Answer with status 404 where a file of a video is damaged, or was deleted since it was looked for."""
+    try:
+        yield
+    except (OSError, ValueError, StopIteration) as error:
+        message = f"a file of {video_id!r} is damaged on the server's disk, or was just deleted"
+        raise ApiError(404, message, "video_id", "damaged") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,7 @@ class Served:
         defaults: the sampling parameters of a request that gives none.
         attention_backend, cache: those of a request that gives none, as they were given; None: the core's choice.
         choices: what a request may choose.
+        check_choices: raises where settings do not fit: `VideoGenerator.check_choices`.
     """
 
     model: str
@@ -44,6 +46,7 @@ class Served:
     attention_backend: str | None
     cache: str | None
     choices: Choices
+    check_choices: Callable[..., None]
     limits: Limits
 
     def as_dict(self) -> dict[str, Any]:

@@ -12,10 +12,10 @@ from typing import Any
 from fastvideo_core import written_whole
 from fastvideo_core.errors import OutputError
 from fv_serve.asking import Fields, checked
-from fv_serve.images import as_png
+from fv_serve.images import as_png, thumbnail
 from fv_serve.job import Job, Status, is_id, new_id
 from fv_serve.metrics import Metrics
-from fv_serve.problems import ApiError, not_found
+from fv_serve.problems import ApiError, not_found, unreadable
 from fv_serve.running import Running
 from fv_serve.served import SAMPLING, Served
 from fv_serve.store import Store
@@ -98,9 +98,16 @@ class Service:
 
     def receipt(self, video_id: str) -> dict[str, Any]:
         """The receipt of a video, without where things lie on this machine; raises ApiError, status 404."""
-        content: dict[str, Any] = json.loads(self.file(video_id, ".json").read_bytes())
+        with unreadable(video_id):
+            content: dict[str, Any] = json.loads(self.file(video_id, ".json").read_bytes())
         image = "input_reference" if content.get("input_image") else None
         return {**content, "model": self.served.model, "input_image": image}
+
+    def thumbnail(self, video_id: str) -> bytes:
+        """The first frame of a video, as WebP; raises ApiError, status 404."""
+        path = self.file(video_id, ".mp4")
+        with unreadable(video_id):
+            return thumbnail(path)
 
     def path(self, video_id: str, suffix: str) -> Path:
         return self.folder / f"{video_id}{suffix}"

@@ -77,6 +77,7 @@ def serve(settings: Settings) -> None:
             settings.attention_backend,
             settings.cache,
             choices,
+            generator.check_choices,
             settings.limits,
         )
         service = Service(served, store, settings.folder)

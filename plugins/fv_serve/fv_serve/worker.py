@@ -120,7 +120,7 @@ class Worker(threading.Thread):
             self._reopen_if_ended()
             return "generator_failed", str(error)
         except InputError as error:
-            return "invalid_request", str(error)
+            return "invalid_request", str(error).removeprefix(f"{job.id}: ")
         except OutputError as error:
             log.error("%s: %s", job.id, error)
             return "not_written", "the video could not be written: the server's disk is full, or its folder is gone"
@@ -141,7 +141,7 @@ class Worker(threading.Thread):
             self._backend = backend
         image = service.path(job.id, ".input.png")
         sampling: dict[str, Any] = {**asked.sampling, **({"image_path": image} if image.is_file() else {})}
-        row = PromptRow(asked.prompt, job.id, sampling, asked.cache or service.served.cache)
+        row = PromptRow(asked.prompt, job.id, sampling, asked.cache or service.served.cache, place=job.id)
         defaults = service.served.defaults.with_overrides(output_path=service.folder, return_frames=False, sheet=True)
         return next(self._generator.generate_videos([row], defaults))
 
