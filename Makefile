@@ -74,6 +74,6 @@ $(VENV)/.installed: constraints.txt pyproject.toml $(PLUGINS) $(EXAMPLES)
 
 define install
 $(PYTHON) -m venv $(VENV)
-$(BIN)/python -m pip install -q --disable-pip-version-check hatchling editables
+$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt hatchling editables
 $(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation -c constraints.txt $(addprefix -e ,$(1))
 endef

@@ -179,7 +179,7 @@ def test_the_receipt_is_complete_and_json(wan_pipeline: Any) -> None:
     assert receipt["num_inference_steps"] == 3
     assert receipt["seconds"]["denoise"] > 0
     assert receipt["peak_memory_bytes"] > 1e6
-    assert receipt["versions"]["torch"] == torch.__version__
+    assert receipt["versions"]["torch"].partition("+")[0] == torch.__version__.partition("+")[0]
     assert {"python", "torch", "diffusers", "transformers", "fastvideo-core"} <= set(receipt["versions"])
 
 

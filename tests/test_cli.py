@@ -208,13 +208,13 @@ def test_generate_says_what_was_skipped(wan_folder: Path, tmp_path: Path) -> Non
     options = ("--model", str(wan_folder), *SHORT, "--steps", "6", "--output", str(tmp_path))
     done = invoke("generate", "cat", *options, "--cache", "TAYLORSEER@3:warm_up=1")
     assert done.exit_code == 0, done.output
-    assert "cache    TAYLORSEER (fv-taylorseer 0.1.0), 6 of 12 steps skipped" in done.stdout
+    assert "cache    TAYLORSEER (fv-taylorseer 0.2.0), 6 of 12 steps skipped" in done.stdout
 
 
 def test_the_doctor_knows_caching_policies(monkeypatch: pytest.MonkeyPatch) -> None:
     done = invoke("doctor")
     assert "caching policies" in done.output
-    assert "  TEACACHE (fv-teacache 0.1.0)" in done.output
+    assert "  TEACACHE (fv-teacache 0.2.0)" in done.output
     monkeypatch.setenv("FASTVIDEO_CACHE_POLICY", "TEACACHE@much")
     done = invoke("doctor")
     assert done.exit_code == 1

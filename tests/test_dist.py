@@ -19,6 +19,9 @@ from tools import dist
 
 pytestmark = pytest.mark.slow
 
+VERSION = dist.read(dist.ROOT)["version"]
+MAJOR, MINOR = map(int, VERSION.split(".")[:2])
+NEXT = f"{MAJOR}.{MINOR + 1}.0"
 PROMPT = "a red circle moving left on a white background"
 SMALL = ("--steps", "2", "--frames", "17")
 
@@ -65,11 +68,10 @@ def test_contents_and_versions_are_as_they_should_be(built: Path) -> None:
 
 
 def test_bounds_admit_the_core_s_series_and_no_other() -> None:
-    major, minor = map(int, dist.read(dist.ROOT)["version"].split(".")[:2])
     for project in dist.projects()[1:]:
         asked = next(r for r in map(Requirement, dist.read(project)["dependencies"]) if r.name == CORE_DISTRIBUTION)
-        assert asked.specifier.contains(f"{major}.{minor}.7")
-        assert not asked.specifier.contains(f"{major}.{minor + 1}.0")
+        assert asked.specifier.contains(f"{MAJOR}.{MINOR}.7")
+        assert not asked.specifier.contains(NEXT)
     assert all(plugin.status == "loaded" for plugin in load_plugins().all), f"all are written for {API_VERSION}"
 
 
@@ -119,13 +121,13 @@ def test_all_of_them_and_one_removed_again(environment_with: Callable[..., Envir
 
 @pytest.fixture
 def newer_core(tmp_path: Path) -> Path:
-    """The wheel of a core 0.2.0 with the next version of the contract."""
+    """The wheel of the next core, with the next version of the contract."""
     source = tmp_path / "newer"
     shutil.copytree(dist.ROOT / "fastvideo_core", source / "fastvideo_core")
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(dist.ROOT / name, source)
     for path, before, after in (
-        (source / "pyproject.toml", 'version = "0.1.0"', 'version = "0.2.0"'),
+        (source / "pyproject.toml", f'version = "{VERSION}"', f'version = "{NEXT}"'),
         (
             source / "fastvideo_core" / "contract" / "hookspecs.py",
             f"API_VERSION = {API_VERSION}",
@@ -145,7 +147,7 @@ def test_one_plugin_and_then_a_newer_core(
     listed, doctor = environment.fv_each(LIST, DOCTOR, cwd=tmp_path)
     assert plugins_of(listed) == {"fv-sage": "loaded"}
     assert doctor.returncode == 1, doctor.stdout
-    assert "SAGE_ATTN (fv-sage 0.1.0) cannot run here: " in doctor.stdout
+    assert f"SAGE_ATTN (fv-sage {VERSION}) cannot run here: " in doctor.stdout
     problems = doctor.stdout.split("problems\n")[1].splitlines()
     assert [line.strip() for line in problems] == [
         "SAGE_ATTN (from FASTVIDEO_ATTENTION_BACKEND) cannot run here; see above"
@@ -153,8 +155,9 @@ def test_one_plugin_and_then_a_newer_core(
     environment.install_wheels(newer_core)
     listed, shown = environment.fv_each(LIST, (("plugins",), {}), cwd=tmp_path)
     assert plugins_of(listed) == {"fv-sage": "broken"}
-    assert f"states api_version {API_VERSION}, this fastvideo-core (0.2.0) has {API_VERSION + 1}" in shown.stderr
+    assert f"states api_version {API_VERSION}, this fastvideo-core ({NEXT}) has {API_VERSION + 1}" in shown.stderr
     assert "install matching versions of fv-sage and fastvideo-core" in shown.stderr
     pip = [sys.executable, "-m", "pip", "--python", str(environment.python), "check"]
     checked = subprocess.run(pip, capture_output=True, text=True)
-    assert "fv-sage 0.1.0 has requirement fastvideo-core<0.2,>=0.1, but you have fastvideo-core 0.2.0" in checked.stdout
+    wanted = f"fastvideo-core<{MAJOR}.{MINOR + 1},>={MAJOR}.{MINOR}"
+    assert f"fv-sage {VERSION} has requirement {wanted}, but you have fastvideo-core {NEXT}" in checked.stdout

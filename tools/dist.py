@@ -1,6 +1,6 @@
-"""Build every distribution and check it: python tools/dist.py build dist; python tools/dist.py version 0.2.0.
+"""Build every distribution and check it: python tools/dist.py build dist; python tools/dist.py version 0.3.0.
 
-The version in the root's pyproject.toml is that of all of them; plugins take any core of the same series (0.1.x).
+The version in the root's pyproject.toml is that of all of them; plugins take any core of the same series (0.2.x).
 """
 
 from __future__ import annotations

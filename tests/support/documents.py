@@ -52,7 +52,7 @@ class Block:
 
 def documents() -> list[Path]:
     """Everything that users read."""
-    patterns = ("README.md", "docs/*.md", "plugins/*/README.md", "examples/plugins/*/README.md", "benchmarks/README.md")
+    patterns = ("*.md", "docs/**/*.md", "plugins/*/README.md", "examples/plugins/*/README.md", "benchmarks/README.md")
     return sorted(path for pattern in patterns for path in ROOT.glob(pattern))
 
 

@@ -50,7 +50,7 @@ class Neighborhood(AttentionBackend):
         self._local_calls = 0
 
     def probe(self) -> Probe:
-        return Probe(True, kernel="fv_neighborhood", version="0.1.0")
+        return Probe(True, kernel="fv_neighborhood", version="0.2.0")
 
     def load(self) -> AttentionFunction:
         from torch import cat
