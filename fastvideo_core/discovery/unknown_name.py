@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import groupby
 
 from fastvideo_core.discovery.plugins import Plugins
+
+_MOST_OF_ONE_KIND = 6
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names in a sentence; many that begin with one word stand as one: "DIFFUSERS_… (27 of them)"."""
+    parts: list[str] = []
+    for word, group in groupby(sorted(names), lambda name: name.split("_")[0]):
+        kind = list(group)
+        parts += kind if len(kind) <= _MOST_OF_ONE_KIND else [f"{word}_… ({len(kind)} of them)"]
+    return ", ".join(parts)
 
 
 def unknown_name(
@@ -19,7 +31,7 @@ def unknown_name(
     package = first_party.get(name)
     of_package = [plugin for plugin in plugins.all if plugin.distribution == package]
     broken = [plugin for plugin in of_package if plugin.status == "broken"] or plugins.broken
-    parts = [f"unknown {what} {name!r} (from {origin}); installed: {', '.join(installed) or 'none'}"]
+    parts = [f"unknown {what} {name!r} (from {origin}); installed: {listed(installed) or 'none'}"]
     if any(plugin.status == "disabled" for plugin in of_package):
         parts.append(f"{package} is installed but switched off by FASTVIDEO_DISABLE_PLUGINS")
     elif package and not of_package:

@@ -10,7 +10,7 @@ from typing import Self
 
 from fastvideo_core.contract.attention import AttentionBackend, Capabilities, Need, Probe, Role
 from fastvideo_core.discovery.plugins import Plugin, Plugins
-from fastvideo_core.discovery.unknown_name import unknown_name
+from fastvideo_core.discovery.unknown_name import listed, unknown_name
 from fastvideo_core.engine.attention.answers import ask, capabilities_of, priority_of, probe_of, tell_device
 from fastvideo_core.errors import (
     BackendError,
@@ -117,7 +117,7 @@ def _requested(
     if not served:
         raise BackendMismatchError(
             f"{requested} serves {_names(roles)} attention, this model has "
-            f"{_names(need.role for need in needs)}; choose another backend: {', '.join(plugins.backend_names())}"
+            f"{_names(need.role for need in needs)}; choose another backend: {listed(plugins.backend_names())}"
         )
     if mismatches := [reason for need in served if (reason := mismatch(backend, need))]:
         raise BackendMismatchError(f"{requested} (from {origin}) does not fit: {mismatches[0]}")

@@ -54,9 +54,10 @@ export class Player {
 
 function load(video, url) {
   return new Promise((done, failed) => {
-    if (video.src.startsWith("blob:")) URL.revokeObjectURL(video.src);
+    const before = video.src;
     video.onloadeddata = done;
     video.onerror = () => failed(new Error("this browser cannot play the video"));
     video.src = url;
+    if (before.startsWith("blob:")) URL.revokeObjectURL(before);  // not sooner: it may still be loading
   });
 }
