@@ -173,11 +173,11 @@ def test_every_plugin_and_command_of_this_project_is_spoken_of() -> None:
     folders = [
         path.parent for kind in ("plugins", "examples/plugins") for path in (ROOT / kind).glob("*/pyproject.toml")
     ]
-    assert len(folders) == 15
+    assert len(folders) == 16
     assert [one.name for one in folders if one.name.replace("_", "-") not in text] == []
     assert [one.name for one in folders if not (one / "README.md").is_file()] == []
     commands = list(commands_of(fv, "fv"))
-    assert len(commands) == 11
+    assert len(commands) == 12
     assert [name for name in commands if not re.search(rf"{name}\b", text)] == []
 
 
