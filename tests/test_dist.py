@@ -148,7 +148,7 @@ def test_one_plugin_and_then_a_newer_core(
     assert plugins_of(listed) == {"fv-sage": "loaded"}
     assert doctor.returncode == 1, doctor.stdout
     assert f"SAGE_ATTN (fv-sage {VERSION}) cannot run here: " in doctor.stdout
-    problems = doctor.stdout.split("problems\n")[1].split("\n\n")[0].splitlines()
+    problems = doctor.stdout.split("problems\n")[1].partition("\n\n")[0].splitlines()
     assert [line.strip() for line in problems] == [
         "SAGE_ATTN (from FASTVIDEO_ATTENTION_BACKEND) cannot run here; see above"
     ]

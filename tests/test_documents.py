@@ -177,7 +177,7 @@ def test_every_plugin_and_command_of_this_project_is_spoken_of() -> None:
     assert [one.name for one in folders if one.name.replace("_", "-") not in text] == []
     assert [one.name for one in folders if not (one / "README.md").is_file()] == []
     commands = list(commands_of(fv, "fv"))
-    assert len(commands) == 11
+    assert len(commands) == 12
     assert [name for name in commands if not re.search(rf"{name}\b", text)] == []
 
 

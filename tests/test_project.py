@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 import runpy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -23,9 +23,9 @@ def text(name: str) -> str:
     return (ROOT / name).read_text("utf-8")
 
 
-@pytest.fixture(scope="module")
-def nox() -> dict[str, Any]:
-    """The names of noxfile.py; nox takes a session's name once."""
+@cache
+def names_of_noxfile() -> dict[str, Any]:
+    """Read once a process: nox takes a session's name once."""
     return runpy.run_path(str(ROOT / "noxfile.py"))
 
 
@@ -48,7 +48,8 @@ def test_constraints_are_exact_and_cover_all_that_is_installed_for_development()
     assert missing == set()
 
 
-def test_nox_and_the_workflow_run_the_same_matrix(nox: dict[str, Any]) -> None:
+def test_nox_and_the_workflow_run_the_same_matrix() -> None:
+    nox = names_of_noxfile()
     jobs = yaml.safe_load(text(".github/workflows/checks.yml"))["jobs"]
     rows = jobs["tests"]["strategy"]["matrix"]["include"]
     assert [(row["python"], row["torch"], row["diffusers"]) for row in rows] == list(nox["MATRIX"])
@@ -58,8 +59,8 @@ def test_nox_and_the_workflow_run_the_same_matrix(nox: dict[str, Any]) -> None:
     assert all(callable(nox[name]) for name in sessions)
 
 
-def test_the_matrix_goes_from_the_oldest_to_the_newest_that_is_supported(nox: dict[str, Any]) -> None:
-    matrix = nox["MATRIX"]
+def test_the_matrix_goes_from_the_oldest_to_the_newest_that_is_supported() -> None:
+    matrix = names_of_noxfile()["MATRIX"]
     table = dist.read(ROOT)
     bounds = {one.name: one.specifier for one in map(Requirement, table["dependencies"])}
     assert f">={min(row[0] for row in matrix)}" == table["requires-python"]

@@ -85,7 +85,7 @@ def make(prompt: str, sizes: dict[str, Any], rounds: int) -> list[list[Made]]:
             for index in range(len(WAYS))[:: -1 if number % 2 else 1]:
                 way = WAYS[index]
                 generator.use_attention(way.backend)
-                few = {"num_inference_steps": 4} if number < 0 else {}
+                few: dict[str, Any] = {"num_inference_steps": 4} if number < 0 else {}
                 before = process_time()
                 frames = generator.generate_video(prompt, cache=way.cache, **sizes, **few).frames
                 if number >= 0:
