@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fastvideo_core.app.sampling import SamplingParam, TeaCacheParams, check_sampling
     from fastvideo_core.cli.batch import Batch
     from fastvideo_core.cli.options import (
+        memory_options,
         only_given,
         prompt_progress,
         sampling_options,
@@ -120,6 +121,7 @@ _HOMES = {
     "check_sampling": "app.sampling",
     "family_names": "app.model_info",
     "hookimpl": "contract.hookspecs",
+    "memory_options": "cli.options",
     "only_given": "cli.options",
     "preview_plan": "app.preview",
     "prompt_progress": "cli.options",
@@ -187,6 +189,7 @@ __all__ = [
     "check_sampling",
     "family_names",
     "hookimpl",
+    "memory_options",
     "only_given",
     "preview_plan",
     "prompt_progress",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from fastvideo_core.cli.options import only_given, sampling_options, settings_option, split_settings
+from fastvideo_core.cli.options import memory_options, only_given, sampling_options, settings_option, split_settings
 from fastvideo_core.cli.output import discovered, own_output, say
 from fastvideo_core.errors import InputError
 
@@ -53,13 +53,7 @@ DEFAULT_MODEL = "shapes"
     "--num-processes", default=1, show_default=True, help="Likewise on the CPU, with --device cpu: to try it."
 )
 @click.option("--shard-weights", is_flag=True, help="Have each process hold a part of the transformer's weights.")
-@click.option(
-    "--quantization", metavar="NAME", help="Round weights: fp8-layerwise, torchao-fp8, torchao-int8, bnb-nf4…"
-)
-@click.option("--vae-tiling/--no-vae-tiling", default=None, help="Decode in tiles. Default: where it would not fit.")
-@click.option("--dit-cpu-offload", is_flag=True, help="Keep the transformer's weights in the computer's memory.")
-@click.option("--text-encoder-cpu-offload", is_flag=True, help="Likewise the text encoder's.")
-@click.option("--vae-cpu-offload", is_flag=True, help="Likewise the autoencoder's.")
+@memory_options
 @click.option("--pin-cpu-memory", is_flag=True, help="Pin offloaded weights, and copy them while the GPU computes.")
 @click.option("--sheet", is_flag=True, default=None, help="Also write a PNG contact sheet.")
 @click.option("--json", "as_json", is_flag=True, help="Print the receipt as JSON instead of a summary.")

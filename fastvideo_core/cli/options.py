@@ -22,11 +22,31 @@ _SAMPLING = (
     click.option("--guidance-2", "guidance_scale_2", type=float, help="That of Wan 2.2's second expert."),
     click.option("--flow-shift", type=float, help="Of the noise schedule. Default: the preset's for the size."),
 )
+_MEMORY = (
+    click.option(
+        "--quantization", metavar="NAME", help="Round weights: fp8-layerwise, torchao-fp8, torchao-int8, bnb-nf4…"
+    ),
+    click.option(
+        "--vae-tiling/--no-vae-tiling", default=None, help="Decode in tiles. Default: where it would not fit."
+    ),
+    click.option("--dit-cpu-offload", is_flag=True, help="Keep the transformer's weights in the computer's memory."),
+    click.option("--text-encoder-cpu-offload", is_flag=True, help="Likewise the text encoder's."),
+    click.option("--vae-cpu-offload", is_flag=True, help="Likewise the autoencoder's."),
+)
 
 
 def sampling_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options for size, steps and guidance, named as the fields of `SamplingParam`; None if not given."""
-    for option in reversed(_SAMPLING):
+    return _with(_SAMPLING, command)
+
+
+def memory_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options for how weights are kept, named as the keywords of `VideoGenerator.from_pretrained`."""
+    return _with(_MEMORY, command)
+
+
+def _with(options: Sequence[Callable[..., Any]], command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(options):
         command = option(command)
     return command
 

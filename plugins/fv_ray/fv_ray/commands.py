@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from fastvideo_core import Batch, only_given, sampling_options, settings_option, split_settings
+from fastvideo_core import Batch, memory_options, only_given, sampling_options, settings_option, split_settings
 from fastvideo_core.errors import InputError
 
 _SAMPLING = ("negative_prompt", "height", "width", "num_frames", "num_inference_steps", "guidance_scale", "fps", "seed")
@@ -48,11 +48,7 @@ _MORE_SAMPLING = ("guidance_scale_2", "flow_shift", "sheet", "output_path")
 @click.option("--device", type=click.Choice(["cuda", "cpu"]), help="Default: cuda where the cluster has it, else cpu.")
 @click.option("--dtype", help="float32, bfloat16 or float16. Default: bfloat16 on CUDA, else float32.")
 @click.option("--compile", is_flag=True, default=None, help="Compile the transformer's blocks.")
-@click.option("--quantization", metavar="NAME", help="Round weights, as for `fv generate`.")
-@click.option("--vae-tiling/--no-vae-tiling", default=None, help="Decode in tiles. Default: where it would not fit.")
-@click.option("--dit-cpu-offload", is_flag=True, default=None, help="Keep the transformer's weights in memory.")
-@click.option("--text-encoder-cpu-offload", is_flag=True, default=None, help="Likewise the text encoder's.")
-@click.option("--vae-cpu-offload", is_flag=True, default=None, help="Likewise the autoencoder's.")
+@memory_options
 def batch_command(
     prompts: Path,
     model: str,

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from fastvideo_core import only_given, sampling_options
+from fastvideo_core import memory_options, only_given, sampling_options
 from fv_serve.limits import Limits
 from fv_serve.served import SAMPLING
 
@@ -40,11 +40,7 @@ def _a_number(context: click.Context, option: click.Parameter, value: float) -> 
 @click.option("--compile", is_flag=True, help="Compile the transformer's blocks.")
 @click.option("--num-gpus", default=1, show_default=True, help="GPUs that make each video together.")
 @click.option("--num-processes", default=1, show_default=True, help="Likewise on the CPU, to try it.")
-@click.option("--quantization", metavar="NAME", help="Round weights, as for `fv generate`.")
-@click.option("--vae-tiling/--no-vae-tiling", default=None, help="Decode in tiles. Default: where it would not fit.")
-@click.option("--dit-cpu-offload", is_flag=True, help="Keep the transformer's weights in the computer's memory.")
-@click.option("--text-encoder-cpu-offload", is_flag=True, help="Likewise the text encoder's.")
-@click.option("--vae-cpu-offload", is_flag=True, help="Likewise the autoencoder's.")
+@memory_options
 @click.option(
     "--interrupted",
     type=click.Choice(["again", "fail"]),
