@@ -21,7 +21,7 @@ import click
 import torch
 from attention import LATENT, QUICK_LATENT, build_pipeline, describe
 from results import Results, table
-from timing import in_the_middle
+from timing import in_the_middle, turn
 from ways import BARE
 
 from fastvideo_core import Action, Branch, CachePolicy, Step, attach
@@ -92,7 +92,7 @@ def main(device: str, quick: bool, compiled: bool, backend: str, sta: bool, step
     rows = in_the_middle(rows, BARE)
     taken: dict[str, list[Timed]] = {title: [] for title in rows}
     for number in range(rounds):
-        for title in list(rows) if number % 2 == 0 else reversed(list(rows)):
+        for title in turn(rows, number + 1):
             taken[title].append(rows[title]())
             print(f"round {number + 1}: {title} {taken[title][-1].seconds:.2f} s", flush=True)
     print(f"\n{describe(device)}")

@@ -16,7 +16,7 @@ import click
 import torch
 from attention import describe
 from results import Results, table
-from timing import in_the_middle, timed
+from timing import in_the_middle, timed, turn
 
 from fastvideo_core import attach
 from fastvideo_core.errors import FastVideoError
@@ -89,8 +89,7 @@ def measure(
 ) -> None:
     """Put a row into `rows` for each that can run here, after one call of each that is not counted."""
     for number in range(rounds + 1):
-        order = list(in_the_middle(dict.fromkeys(titles), BARE))
-        for title in order if number % 2 else reversed(order):
+        for title in turn(in_the_middle(dict.fromkeys(titles), BARE), number):
             row = rows.setdefault((mode, title), Row())
             try:
                 seconds, output = one_pass(pipe, inputs, title, row, device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from statistics import median
 from typing import TypeVar
 
@@ -19,11 +19,16 @@ def alternate(
     """Seconds of each call, one round after the other, every second round in the opposite order."""
     seconds: dict[Name, list[float]] = {name: [] for name in calls}
     for number in range(warm_up + rounds):
-        for name in list(calls) if number % 2 else reversed(list(calls)):
+        for name in turn(calls, number):
             taken = timed(calls[name], device)
             if number >= warm_up:
                 seconds[name].append(taken)
     return seconds
+
+
+def turn(names: Iterable[Name], number: int) -> list[Name]:
+    """The order of a round: the even ones go backwards."""
+    return list(names) if number % 2 else list(names)[::-1]
 
 
 def in_the_middle(calls: Mapping[Name, Measured], base: Name) -> dict[Name, Measured]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from results import Table, table
-from timing import in_the_middle, timed
+from timing import in_the_middle, timed, turn
 
 from fastvideo_core import attach
 
@@ -75,7 +75,7 @@ def in_ways(
     seconds: dict[str, list[float]] = {}
     with torch.inference_mode(), torch._dynamo.config.patch(recompile_limit=64):
         for number in range(rounds + WARM_UP):
-            for title_of_way in list(there) if number % 2 else reversed(list(there)):
+            for title_of_way in turn(there, number):
                 try:
                     taken = one_pass(there[title_of_way], inputs, device)
                 except Exception as error:  # of whatever a kernel, or a compiler, lacks here
