@@ -71,7 +71,7 @@ def main(device: str, quick: bool, compiled: bool, backend: str, sta: bool, step
     pipe.set_progress_bar_config(disable=True)
     if compiled:
         pipe.transformer.compile_repeated_blocks(fullgraph=True)
-    run = _runner(pipe, quick, device)
+    run = runner(pipe, quick, device)
     tiles: dict[str, Any] = {"tile": (2, 8, 8), "window": (1, 1, 1)} if quick else {"tile": "auto"}
 
     def measure(name: str | None, cache: Any, config: Any = None, num_steps: int = steps) -> Timed:
@@ -117,7 +117,7 @@ def notes_of(runs: list[Timed]) -> dict[str, Any]:
     )
 
 
-def _runner(pipe: Any, quick: bool, device: str) -> Callable[..., Any]:
+def runner(pipe: Any, quick: bool, device: str) -> Callable[..., Any]:
     frames, height, width = QUICK_LATENT if quick else LATENT
     text = torch.randn(1, 512, pipe.transformer.config.text_dim, device=device, dtype=torch.bfloat16)
 

@@ -16,6 +16,7 @@ import statistics
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +46,15 @@ OFFLOADED = {
     "vae offload": ("vae",),
     "all offload": ("transformer", "text_encoder", "vae"),
 }
+STEPPED = ("whole", "dit offload")
+"""The ways whose seconds per step are measured."""
+OUT_OF_MEMORY = "out of memory"
 GPUS = (12, 16, 24, 40, 80)
 
 SHOWN = {
     "Wan 2.1 1.3B": ("Wan-AI/Wan2.1-T2V-1.3B-Diffusers", (81, 480, 832)),
-    "Wan 2.2 A14B": ("Wan-AI/Wan2.2-T2V-A14B-Diffusers", (81, 720, 1280)),
-    "HunyuanVideo": ("hunyuanvideo-community/HunyuanVideo", (129, 720, 1280)),
+    "Wan 2.2 A14B": ("Wan-AI/Wan2.2-T2V-A14B-Diffusers", (81, 480, 832)),
+    "HunyuanVideo": ("hunyuanvideo-community/HunyuanVideo", (129, 544, 960)),
     "HunyuanVideo-1.5": ("hunyuanvideo-community/HunyuanVideo-1.5-Diffusers-480p_t2v", (121, 480, 848)),
     "LTX-2": ("Lightricks/LTX-2", (121, 512, 768)),
 }
@@ -174,7 +178,7 @@ class Bench:
         before = torch.get_default_dtype()
         torch.set_default_dtype(torch.float32 if name == "vae" else self.dtype)
         try:
-            with torch.device(place), _quick_init():
+            with torch.device(place), _quick_init(place):
                 return part.build().requires_grad_(False)
         finally:
             torch.set_default_dtype(before)
@@ -189,11 +193,9 @@ class Bench:
                 ids = torch.ones(1, length, dtype=torch.long, device=self.device)
                 module(input_ids=ids, attention_mask=torch.ones_like(ids))
 
-    def denoise(self, guided: bool = True) -> None:
-        """Passes of a step: two where guidance is not built in; the first expert of two."""
-        transformer, arguments = self.modules["transformer"], self.arguments()
-        for _ in range(2 if guided and self.name != "HunyuanVideo" else 1):
-            transformer(**arguments, return_dict=False)
+    def denoise(self) -> None:
+        """A pass of the transformer; of the first expert of two."""
+        self.modules["transformer"](**self.arguments(), return_dict=False)
 
     def decode(self) -> None:
         """The autoencoder decodes the video."""
@@ -258,10 +260,10 @@ class Bench:
             "audio_num_frames": sound,
         }
 
-    def prepare(self, way: str) -> None:
-        """Build everything, and keep the weights in that way."""
+    def prepare(self, way: str, only: str | None = None) -> None:
+        """Build everything, or that part, and keep the weights in that way."""
         cpu, offloaded = torch.device("cpu"), OFFLOADED.get(way, ())
-        for name in self.parts:
+        for name in self.parts if only is None else (only,):
             away = bool(offloaded) and name.startswith(offloaded)
             rounded = way in ("torchao int8", "nf4") and name.startswith(("transformer", "text_encoder"))
             self.build((name,), cpu if away or rounded else self.device)
@@ -278,23 +280,30 @@ class Bench:
 
 
 @contextlib.contextmanager
-def _quick_init() -> Iterator[None]:
-    """Weights by torch's own fill in place of what each library draws, which takes minutes for 14 billion numbers."""
+def _quick_init(place: torch.device) -> Iterator[None]:
+    """Weights by one fill in place of what each library draws, which takes minutes for 14 billion numbers.
+
+    On a GPU they are random; a CPU, where weights only wait, gets constants. Text encoders get what the memory had.
+    """
     from torch.nn import init
+    from transformers.initialization import no_init_weights
 
     def plain(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         with torch.no_grad():
-            return tensor.normal_(0, 0.02) if tensor.ndim > 1 else tensor.zero_()
+            if tensor.ndim < 2:
+                return tensor.zero_()
+            return tensor.normal_(0, 0.02) if place.type == "cuda" else tensor.fill_(0.01)
 
     names = ("kaiming_uniform_", "xavier_uniform_", "trunc_normal_", "normal_", "uniform_")
-    own = {name: getattr(init, name) for name in names}
-    for name in names:
-        setattr(init, name, plain)
-    try:
-        yield
-    finally:
-        for name, function in own.items():
-            setattr(init, name, function)
+    with no_init_weights():
+        own = {name: getattr(init, name) for name in names}
+        for name in names:
+            setattr(init, name, plain)
+        try:
+            yield
+        finally:
+            for name, function in own.items():
+                setattr(init, name, function)
 
 
 def _round(module: Any, way: str, device: torch.device, dtype: torch.dtype) -> None:
@@ -317,7 +326,7 @@ def _round(module: Any, way: str, device: torch.device, dtype: torch.dtype) -> N
             setattr(module.get_submodule(parent), own, new.to(device))
 
 
-def measure(name: str, way: str, tiny: bool, device: torch.device, steps: int) -> dict[str, Any]:
+def memory(name: str, way: str, tiny: bool, device: torch.device) -> dict[str, Any]:
     """Peaks in bytes: of each part by itself with nothing else there, and of a run with all parts there."""
     found: dict[str, Any] = {}
     run = Bench(name, tiny, device)
@@ -330,14 +339,19 @@ def measure(name: str, way: str, tiny: bool, device: torch.device, steps: int) -
         calls: dict[str, Callable[[], None]] = {"text": run.read, "denoise": run.denoise, "decode": run.decode}
         for part, call in calls.items():
             _reset(device)
-            start = time.perf_counter()
             call()
             _wait(device)
-            found[part] = {"peak": _peak(device), "seconds": time.perf_counter() - start}
-        found["peak"] = max(found[part]["peak"] for part in calls)
-        if way in ("whole", "fp8", "torchao int8", "dit offload"):
-            found["step"] = _steps(run, steps)
+            found[part] = _peak(device)
+        found["peak"] = max(found[part] for part in calls)
     return found
+
+
+def speed(name: str, way: str, tiny: bool, device: torch.device, rounds: int) -> dict[str, Any]:
+    """Seconds per step with the transformer alone on the device, or coming to it layer by layer."""
+    run = Bench(name, tiny, device)
+    with torch.inference_mode():
+        run.prepare(way, only="transformer")
+        return {"step": _steps(run, rounds)}
 
 
 def _alone(name: str, tiny: bool, device: torch.device) -> Iterator[tuple[str, int]]:
@@ -435,24 +449,43 @@ def _now(device: torch.device) -> int:
     return torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
 
 
-def _in_process(queue: Any, name: str, way: str, tiny: bool, steps: int) -> None:
+def _in_process(queue: Any, measure: Callable[..., dict[str, Any]], *arguments: Any) -> None:
+    name, way, tiny, *more = arguments
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        queue.put(measure(name, way, tiny, device, steps))
+        queue.put(measure(name, way, tiny, device, *more))
     except torch.OutOfMemoryError:
-        queue.put({"out of memory": True})
+        queue.put({OUT_OF_MEMORY: True})
     except Exception as error:
         traceback.print_exc()
         queue.put({"error": f"{type(error).__name__}: {error}"[:500]})
 
 
+def _apart(measure: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
+    """What a process of its own measures."""
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    start = time.perf_counter()
+    process = context.Process(target=_in_process, args=(queue, measure, *arguments))
+    process.start()
+    while process.is_alive() and queue.empty():
+        time.sleep(0.1)
+    found: dict[str, Any] = queue.get() if not queue.empty() else {"error": "the process ended without a result"}
+    process.join()
+    print(f"{', '.join(arguments[:2])}: {time.perf_counter() - start:.0f} s, {_short(found)}", flush=True)
+    return found
+
+
 @click.command()
 @click.option("--only", multiple=True, type=click.Choice([*SHOWN]), help="Models; all by default.")
 @click.option("--way", "ways", multiple=True, type=click.Choice(WAYS), help="Ways to keep weights; all by default.")
-@click.option("--steps", default=3, show_default=True, help="Rounds of steps, bare and attached in turns.")
+@click.option("--jobs", default=3, show_default=True, help="Processes that measure memory at a time.")
+@click.option(
+    "--rounds", default=3, show_default=True, help="Of steps, bare and attached in turns; 0 for memory alone."
+)
 @click.option("--tiny", is_flag=True, help="Small models, on any machine: tries the script.")
 @click.option("--output", type=click.Path(path_type=Path), default=Path("models.json"), show_default=True)
-def main(only: tuple[str, ...], ways: tuple[str, ...], steps: int, tiny: bool, output: Path) -> None:
+def main(only: tuple[str, ...], ways: tuple[str, ...], jobs: int, rounds: int, tiny: bool, output: Path) -> None:
     if not tiny and not torch.cuda.is_available():
         raise click.ClickException("no GPU here; --tiny tries the script")
     results: dict[str, Any] = json.loads(output.read_text()) if output.exists() else {}
@@ -461,20 +494,25 @@ def main(only: tuple[str, ...], ways: tuple[str, ...], steps: int, tiny: bool, o
         "memory": torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else 0,
         "torch": torch.__version__,
     }
-    context = multiprocessing.get_context("spawn")
-    for name in only or SHOWN:
-        for way in ways or WAYS:
-            queue = context.Queue()
-            start = time.perf_counter()
-            process = context.Process(target=_in_process, args=(queue, name, way, tiny, steps))
-            process.start()
-            while process.is_alive() and queue.empty():
-                time.sleep(0.1)
-            found = queue.get(timeout=10) if not queue.empty() else {"error": "the process ended without a result"}
-            process.join()
-            results.setdefault(name, {})[way] = found
-            output.write_text(json.dumps(results, indent=1))
-            print(f"{name}, {way}: {time.perf_counter() - start:.0f} s, {_short(found)}", flush=True)
+
+    def note(name: str, way: str, found: dict[str, Any]) -> None:
+        results.setdefault(name, {}).setdefault(way, {}).update(found)
+        output.write_text(json.dumps(results, indent=1))
+
+    cases = [(name, way) for way in ways or WAYS for name in only or SHOWN]  # neighbours are of different models
+    with ThreadPoolExecutor(jobs) as pool:
+        running = {pool.submit(_apart, memory, *case, tiny): case for case in cases}
+        crowded = []
+        for future in as_completed(running):
+            if OUT_OF_MEMORY in (found := future.result()) and jobs > 1:
+                crowded.append(running[future])
+            else:
+                note(*running[future], found)
+    for case in crowded:
+        note(*case, _apart(memory, *case, tiny))
+    for name, way in cases:
+        if way in STEPPED and rounds:
+            note(name, way, _apart(speed, name, way, tiny, rounds))
     for line in table(results):
         print(line)
 
@@ -495,12 +533,12 @@ def table(results: dict[str, Any]) -> Iterator[str]:
     for name, ways in results.items():
         for way, found in ways.items() if name in SHOWN else ():
             if "peak" not in found:
-                yield f"| {name} | {way} | {found} |" + " |" * 7
+                yield f"| {name} | {way} | {' '.join(map(str, found))} |" + " |" * 7
                 continue
             fits = [str(gib) for gib in GPUS if found["peak"] < gib * 0.95 * 2**30]
             step = found.get("step", {})
             seconds = [f"{step[kind]:.3f}" if kind in step else "" for kind in ("bare", "attached")]
-            peaks = [_gib(found[part]["peak"]) for part in ("text", "denoise", "decode")]
+            peaks = [_gib(found[part]) for part in ("text", "denoise", "decode")]
             cells = (name, way, _gib(found["weights"]), *peaks, _gib(found["peak"]), f"{fits[0]} GB" if fits else "-")
             yield f"| {' | '.join((*cells, *seconds))} |"
     yield "\n| model | text encoder alone | transformer alone | decode alone |"
