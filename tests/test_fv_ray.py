@@ -247,6 +247,27 @@ def test_what_is_wrong_is_told_before_ray_is_looked_for(
     assert not Path("out").exists()
 
 
+@pytest.mark.parametrize(
+    ("variables", "given", "message"),
+    [
+        ({"FASTVIDEO_CACHE_POLICY": "dbcache"}, "DBCACHE.x=1", "DBCACHE has no setting 'x'"),
+        (
+            {"FASTVIDEO_ATTENTION_BACKEND": "torch-sdpa", "FASTVIDEO_CACHE_POLICY": "dbcache@0.1"},
+            "TEACACHE.x=1",
+            "--set 'TEACACHE.x=1' is for TEACACHE, but TORCH_SDPA and DBCACHE was asked for",
+        ),
+    ],
+)
+def test_what_the_environment_asks_for_counts(
+    wan_folder: Path, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], given: str, message: str
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    Path("p.txt").write_text("a cat\n")
+    done = CliRunner().invoke(fv, ["batch", "p.txt", "--model", str(wan_folder), "--output", "out", "--set", given])
+    assert (done.exit_code, message in done.stderr) == (1, True), done.output
+
+
 def test_a_table_is_whole_and_may_be_written_again(tmp_path: Path) -> None:
     from pyarrow import parquet
 

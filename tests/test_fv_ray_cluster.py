@@ -109,12 +109,17 @@ def test_actors_make_a_video_together_and_one_that_dies_ends_it(
             VideoGenerator.from_pretrained("shapes", device="cpu", num_processes=3, distributed_executor_backend="ray")
 
 
-def test_a_batch_of_videos_by_two_processes_each_and_ray_that_it_starts_itself(tmp_path: Path) -> None:
+def test_a_batch_of_videos_by_two_processes_each_and_ray_that_it_starts_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("ray", reason="Ray is not installed")
     (tmp_path / "p.txt").write_text(f"{PROMPT}\n")
+    monkeypatch.setenv("FASTVIDEO_CACHE_POLICY", "teacache")
     command = ["batch", "p.txt", "--output", "out", *OPTIONS, "--num-processes", "2", "--address", "local"]
-    done = CliRunner().invoke(fv, command)
+    done = CliRunner().invoke(fv, [*command, "--set", "TEACACHE.threshold=0.35"])
     gone()
     assert done.exit_code == 0, done.output
-    (receipt,) = (path for path in Path("out").glob("*.json"))
-    assert json.loads(receipt.read_text())["parallel"]["processes"] == 2
+    (file,) = (path for path in Path("out").glob("*.json"))
+    receipt = json.loads(file.read_text())
+    assert receipt["parallel"]["processes"] == 2
+    assert (receipt["cache"]["policy"], receipt["cache"]["settings"]["threshold"]) == ("TEACACHE", 0.35)

@@ -199,6 +199,8 @@ def test_rounded_weights_can_be_offloaded(name: str, wan_folder: Path, quantized
         ),
         ({"quantization": 8}, "quantization is '8'; it must be one of"),
         ({"quantization": "fp8-layerwise", "compile": True}, "compile and quantization 'fp8-layerwise' exclude each"),
+        ({"quantization": " FP8_Layerwise", "compile": True}, "compile and quantization 'fp8-layerwise' exclude each"),
+        ({"quantization": "FP8"}, "quantization 'FP8' is none of fp8-layerwise"),
         ({"vae_tiling": "yes"}, "vae_tiling is 'yes', it must be True or False"),
     ],
 )
@@ -312,7 +314,7 @@ def test_the_command_takes_them(wan_folder: Path, tmp_path: Path) -> None:
     from fastvideo_core.cli import fv
 
     size = ["--height", "32", "--width", "48", "--frames", "5", "--steps", "2", "--output", str(tmp_path)]
-    more = ["--quantization", "torchao-int8", "--vae-tiling", "--dit-cpu-offload", "--device", "cpu"]
+    more = ["--quantization", "TORCHAO_INT8", "--vae-tiling", "--dit-cpu-offload", "--device", "cpu"]
     with pytest.warns(UserWarning, match="offloading transformer does nothing"):
         done = CliRunner().invoke(fv, ["generate", "cat", "--model", str(wan_folder), *size, *more])
     assert "weights  transformer: torchao Int8Tensor, not exact" in done.output

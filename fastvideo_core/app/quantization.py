@@ -107,10 +107,17 @@ def check_quantization(asked: Any, info: ModelInfo, device: str, offload: list[s
     if asked is None:
         return None
     if isinstance(asked, str):
+        asked = _normalised(asked)
         _check_name(asked, device, offload)
     else:
         _check_config(asked, info, device, offload)
     return Quantization(asked)
+
+
+def _normalised(asked: str) -> str:
+    """The name as it stands in NAMES, if it does so in another case, or with underscores."""
+    name = asked.strip().lower().replace("_", "-")
+    return name if name in NAMES else asked
 
 
 def _check_name(asked: str, device: str, offload: list[str]) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from fastvideo_core.cli.options import memory_options, only_given, sampling_options, settings_option, split_settings
+from fastvideo_core.cli.options import memory_options, only_given, sampling_options, settings_for_asked, settings_option
 from fastvideo_core.cli.output import discovered, own_output, say
 from fastvideo_core.errors import InputError
 
@@ -99,7 +99,6 @@ def generate_command(
     from fastvideo_core.cli.batch import Batch
     from fastvideo_core.contract.reading import GivenValue
     from fastvideo_core.contract.settings import MAIN_SETTING
-    from fastvideo_core.engine.asked import asked_backend, asked_policy
     from fastvideo_core.engine.attention.choice import choose_attention
     from fastvideo_core.engine.caching.choice import check_policy
     from fastvideo_core.engine.plugin_calls import check_grid
@@ -114,9 +113,7 @@ def generate_command(
     params = SamplingParam.from_preset(info.preset).with_overrides(**given)
     if not batch:
         params.check(info)
-    for_backend, cache_config = split_settings(
-        settings, asked_backend(attention_backend).name, asked_policy(cache).name
-    )
+    for_backend, cache_config = settings_for_asked(settings, attention_backend, cache)
     if attention_config:
         for_backend[MAIN_SETTING] = GivenValue(attention_config, "--attention-config")
     check_policy(plugins, cache, info.cached_model, cache_config)

@@ -10,7 +10,7 @@ import click
 from fastvideo_core.cli.output import say
 from fastvideo_core.contract.reading import GivenValue
 from fastvideo_core.discovery.environment import normalize_backend_name
-from fastvideo_core.engine.asked import asked_backend
+from fastvideo_core.engine.asked import asked_backend, asked_policy
 from fastvideo_core.errors import InputError
 
 _SAMPLING = (
@@ -69,6 +69,21 @@ def settings_for_backend(given: Sequence[str], attention_backend: str | None) ->
         InputError: as `split_settings`.
     """
     return split_settings(given, asked_backend(attention_backend).name)[0]
+
+
+def settings_for_asked(
+    given: Sequence[str], attention_backend: str | None, cache: str | None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The settings given with --set: those for the attention backend and those for the caching policy.
+
+    Args:
+        attention_backend, cache: as options give them; None: what the environment asks for.
+
+    Raises:
+        InputError: as `split_settings`; or an option or a variable is no name with settings.
+    """
+    backend, policy = split_settings(given, asked_backend(attention_backend).name, asked_policy(cache).name)
+    return backend, policy
 
 
 def split_settings(given: Sequence[str], *asked: str | None) -> list[dict[str, Any]]:

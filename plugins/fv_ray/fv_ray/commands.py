@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from fastvideo_core import Batch, memory_options, only_given, sampling_options, settings_option, split_settings
+from fastvideo_core import Batch, memory_options, only_given, sampling_options, settings_for_asked, settings_option
 from fastvideo_core.errors import InputError
 
 _SAMPLING = ("negative_prompt", "height", "width", "num_frames", "num_inference_steps", "guidance_scale", "fps", "seed")
@@ -73,8 +73,7 @@ def batch_command(
 
     check_folder(options["output_path"])
     check_table(table)
-    backend = options.get("attention_backend")
-    for_backend, cache_config = split_settings(settings, _name(backend), _name(cache))
+    for_backend, cache_config = settings_for_asked(settings, options.get("attention_backend"), cache)
     given = only_given(options)
     sampling = {name: given.pop(name) for name in (*_SAMPLING, *_MORE_SAMPLING) if name in given}
     sampling["output_path"] = str(Path(sampling["output_path"]).absolute())
@@ -103,7 +102,3 @@ def check_folder(given: str) -> None:
             f"--output {given!r} is an address; give a folder that every machine sees. Into addresses "
             "fv_ray.VideoPredictor writes, with a dataset of your own"
         )
-
-
-def _name(asked: str | None) -> str | None:
-    return None if asked is None else asked.partition("@")[0].strip().upper().replace("-", "_")
