@@ -163,7 +163,7 @@ def test_cancel_stops_a_run_and_a_mistake_is_told(browser: Any, here: Site) -> N
     page.wait(lambda: any(one.text.startswith("step ") for one in page.elements("#jobs li .state")))
     page.element("#jobs li button[aria-label^=Cancel]").click()
     page.wait(lambda: page.element("#empty").is_displayed())
-    page.wait(lambda: here.service.running is None)
+    page.wait(lambda: not here.service.running)
     assert here.service.store.unfinished() == []
     page.no_errors(here.url)
     page.fill("#width", "65")

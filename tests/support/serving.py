@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 from fv_serve.app import build_app
 from fv_serve.limits import Limits
+from fv_serve.making import Maker
 from fv_serve.served import Served
 from fv_serve.service import Service
 from fv_serve.start import bound_to, server_for, working
@@ -75,7 +76,7 @@ def site(
     folder.mkdir(parents=True, exist_ok=True)
     store = Store(folder / "jobs.sqlite")
     service = Service(served(generator, **limits), store, folder)
-    worker = _Worker(service, generator, lambda: generator)
+    worker = Worker(service, _Maker(lambda: generator, folder, service.served.defaults, None, None))
     app = build_app(service, key, worker.is_alive if works else lambda: True, working(worker) if works else None)
     server = server_for(app)
     with bound_to("127.0.0.1", 0) as bound:
@@ -92,8 +93,8 @@ def site(
             store.close()
 
 
-class _Worker(Worker):
+class _Maker(Maker):
     """One that leaves the generator open for the next test."""
 
-    def _close(self) -> None:
-        self._generator.use_attention(None)
+    def close(self) -> None:
+        self.generator.use_attention(None)

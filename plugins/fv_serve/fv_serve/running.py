@@ -5,10 +5,23 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from fastvideo_core import Generation
 
 _here = threading.local()
+
+
+class Followed(Protocol):
+    """What is looked at while a video is made: a `Generation`, or one in another process."""
+
+    @property
+    def steps_done(self) -> int: ...
+
+    @property
+    def num_steps(self) -> int: ...
+
+    def cancel(self) -> None: ...
 
 
 class Running:
@@ -17,7 +30,7 @@ class Running:
     def __init__(self, job_id: str) -> None:
         self.job_id = job_id
         self._lock = threading.Lock()
-        self._generation: Generation | None = None
+        self._generation: Followed | None = None
         self._cancelled = False
 
     @property
@@ -40,7 +53,11 @@ class Running:
         done, total = self.steps
         return min(99, 100 * done // total) if total else 0
 
-    def follow(self, generation: Generation) -> None:
+    @property
+    def cancelled(self) -> bool:
+        return self._cancelled
+
+    def follow(self, generation: Followed) -> None:
         with self._lock:
             self._generation = generation
             if self._cancelled:

@@ -25,7 +25,7 @@ _CLEARED_EVERY = 30.0
 
 
 class Service:
-    """Jobs, their files, and the one that runs.
+    """Jobs, their files, and those that run.
 
     Args:
         folder: where the files of jobs lie, each named by its job's id.
@@ -34,10 +34,8 @@ class Service:
     def __init__(self, served: Served, store: Store, folder: Path) -> None:
         self.served, self.store, self.folder = served, store, folder
         self.work_there, self.stopping = threading.Event(), threading.Event()
-        self.metrics = Metrics(
-            lambda: len(store.unfinished()) - (self.running is not None), lambda: int(self.running is not None)
-        )
-        self.running: Running | None = None
+        self.metrics = Metrics(lambda: len(store.unfinished()) - len(self.running), lambda: len(self.running))
+        self.running: dict[str, Running] = {}
         self._running_lock = threading.Lock()
         self._cleared = 0.0
 
@@ -79,8 +77,8 @@ class Service:
             self._unlink(video_id)
         removed = self.store.remove(video_id)
         with self._running_lock:
-            if self.running is not None and self.running.job_id == video_id:
-                self.running.cancel()
+            if (run := self.running.get(video_id)) is not None:
+                run.cancel()
             elif job.status is Status.IN_PROGRESS:
                 self._unlink(video_id)  # it has ended since it was looked at
         if not removed:
@@ -115,8 +113,7 @@ class Service:
     def describe(self, job: Job) -> dict[str, Any]:
         """As clients see it: what OpenAI's API has, then what it lacks."""
         sampling = {name: job.asked.sampling.get(name, getattr(self.served.defaults, name)) for name in SAMPLING}
-        run = self.running if job.status is Status.IN_PROGRESS else None
-        run = run if run and run.job_id == job.id else None
+        run = self.running.get(job.id) if job.status is Status.IN_PROGRESS else None
         done, total = run.steps if run else (0, 0)
         completed = job.status is Status.COMPLETED
         error = job.status is Status.FAILED and {"code": job.error_code, "message": job.error_message}
@@ -152,14 +149,15 @@ class Service:
     def begin(self, job: Job) -> Running:
         """The job runs from now on; it is ended at once if it was deleted since it was claimed."""
         with self._running_lock:
-            self.running = Running(job.id)
+            self.running[job.id] = run = Running(job.id)
             if self.store.get(job.id) is None:
-                self.running.cancel()
-            return self.running
+                run.cancel()
+            return run
 
-    def end(self) -> None:
+    def end(self, job_id: str) -> None:
+        """The job does not run any more."""
         with self._running_lock:
-            self.running = None
+            del self.running[job_id]
 
     def clear(self, now: bool = False) -> None:
         """Remove what has expired, then the oldest videos beyond the limit of the disk; once in a while."""

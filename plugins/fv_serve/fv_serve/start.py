@@ -6,9 +6,10 @@ import ipaddress
 import os
 import socket
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,12 @@ import click
 import uvicorn
 from fastapi import FastAPI
 
-from fastvideo_core import VideoGenerator, check_sampling
+from fastvideo_core import Choices, SamplingParam, VideoGenerator, check_sampling
 from fastvideo_core.errors import InputError, OutputError
 from fv_serve.app import build_app
 from fv_serve.guard import LOOPBACK
 from fv_serve.limits import Limits
+from fv_serve.making import Maker
 from fv_serve.served import Served, name_for_clients
 from fv_serve.service import Service
 from fv_serve.store import Store
@@ -51,6 +53,10 @@ class Settings:
     sampling: dict[str, Any]
     loading: dict[str, Any]
 
+    def defaults(self) -> SamplingParam:
+        """The sampling parameters of a request that gives none; raises ModelError, InputError."""
+        return check_sampling(self.model, self.sampling)[0]
+
 
 def serve(settings: Settings) -> None:
     """Serve until SIGINT or SIGTERM; what is being made then waits for the next start.
@@ -59,30 +65,28 @@ def serve(settings: Settings) -> None:
         InputError: the address needs a key, a setting does not fit. OutputError: the folder or its jobs cannot be used.
         ModelError, BackendError, CacheError: as `VideoGenerator`.
     """
-    key = _checked_key(settings.host)
-    defaults, _ = check_sampling(settings.model, settings.sampling)
+    key = checked_key(settings.host)
+    defaults = settings.defaults()
     with ExitStack() as stack:
         bound = stack.enter_context(bound_to(settings.host, settings.port))
-        stack.enter_context(_alone(settings.folder))
+        stack.enter_context(alone(settings.folder))
         store = Store(settings.folder / "jobs.sqlite")
         stack.callback(store.close)
-        generator = _opened(settings)
-        choices = generator.choices()
-        if generator.is_shared:
-            choices = type(choices)((), choices.cache_policies)
+        maker = maker_for(settings)
+        generator = maker.generator
         served = Served(
             name_for_clients(settings.model),
             generator.info,
             defaults,
             settings.attention_backend,
             settings.cache,
-            choices,
+            choices_of(generator),
             generator.check_choices,
             settings.limits,
         )
         service = Service(served, store, settings.folder)
         service.resume(settings.again)
-        worker = Worker(service, generator, lambda: _opened(settings))
+        worker = Worker(service, maker)
         app = build_app(service, key, worker.is_alive, working(worker))
         click.echo(f"{served.model} at {_address(settings.host, bound)}; videos in {settings.folder}; Ctrl-C stops")
         sys.stdout.flush()
@@ -100,33 +104,50 @@ def server_for(app: FastAPI) -> uvicorn.Server:
         timeout_keep_alive=15,
         timeout_graceful_shutdown=5,
         limit_concurrency=1000,
+        http="h11",  # another one, which uvicorn takes where it is installed, has no limit on the size of headers
         h11_max_incomplete_event_size=64 * 1024,
         lifespan="on",
     )
     return uvicorn.Server(config)
 
 
-def working(worker: Worker) -> Any:
-    """The worker's life as that of the application."""
+def working(*workers: Worker) -> Any:
+    """The workers' lives as that of the application."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        worker.start()
+        for worker in workers:
+            worker.start()
         yield
-        worker.stop(_STOP_SECONDS)
+        until = time.monotonic() + _STOP_SECONDS
+        for worker in workers:
+            worker.stop()
+        for worker in workers:
+            worker.join(max(0.0, until - time.monotonic()))
 
     return lifespan
 
 
-def _opened(settings: Settings) -> VideoGenerator:
-    generator = VideoGenerator.from_pretrained(
-        settings.model, attention_backend=settings.attention_backend, **settings.loading
-    )
-    generator.progress = False
-    return generator
+def maker_for(settings: Settings) -> Maker:
+    """What makes the videos, with the model loaded; raises as `VideoGenerator`."""
+
+    def opened() -> VideoGenerator:
+        generator = VideoGenerator.from_pretrained(
+            settings.model, attention_backend=settings.attention_backend, **settings.loading
+        )
+        generator.progress = False
+        return generator
+
+    return Maker(opened, settings.folder, settings.defaults(), settings.attention_backend, settings.cache)
 
 
-def _checked_key(host: str) -> str | None:
+def choices_of(generator: VideoGenerator) -> Choices:
+    """What a request may choose; of several processes the backend stays."""
+    choices = generator.choices()
+    return replace(choices, attention_backends=()) if generator.is_shared else choices
+
+
+def checked_key(host: str) -> str | None:
     """The key that clients must send, from the environment.
 
     Raises:
@@ -167,7 +188,7 @@ def bound_to(host: str, port: int) -> Iterator[socket.socket]:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path) -> Iterator[None]:
     """Raises OutputError: the folder cannot be written to, or another service has it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)

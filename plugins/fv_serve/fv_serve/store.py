@@ -131,10 +131,11 @@ class Store:
             run("UPDATE jobs SET status = ?, started_at = ? WHERE id = ?", values)
             return self._one("WHERE id = ?", found[0].id)
 
-    def put_back(self, job_id: str) -> None:
-        """Have a job wait again, in its old place."""
+    def put_back(self, job_id: str) -> bool:
+        """Have a job wait again, in its old place; False where it was deleted meanwhile."""
+        sql = "UPDATE jobs SET status = ?, started_at = NULL WHERE id = ?"
         with self._writing() as run:
-            run("UPDATE jobs SET status = ?, started_at = NULL WHERE id = ?", (Status.QUEUED, job_id))
+            return bool(run(sql, (Status.QUEUED, job_id)).rowcount)
 
     def end(self, job_id: str, keep_seconds: float, error: tuple[str, str] | None = None) -> bool:
         """A job has ended, with a code and a message if it failed; False where it was deleted meanwhile."""
