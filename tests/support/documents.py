@@ -36,6 +36,7 @@ REASONS = (
     "tests/test_fv_serve.py runs it",
     "tests/test_fv_serve_killed.py runs it",
     "tests/test_new_plugin.py runs it",
+    "tests/test_serve_ray.py runs it",
 )
 """Why a block may say that it is not run."""
 
