@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,7 @@ class Page:
 
     def __init__(self, browser: Any, url: str) -> None:
         self.browser = browser
+        browser.get("about:blank")  # the page of a server that is gone goes on to complain
         browser.get_log("browser"), browser.get_log("performance")
         browser.get(url)
         self.wait(lambda: self.element("#model").text != "" or self.element("#key-form").is_displayed())
@@ -153,6 +155,41 @@ def test_two_settings_play_side_by_side_in_step(browser: Any, here: Site) -> Non
     first, second = page.wait(lambda: page.script(both))
     assert first == pytest.approx(second, abs=0.001)
     assert first == pytest.approx(0.5 * 9 / 16, abs=0.02)
+    page.no_errors(here.url)
+
+
+SLOW = """
+const real = window.fetch, slow = arguments[0];
+window.fetch = async (path, options) => {
+  if (path.includes(slow)) await new Promise((done) => setTimeout(done, 500));
+  return real(path, options);
+};
+"""
+
+
+def test_what_was_chosen_last_is_shown_and_stays_where_the_slider_was_put(browser: Any, here: Site) -> None:
+    slow, quick = (here.create(seed=seed)["id"] for seed in (1, 2))
+    here.ended(quick)
+    page = Page(browser, here.url)
+    page.wait(lambda: len(page.elements("#jobs li[data-status=completed]")) == 2)
+    browser.execute_script(SLOW, slow)
+    button = "#jobs li[data-id='{}'] button[aria-label^='Show as {}']"
+    for video, side in ((quick, "B"), (slow, "A"), (quick, "A")):
+        page.element(button.format(video, side)).click()
+    page.wait(lambda: "seed 2" in page.element("#caption-a").text)
+    source = page.wait(lambda: page.script("return document.getElementById('video-a').src"))
+    time.sleep(0.7)
+    assert "seed 2" in page.element("#caption-a").text, "the slow answer came later"
+    assert page.script("return document.getElementById('video-a').src") == source
+    page.element("#play").click()
+    slider = "const time = document.getElementById('time'); time.value = 1; time.dispatchEvent(new Event('input'))"
+    page.script(slider)
+    page.wait(lambda: page.script("return document.getElementById('video-a').ended"))
+    time.sleep(0.1)
+    assert (page.element("#play").text, page.script("return document.getElementById('video-a').ended")) == (
+        "Play",
+        True,
+    )
     page.no_errors(here.url)
 
 

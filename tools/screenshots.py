@@ -1,4 +1,4 @@
-"""Draw the pictures anew: python tools/screenshots.py (needs Chromium, named in CHROMIUM, and its driver)."""
+"""Draw the pictures anew: python tools/screenshots.py (needs Chromium and its driver: CHROMIUM, CHROMEDRIVER)."""
 
 from __future__ import annotations
 
@@ -48,7 +48,9 @@ def draw_service(picture: Path, folder: Path) -> None:
         options.binary_location = os.environ.get("CHROMIUM", "/usr/bin/chromium")
         for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'profile'}"):
             options.add_argument(argument)
-        browser = webdriver.Chrome(options)
+        # Without its path, Selenium looks for a driver on the internet.
+        driver = webdriver.ChromeService(os.environ.get("CHROMEDRIVER", "/usr/bin/chromedriver"))
+        browser = webdriver.Chrome(options, driver)
         try:
             assert server.stdout is not None
             browser.get(server.stdout.readline().split()[2].rstrip(";"))

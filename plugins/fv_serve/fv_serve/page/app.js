@@ -9,6 +9,7 @@ const player = new Player();
 const sides = { A: null, B: null };
 let wanted = [];
 let known = new Map();
+let presented = 0;
 
 async function start() {
   try {
@@ -18,9 +19,13 @@ async function start() {
     fill(model);
     await listen();
   } catch (error) {
-    if (!(error instanceof NoKey)) throw error;
-    find("key-form").hidden = false;
-    find("key").focus();
+    if (error instanceof NoKey) {
+      find("key-form").hidden = false;
+      find("key").focus();
+    } else {
+      find("connection").textContent = "the server is not there; trying again";
+      setTimeout(start, 1000);
+    }
   }
 }
 
@@ -119,9 +124,11 @@ async function remove(id) {
 
 async function present() {
   const ids = [sides.A, sides.B].filter(Boolean);
+  const mine = ++presented;  // what is asked for meanwhile counts, whichever comes first
   try {
     const receipts = await Promise.all(ids.map((id) => askJson(`/v1/videos/${id}/receipt`)));
     const blobs = await Promise.all(ids.map(async (id) => (await ask(`/v1/videos/${id}/content`)).blob()));
+    if (mine !== presented) return;
     find("viewer").hidden = false;
     find("caption-a").textContent = (ids.length === 2 ? "A. " : "") + inWords(receipts[0]);
     find("caption-b").textContent = ids.length === 2 ? "B. " + inWords(receipts[1]) : "";
@@ -130,6 +137,7 @@ async function present() {
     find("video-b").setAttribute("aria-label", receipts.at(-1).prompt);
     await player.show(blobs.map((blob) => URL.createObjectURL(blob)));
   } catch (error) {
+    if (mine !== presented) return;
     find("problem").textContent = error.message;
     sides.A = sides.B = null;
   }

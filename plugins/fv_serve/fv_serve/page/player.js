@@ -5,14 +5,14 @@ const find = (id) => document.getElementById(id);
 export class Player {
   constructor() {
     this.videos = [find("video-a"), find("video-b")];
-    this.two = false;
+    this.two = this.playing = false;
     this.lead = this.videos[0];
     find("play").addEventListener("click", () => (this.lead.paused ? this.play() : this.pause()));
     find("time").addEventListener("input", (event) => {
       this.pause();
       for (const video of this.shown()) video.currentTime = Number(event.target.value) * this.length();
     });
-    this.lead.addEventListener("ended", () => this.play(0));
+    this.lead.addEventListener("ended", () => { if (this.playing) this.play(0); });  // not where the slider was put there
     const tick = () => { this.keepInStep(); requestAnimationFrame(tick); };
     requestAnimationFrame(tick);
   }
@@ -26,11 +26,12 @@ export class Player {
     this.two = urls.length === 2;
     find("figure-b").hidden = !this.two;
     await Promise.all(urls.map((url, number) => load(this.videos[number], url)));
-    if (!this.two) this.videos[1].removeAttribute("src");
+    if (!this.two) unload(this.videos[1]);
     this.play(0);
   }
 
   play(from) {
+    this.playing = true;
     for (const video of this.shown()) {
       if (from !== undefined) video.currentTime = from;
       video.play().catch(() => {});
@@ -39,6 +40,7 @@ export class Player {
   }
 
   pause() {
+    this.playing = false;
     for (const video of this.videos) video.pause();
     find("play").textContent = "Play";
   }
@@ -50,6 +52,14 @@ export class Player {
     if (!lead.paused) find("time").value = lead.currentTime / this.length();
     find("clock").textContent = `${lead.currentTime.toFixed(2)} s`;
   }
+}
+
+function unload(video) {
+  const before = video.src;
+  if (!before) return;
+  video.removeAttribute("src");
+  video.load();
+  URL.revokeObjectURL(before);
 }
 
 function load(video, url) {
