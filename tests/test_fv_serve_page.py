@@ -161,13 +161,13 @@ def test_two_settings_play_side_by_side_in_step(browser: Any, here: Site) -> Non
 SLOW = """
 const real = window.fetch, slow = arguments[0];
 window.fetch = async (path, options) => {
-  if (path.includes(slow)) await new Promise((done) => setTimeout(done, 500));
+  if (path.includes(slow)) await new Promise((done) => setTimeout(done, 200));
   return real(path, options);
 };
 """
 
 
-def test_what_was_chosen_last_is_shown_and_stays_where_the_slider_was_put(browser: Any, here: Site) -> None:
+def test_what_was_chosen_last_is_shown(browser: Any, here: Site) -> None:
     slow, quick = (here.create(seed=seed)["id"] for seed in (1, 2))
     here.ended(quick)
     page = Page(browser, here.url)
@@ -181,15 +181,6 @@ def test_what_was_chosen_last_is_shown_and_stays_where_the_slider_was_put(browse
     time.sleep(0.7)
     assert "seed 2" in page.element("#caption-a").text, "the slow answer came later"
     assert page.script("return document.getElementById('video-a').src") == source
-    page.element("#play").click()
-    slider = "const time = document.getElementById('time'); time.value = 1; time.dispatchEvent(new Event('input'))"
-    page.script(slider)
-    page.wait(lambda: page.script("return document.getElementById('video-a').ended"))
-    time.sleep(0.1)
-    assert (page.element("#play").text, page.script("return document.getElementById('video-a').ended")) == (
-        "Play",
-        True,
-    )
     page.no_errors(here.url)
 
 

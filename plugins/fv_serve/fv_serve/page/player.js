@@ -5,14 +5,14 @@ const find = (id) => document.getElementById(id);
 export class Player {
   constructor() {
     this.videos = [find("video-a"), find("video-b")];
-    this.two = this.playing = false;
+    this.two = false;
     this.lead = this.videos[0];
     find("play").addEventListener("click", () => (this.lead.paused ? this.play() : this.pause()));
     find("time").addEventListener("input", (event) => {
       this.pause();
       for (const video of this.shown()) video.currentTime = Number(event.target.value) * this.length();
     });
-    this.lead.addEventListener("ended", () => { if (this.playing) this.play(0); });  // not where the slider was put there
+    this.lead.addEventListener("ended", () => this.play(0));
     const tick = () => { this.keepInStep(); requestAnimationFrame(tick); };
     requestAnimationFrame(tick);
   }
@@ -31,7 +31,6 @@ export class Player {
   }
 
   play(from) {
-    this.playing = true;
     for (const video of this.shown()) {
       if (from !== undefined) video.currentTime = from;
       video.play().catch(() => {});
@@ -40,7 +39,6 @@ export class Player {
   }
 
   pause() {
-    this.playing = false;
     for (const video of this.videos) video.pause();
     find("play").textContent = "Play";
   }
