@@ -84,6 +84,7 @@ def in_ways(
                     print(f"{title_of_way} is not measured: {str(error).splitlines()[0]}", flush=True)
                     there[title_of_way] = Way(None)
                     continue
+                print(f"round {number + 1 - WARM_UP}: {title_of_way} {taken:.3f} s", flush=True)  # 0 and below warm up
                 if number >= WARM_UP:
                     seconds.setdefault(title_of_way, []).append(taken)
             there = {one: way for one, way in there.items() if way.pipe is not None}

@@ -38,6 +38,7 @@ def apart(one: VideoResult, other: VideoResult) -> float:
     return float(np.sqrt(np.mean(np.square(one.frames.astype(np.float64) - other.frames))))
 
 
+@pytest.mark.filterwarnings("ignore")  # those of FlashAttention 4, whose import would fail by them
 @pytest.mark.parametrize(
     ("backend", "config"),
     [("FLASH_ATTN", None), ("SLIDING_TILE_ATTN", {"tile": (4, 8, 8), "window": (3, 1, 1), "dense": 0.2})],
