@@ -56,11 +56,11 @@ def attach(
     Args:
         pipe: a pipeline whose transformer an installed plugin knows, loaded and on the device and in the dtype it will
             run with.
-        attention_backend: NAME, NAME@VALUE, NAME@VALUE:SETTING=VALUE, or an object; default:
+        attention_backend: `NAME`, `NAME@VALUE`, `NAME@VALUE:SETTING=VALUE`, or an object; default:
             FASTVIDEO_ATTENTION_BACKEND, else the fastest lossless one that fits.
         attention_config: settings of the backend by name, or a file for its main one; default: its own variables of
             the environment and FASTVIDEO_ATTENTION_CONFIG, else its defaults.
-        cache: a caching policy: NAME, NAME@VALUE, NAME@VALUE:SETTING=VALUE, "none", or an object; default:
+        cache: a caching policy: `NAME`, `NAME@VALUE`, `NAME@VALUE:SETTING=VALUE`, "none", or an object; default:
             FASTVIDEO_CACHE_POLICY, else none.
         cache_config: settings of the policy by name, beside those that `cache` gives.
         parallel: have all processes that a launcher started make each video together: "auto", or degrees such as
