@@ -90,7 +90,8 @@ class Attachment:
     Attributes:
         requested: the backend that was asked for; None for the automatic choice.
         device: where the pipeline computes, such as "cuda:0".
-        run_started, run_ended: when the latest run that ended well did so, by `time.perf_counter`.
+        run_started: when the latest run that ended well began, by `time.perf_counter`.
+        run_ended: when it ended.
     """
 
     def __init__(
