@@ -43,7 +43,7 @@ dist: $(VENV)/.installed
 	$(BIN)/python tools/dist.py build dist
 
 docs: $(VENV)/.installed
-	$(BIN)/mkdocs build --strict
+	$(BIN)/sphinx-build -W --keep-going -q docs site
 
 support: $(VENV)/.installed
 	$(BIN)/python tools/support.py

@@ -86,7 +86,7 @@ def tests(session: nox.Session, torch: str, diffusers: str) -> None:
 def docs(session: nox.Session) -> None:
     """The documentation, in site/."""
     install(session)
-    session.run("mkdocs", "build", "--strict")
+    session.run("sphinx-build", "-W", "--keep-going", "-q", "docs", "site")
 
 
 @nox.session(python="3.11")

@@ -20,7 +20,7 @@ import click
 import numpy as np
 from fv_shapes.captions import caption
 from fv_shapes.scenes import random_scene
-from fv_shapes.score import judge
+from fv_shapes.score import judge, wilson
 
 from fastvideo_core import VideoGenerator
 
@@ -170,14 +170,6 @@ def draw(rows: list[Row], path: Path) -> None:
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     figure.savefig(path, dpi=110)
-
-
-def wilson(hits: int, count: int) -> tuple[float, float]:
-    """The 95 % interval of a share (Wilson 1927)."""
-    z = 1.96
-    share = hits / count
-    middle, spread = share + z * z / (2 * count), z * math.sqrt(share * (1 - share) / count + z * z / (4 * count**2))
-    return (middle - spread) / (1 + z * z / count), (middle + spread) / (1 + z * z / count)
 
 
 if __name__ == "__main__":

@@ -47,8 +47,8 @@ def test_no_file_replaces_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 TABLE = """
 |  | ms, median (range) | times as fast as bare, median (range) | density | kernel |
 |---|---|---|---|---|
-| fast | 2000.00 (1000.00 to 4000.00) | 2.000 (1.000 to 4.000) | 0.123 | flex |
 | bare | 4000.00 (4000.00 to 4000.00) | 1 |  |  |
+| fast | 2000.00 (1000.00 to 4000.00) | 2.000 (1.000 to 4.000) | 0.123 | flex |
 """
 
 

@@ -69,10 +69,10 @@ def made(script: str, name: str, device: str, runs: Sequence[dict[str, Any]]) ->
 
 
 def as_markdown(table: dict[str, Any]) -> str:
-    """Its rows, with a column for each note that a row has."""
+    """Its rows, the base first, with a column for each note that a row has."""
     notes = list(dict.fromkeys(note for row in table["rows"] for note in row["notes"]))
     lines = [["", "ms, median (range)", f"times as fast as {table['base']}, median (range)", *notes]]
-    for row in table["rows"]:
+    for row in sorted(table["rows"], key=lambda row: row["name"] != table["base"]):
         milliseconds = [f"{1e3 * row[key]:.2f}" for key in ("median", "low", "high")]
         ratios = [f"{row[key]:.3f}" for key in ("ratio", "ratio_low", "ratio_high")]
         cells = [f"{own[0]} ({own[1]} to {own[2]})" for own in (milliseconds, ratios)]

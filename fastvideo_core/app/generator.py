@@ -85,7 +85,7 @@ class VideoGenerator:
 
         Args:
             model_path: a preset's name, a local folder in diffusers format, or a hub id. Only safetensors are loaded.
-            attention_backend: NAME, NAME@VALUE, NAME@VALUE:SETTING=VALUE, or an object; default:
+            attention_backend: `NAME`, `NAME@VALUE`, `NAME@VALUE:SETTING=VALUE`, or an object; default:
                 FASTVIDEO_ATTENTION_BACKEND, else the fastest lossless one that fits.
             attention_config: settings of that backend by name, or a file for its main one; default: its own variables
                 of the environment and FASTVIDEO_ATTENTION_CONFIG, else its defaults.
@@ -115,9 +115,12 @@ class VideoGenerator:
                 PipelineQuantizationConfig. The frames are others.
 
         Raises:
-            ModelError: the model is not found, or not supported; BackendError: the backend is unknown, cannot run
-            here or does not fit; InputError: an option does not fit; ParallelError: several processes cannot share the
-            model. All before any weight is loaded.
+            ModelError: the model is not found, or not supported.
+            BackendError: the backend is unknown, cannot run here or does not fit.
+            InputError: an option does not fit.
+            ParallelError: several processes cannot share the model.
+
+        All of them are raised before any weight is loaded.
         """
         for name in unknown:
             raise unknown_field("argument of from_pretrained", name, _ARGUMENTS)
@@ -214,7 +217,7 @@ class VideoGenerator:
             sampling_param: default: the model's preset.
             enable_teacache: cache="TEACACHE" as FastVideo does it: what `teacache_params` of the sampling parameters
                 leaves open is as in its preset for the model.
-            cache: a caching policy: NAME, NAME@VALUE, NAME@VALUE:SETTING=VALUE, "none", or an object; default:
+            cache: a caching policy: `NAME`, `NAME@VALUE`, `NAME@VALUE:SETTING=VALUE`, "none", or an object; default:
                 FASTVIDEO_CACHE_POLICY, else none.
             cache_config: settings of that policy by name, beside those that `cache` gives.
             overrides: any field of `SamplingParam`.
@@ -226,7 +229,8 @@ class VideoGenerator:
                 not finite: its `result` has them, and no file is written.
             CacheError: the caching policy is unknown, does not serve the model, or breaks its contract.
             AttachError: the generator is closed, or generating already, in whichever thread.
-            Of a list, whatever is raised has the results so far as `results`.
+
+        With a list, the error has the results so far as `results`.
         """
         request = CacheRequest.of(enable_teacache, cache, cache_config)
         with self._alone.hold("generate"):

@@ -63,7 +63,8 @@ class SamplingParam(KnownFields):
     """How to generate a video. Defaults are those of Wan 2.1 at 480p.
 
     Attributes:
-        height, width: in pixels; must be multiples that the model can do, they are never changed.
+        height: in pixels; must be a multiple that the model can do, it is never changed.
+        width: likewise.
         num_frames: length; must be one more than a multiple of what the autoencoder compresses (4 for Wan).
         fps: frames per second of the file.
         num_inference_steps: denoising steps.

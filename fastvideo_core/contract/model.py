@@ -67,7 +67,8 @@ class HintBlocks:
     Attributes:
         list: the name of their list.
         own: position of the argument with the tokens of their own.
-        modulation, rotary: as of `BlockStack`.
+        modulation: as of `BlockStack`.
+        rotary: as of `BlockStack`.
     """
 
     list: str

@@ -14,7 +14,8 @@ class Generation:
         pipeline: the class name of the pipeline.
         num_steps: denoising steps; `steps_done` of them are done. It grows where a pipeline starts another loop, as one
             does that makes a long video chunk after chunk.
-        model, prompt: as the user gave them; None under `attach`, which is not told.
+        model: as the user gave it; None under `attach`.
+        prompt: as the user gave it; None under `attach`.
         show_progress: whether the user wants to see progress; under `attach` diffusers shows its own.
         video_path: the file, once it is written.
         cancelled: whether `cancel` was called.

@@ -127,7 +127,8 @@ class Receipt:
         parallel: how several processes shared the work; None if one did it. `attention` is then the first one's.
         guidance_scale_2: that of the second expert, where the model has one and it was given.
         flow_shift: of the scheduler that ran, where that has a fixed one.
-        input_image, input_video: the files that the video was made from.
+        input_image: the image that the video was made from.
+        input_video: the video that it was made from.
         seconds: load, text, denoise, decode and encode, as far as known.
         peak_memory_bytes: of the CUDA device since the generation began, else of the process since it started.
         versions: of Python, torch, diffusers, the core and the plugins that served.

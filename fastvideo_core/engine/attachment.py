@@ -56,11 +56,11 @@ def attach(
     Args:
         pipe: a pipeline whose transformer an installed plugin knows, loaded and on the device and in the dtype it will
             run with.
-        attention_backend: NAME, NAME@VALUE, NAME@VALUE:SETTING=VALUE, or an object; default:
+        attention_backend: `NAME`, `NAME@VALUE`, `NAME@VALUE:SETTING=VALUE`, or an object; default:
             FASTVIDEO_ATTENTION_BACKEND, else the fastest lossless one that fits.
         attention_config: settings of the backend by name, or a file for its main one; default: its own variables of
             the environment and FASTVIDEO_ATTENTION_CONFIG, else its defaults.
-        cache: a caching policy: NAME, NAME@VALUE, NAME@VALUE:SETTING=VALUE, "none", or an object; default:
+        cache: a caching policy: `NAME`, `NAME@VALUE`, `NAME@VALUE:SETTING=VALUE`, "none", or an object; default:
             FASTVIDEO_CACHE_POLICY, else none.
         cache_config: settings of the policy by name, beside those that `cache` gives.
         parallel: have all processes that a launcher started make each video together: "auto", or degrees such as
@@ -90,7 +90,8 @@ class Attachment:
     Attributes:
         requested: the backend that was asked for; None for the automatic choice.
         device: where the pipeline computes, such as "cuda:0".
-        run_started, run_ended: when the latest run that ended well did so, by `time.perf_counter`.
+        run_started: when the latest run that ended well began, by `time.perf_counter`.
+        run_ended: when it ended.
     """
 
     def __init__(

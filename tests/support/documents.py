@@ -58,7 +58,7 @@ def documents() -> list[Path]:
 
 
 def blocks(document: Path) -> list[Block]:
-    """The blocks of a document; an indented one, which says no language, is an error."""
+    """The blocks that readers see, so not those of Sphinx; an indented one, which says no language, is an error."""
     found = []
     comment: str | None = None
     for token in MarkdownIt("commonmark").parse(document.read_text("utf-8")):
@@ -68,6 +68,8 @@ def blocks(document: Path) -> list[Block]:
         elif token.type in ("fence", "code_block"):
             line = token.map[0] + 1 if token.map else 0
             assert token.type == "fence", f"{document.name}:{line} is indented; fence it, with its language"
+            if token.info.startswith("{"):
+                continue
             found.append(Block(token.info.strip(), token.content, line, comment))
             comment = None
         else:

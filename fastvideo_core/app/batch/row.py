@@ -50,7 +50,9 @@ class RowResult:
 
     Attributes:
         id: the name of its files.
-        video_path, receipt_path, sheet_path: these files; None where it failed, or there is no sheet.
+        video_path: the video; None where it failed.
+        receipt_path: its receipt, likewise.
+        sheet_path: its contact sheet, likewise; None too where none was asked for.
         seconds: what making it took; 0 where it was found.
         error: why it failed; None where it did not.
         video: the video itself, where it was made now; without frames if `return_frames` is False.

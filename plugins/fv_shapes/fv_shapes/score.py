@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import permutations
 
@@ -127,3 +128,10 @@ def _debris(core: NDArray[np.bool_], views: list[Window]) -> NDArray[np.integer]
         for frame, left, top in zip(core, view.left, view.top, strict=True):
             frame[max(top, 0) : max(top + side, 0), max(left, 0) : max(left + side, 0)] = False
     return np.asarray(core.sum(axis=(1, 2)))
+
+
+def wilson(right: int, count: int, z: float = 1.959964) -> tuple[float, float]:
+    """The score interval of a share (Wilson 1927), 95 % by default."""
+    middle = (right + z * z / 2) / (count + z * z)
+    half = z / (count + z * z) * math.sqrt(right * (count - right) / count + z * z / 4)
+    return max(0.0, middle - half), min(1.0, middle + half)

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import fv_shapes
 from fv_shapes.captions import caption
 from fv_shapes.scenes import BACKGROUNDS, COLOURS, DIRECTIONS, SHAPES, MovingShape, Scene, random_pair, random_scene
-from fv_shapes.score import ATTRIBUTES, Judgement, judge
+from fv_shapes.score import ATTRIBUTES, Judgement, judge, wilson
 
 Frames = NDArray[np.floating]
 Size = tuple[int, int, int]
@@ -239,13 +239,6 @@ def share(right: int, count: int) -> str:
     """A percentage with its 95 % interval."""
     low, high = wilson(right, count)
     return f"{100 * right / count:.1f} % ({100 * low:.1f}-{100 * high:.1f})"
-
-
-def wilson(right: int, count: int, z: float = 1.959964) -> tuple[float, float]:
-    """The score interval of a share (Wilson 1927), 95 % by default."""
-    middle = (right + z * z / 2) / (count + z * z)
-    half = z / (count + z * z) * math.sqrt(right * (count - right) / count + z * z / 4)
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def sheet_prompts() -> list[str]:
