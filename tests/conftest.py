@@ -104,6 +104,18 @@ def mask_reads(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return reads
 
 
+@pytest.fixture
+def quick_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers are forked from a process that has the libraries, which take longer to import than all that follows."""
+    from multiprocessing import get_context
+
+    from fastvideo_core.builtin import local_processes
+
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["tests.support.together_preload"])
+    monkeypatch.setattr(local_processes, "get_context", lambda method: context)
+
+
 @pytest.fixture(scope="session")
 def wan_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same, saved in diffusers format."""
