@@ -13,6 +13,7 @@ import pytest
 from tests.support.backends import Recorder, plugins_with
 from tests.support.environment import Environment, build_environment
 from tests.support.models import build_wan_pipeline
+from tests.support.order import longest_first
 
 # Before torch reads it: workers run side by side, and a pool of processes for each only starts slowly.
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
@@ -35,10 +36,11 @@ SLOW_IN_SUITES = frozenset(
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark them; the suites themselves are not ours alone to mark."""
+    """Mark them, as the suites themselves are not ours alone to mark; and what takes longest comes first."""
     for item in items:
         if getattr(item, "originalname", None) in SLOW_IN_SUITES:
             item.add_marker(pytest.mark.slow)
+    items[:] = longest_first(items)
 
 
 def pytest_collection_finish() -> None:

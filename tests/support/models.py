@@ -281,7 +281,7 @@ def text_of(pipe: Any) -> dict[str, Any]:
 
     Not where cross attention also sees an image: diffusers takes all before the last 512 tokens for the image's.
     """
-    transformer = getattr(pipe, "transformer", None)
+    transformer: Any = getattr(pipe, "transformer", None)
     short = type(transformer).__name__ in ("WanTransformer3DModel", "SkyReelsV2Transformer3DModel")
     return {"max_sequence_length": 16} if short and transformer.config.added_kv_proj_dim is None else {}
 
