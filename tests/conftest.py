@@ -13,6 +13,7 @@ import pytest
 from tests.support.backends import Recorder, plugins_with
 from tests.support.environment import Environment, build_environment
 from tests.support.models import build_wan_pipeline
+from tests.support.order import longest_first
 
 # Before torch reads it: workers run side by side, and a pool of processes for each only starts slowly.
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
@@ -35,10 +36,22 @@ SLOW_IN_SUITES = frozenset(
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark them; the suites themselves are not ours alone to mark."""
+    """Mark them, as the suites themselves are not ours alone to mark; and what takes longest comes first."""
     for item in items:
         if getattr(item, "originalname", None) in SLOW_IN_SUITES:
             item.add_marker(pytest.mark.slow)
+    items[:] = longest_first(items)
+
+
+def pytest_collection_finish() -> None:
+    """What importing the tests made stays: no collection, of which many tests ask for one, looks through it again."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    """Plugins of pytest that are imported for the summary may look for what refers to what."""
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)
@@ -91,6 +104,18 @@ def mask_reads(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     monkeypatch.setattr(masks, "reduce_mask", counted)
     return reads
+
+
+@pytest.fixture
+def quick_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers are forked from a process that has the libraries, which take longer to import than all that follows."""
+    from multiprocessing import get_context
+
+    from fastvideo_core.builtin import local_processes
+
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["tests.support.together_preload"])
+    monkeypatch.setattr(local_processes, "get_context", lambda method: context)
 
 
 @pytest.fixture(scope="session")

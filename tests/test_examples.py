@@ -39,6 +39,7 @@ def test_attention_backend(capsys: pytest.CaptureFixture[str]) -> None:
     assert re.search(r"speed-up of denoising: \d+\.\d\d", printed)
 
 
+@pytest.mark.usefixtures("quick_start")
 def test_parallel(capsys: pytest.CaptureFixture[str]) -> None:
     main, names = load("parallel.py")
     names["SIZE"] = {"height": 64, "width": 64, "num_frames": 9, "num_inference_steps": 2}

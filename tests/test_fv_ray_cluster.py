@@ -38,6 +38,13 @@ def alone() -> Iterator[VideoGenerator]:
         yield generator
 
 
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """A Ray that is there already; to start one takes as long as what the tests do with it."""
+    with local_ray(num_cpus=2):
+        yield
+
+
 class Killer(threading.Thread):
     """Kills an actor as soon as the folder has a video, which is in the middle of another one."""
 
@@ -58,15 +65,34 @@ class Killer(threading.Thread):
         os.kill(self.killed, signal.SIGKILL)
 
 
-def test_an_actor_that_is_killed_is_replaced_and_nothing_is_made_twice(alone: VideoGenerator, tmp_path: Path) -> None:
+def test_a_batch_of_videos_by_two_processes_each_and_ray_that_it_starts_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first, while there is no cluster that it would take instead."""
+    ray = pytest.importorskip("ray", reason="Ray is not installed")
+    assert not ray.is_initialized()
+    (tmp_path / "p.txt").write_text(f"{PROMPT}\n")
+    monkeypatch.setenv("FASTVIDEO_CACHE_POLICY", "teacache")
+    command = ["batch", "p.txt", "--output", "out", *OPTIONS, "--num-processes", "2", "--address", "local"]
+    done = CliRunner().invoke(fv, [*command, "--set", "TEACACHE.threshold=0.35"])
+    gone()
+    assert done.exit_code == 0, done.output
+    (file,) = (path for path in Path("out").glob("*.json"))
+    receipt = json.loads(file.read_text())
+    assert receipt["parallel"]["processes"] == 2
+    assert (receipt["cache"]["policy"], receipt["cache"]["settings"]["threshold"]) == ("TEACACHE", 0.35)
+
+
+def test_an_actor_that_is_killed_is_replaced_and_nothing_is_made_twice(
+    alone: VideoGenerator, cluster: None, tmp_path: Path
+) -> None:
     rows = [{"prompt": PROMPT, "id": f"row-{number}", "seed": number} for number in range(6)]
     file, folder, table = tmp_path / "p.jsonl", tmp_path / "out", tmp_path / "t.parquet"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with local_ray(num_cpus=2):
-        killer = Killer(folder)
-        command = ["batch", str(file), "--output", str(folder), *OPTIONS, "--concurrency", "2", "--table", str(table)]
-        done = CliRunner().invoke(fv, command)
-        killer.join()
+    killer = Killer(folder)
+    command = ["batch", str(file), "--output", str(folder), *OPTIONS, "--concurrency", "2", "--table", str(table)]
+    done = CliRunner().invoke(fv, command)
+    killer.join()
     assert done.exit_code == 0, done.output
     assert killer.killed is not None
     lines = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
@@ -86,40 +112,23 @@ def test_an_actor_that_is_killed_is_replaced_and_nothing_is_made_twice(alone: Vi
 
 
 def test_actors_make_a_video_together_and_one_that_dies_ends_it(
-    alone: VideoGenerator, monkeypatch: pytest.MonkeyPatch
+    alone: VideoGenerator, cluster: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = alone.generate_video(PROMPT, **SMALL, seed=5, save_video=False)
-    with local_ray(num_cpus=2):
-        generator = VideoGenerator.from_pretrained(
-            "shapes", device="cpu", num_processes=2, distributed_executor_backend="ray"
-        )
-        result = generator.generate_video(PROMPT, **SMALL, seed=5, save_video=False)
-        assert np.abs(result.frames - expected.frames).max() < 1e-4
-        assert result.receipt.parallel is not None
-        assert result.receipt.parallel.processes == 2
-        workers = processes_with("ray::FastVideoWorker")
-        assert len(workers) == 2
-        os.kill(min(workers), signal.SIGKILL)
-        with pytest.raises(ParallelError, match=r"^process \d of 2 died; Ray's logs of the actor may tell why; "):
-            generator.generate_video(PROMPT, **SMALL, save_video=False)
-        assert not generator.is_open
-        monkeypatch.setenv("FASTVIDEO_PARALLEL_TIMEOUT", "0.5")
-        told = r"within 0.5 s \(FASTVIDEO_PARALLEL_TIMEOUT\): 3 CPU, .* is asked for, and the machines have: 2 CPU"
-        with pytest.raises(ParallelError, match=told):
-            VideoGenerator.from_pretrained("shapes", device="cpu", num_processes=3, distributed_executor_backend="ray")
-
-
-def test_a_batch_of_videos_by_two_processes_each_and_ray_that_it_starts_itself(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pytest.importorskip("ray", reason="Ray is not installed")
-    (tmp_path / "p.txt").write_text(f"{PROMPT}\n")
-    monkeypatch.setenv("FASTVIDEO_CACHE_POLICY", "teacache")
-    command = ["batch", "p.txt", "--output", "out", *OPTIONS, "--num-processes", "2", "--address", "local"]
-    done = CliRunner().invoke(fv, [*command, "--set", "TEACACHE.threshold=0.35"])
-    gone()
-    assert done.exit_code == 0, done.output
-    (file,) = (path for path in Path("out").glob("*.json"))
-    receipt = json.loads(file.read_text())
-    assert receipt["parallel"]["processes"] == 2
-    assert (receipt["cache"]["policy"], receipt["cache"]["settings"]["threshold"]) == ("TEACACHE", 0.35)
+    generator = VideoGenerator.from_pretrained(
+        "shapes", device="cpu", num_processes=2, distributed_executor_backend="ray"
+    )
+    result = generator.generate_video(PROMPT, **SMALL, seed=5, save_video=False)
+    assert np.abs(result.frames - expected.frames).max() < 1e-4
+    assert result.receipt.parallel is not None
+    assert result.receipt.parallel.processes == 2
+    workers = processes_with("ray::FastVideoWorker")
+    assert len(workers) == 2
+    os.kill(min(workers), signal.SIGKILL)
+    with pytest.raises(ParallelError, match=r"^process \d of 2 died; Ray's logs of the actor may tell why; "):
+        generator.generate_video(PROMPT, **SMALL, save_video=False)
+    assert not generator.is_open
+    monkeypatch.setenv("FASTVIDEO_PARALLEL_TIMEOUT", "0.5")
+    told = r"within 0.5 s \(FASTVIDEO_PARALLEL_TIMEOUT\): 3 CPU, .* is asked for, and the machines have: 2 CPU"
+    with pytest.raises(ParallelError, match=told):
+        VideoGenerator.from_pretrained("shapes", device="cpu", num_processes=3, distributed_executor_backend="ray")

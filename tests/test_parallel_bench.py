@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from fastvideo_core.app.bench import report
 from fastvideo_core.app.bench.setup import Setup, prepare
 from fastvideo_core.app.bench.store import Measurement, Profile, Store
 from fastvideo_core.app.bench.summary import Spread, summarise
-from fastvideo_core.builtin import local_processes
 from fastvideo_core.cli import fv
 from tests.support import models_more
 
@@ -38,14 +36,6 @@ def bench(model: Path | str, prompts: Path, *options: str) -> Result:
 def prepared(model: Path, counts: list[int], cache: str = "none") -> Setup:
     loading = {"device": "cpu"}
     return prepare(str(model), ["cat", "dog"], [3], "TORCH_SDPA", cache, SIZE, loading, {}, num_processes=counts)
-
-
-@pytest.fixture
-def quick_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Workers are forked from a process that has the libraries, which take longer to import than all that follows."""
-    context = get_context("forkserver")
-    context.set_forkserver_preload(["tests.support.together_preload"])
-    monkeypatch.setattr(local_processes, "get_context", lambda method: context)
 
 
 @pytest.mark.slow

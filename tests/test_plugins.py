@@ -53,6 +53,28 @@ def test_a_plugin_is_found_with_its_version(site: Site) -> None:
     assert (plugin.status, plugin.label, plugin.provides) == ("loaded", "acme-good 3.1", ["GOOD_ATTN"])
 
 
+def test_what_changes_in_a_process_is_seen_by_the_next_look(site: Site, tmp_path: Path) -> None:
+    assert "GOOD_ATTN" not in load_plugins().backend_names()
+    site.add("acme-good", GOOD)
+    assert site.load("acme-good").label == "acme-good 1.0"
+    metadata = tmp_path / "acme_good-1.0.dist-info"
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-good\nVersion: 1.0.1\n")
+    assert site.load("acme-good").label == "acme-good 1.0.1"
+    (metadata / "entry_points.txt").write_text("[fastvideo]\nrenamed = acme_good_module\n")
+    assert site.load("acme-good").name == "renamed"
+    (metadata / "entry_points.txt").write_text("[other]\nrenamed = acme_good_module\n")
+    assert "GOOD_ATTN" not in load_plugins().backend_names()
+
+
+def test_a_module_that_gets_other_hooks_is_asked_anew(site: Site) -> None:
+    site.add("acme-good", GOOD)
+    site.add("acme-other", GOOD.replace("GOOD_ATTN", "OTHER_ATTN"))
+    assert site.load("acme-good").provides == ["GOOD_ATTN"]
+    good, other = sys.modules["acme_good_module"], sys.modules["acme_other_module"]
+    good.fastvideo_attention_backends = other.fastvideo_attention_backends  # type: ignore[attr-defined]
+    assert site.load("acme-good").provides == ["OTHER_ATTN"]
+
+
 @pytest.mark.parametrize(
     ("source", "cause"),
     [
@@ -134,10 +156,11 @@ def test_an_import_that_does_not_end_is_not_waited_for(site: Site, monkeypatch: 
     monkeypatch.setenv("FASTVIDEO_PLUGIN_TIMEOUT", "0.2")
     site.add("acme-sleepy", "import time\ntime.sleep(20)")
     site.add("acme-good", GOOD)
+    site.add("acme-zest", GOOD.replace("GOOD_ATTN", "ZEST_ATTN"))
     start = time.perf_counter()
     for _ in range(3):
-        sleepy, good = site.load("acme-sleepy"), site.load("acme-good")
-        assert (sleepy.status, good.status) == ("broken", "loaded")
+        sleepy, good, zest = (site.load(f"acme-{name}") for name in ("sleepy", "good", "zest"))
+        assert (sleepy.status, good.status, zest.status) == ("broken", "loaded", "loaded")
         assert "its import did not end within 0.2 s; report it to its author, or set FASTVIDEO_PLUGIN_TIMEOUT" in str(
             sleepy.cause
         )

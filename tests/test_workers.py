@@ -90,6 +90,7 @@ def ctrl_c_is_heard() -> Iterator[None]:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_start")
 def test_weights_in_parts_and_tiles_make_the_same_video_and_ctrl_c_ends_the_processes(
     wan_folder: Path, tmp_path: Path, ctrl_c_is_heard: None
 ) -> None:
@@ -162,6 +163,7 @@ def test_degrees_by_the_names_of_fastvideo(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_start")
 def test_a_small_collective_is_tried() -> None:
     assert problem_of_processes(2, "cpu") == ""
     problem = problem_of_processes(1, "abacus")

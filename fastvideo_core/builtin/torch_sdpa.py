@@ -15,6 +15,7 @@ from fastvideo_core.contract.attention import (
     Role,
 )
 from fastvideo_core.contract.hookspecs import API_VERSION, hookimpl
+from fastvideo_core.discovery.metadata import installed_version
 
 if TYPE_CHECKING:
     import torch
@@ -31,9 +32,8 @@ class TorchSDPA(AttentionBackend):
     )
 
     def probe(self) -> Probe:
-        from importlib.metadata import version
-
-        return Probe(True, kernel="torch.nn.functional.scaled_dot_product_attention", version=version("torch"))
+        kernel = "torch.nn.functional.scaled_dot_product_attention"
+        return Probe(True, kernel=kernel, version=installed_version("torch"))
 
     def load(self) -> AttentionFunction:
         from torch.nn.functional import scaled_dot_product_attention

@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import Distribution, EntryPoint, distributions
 
 from fastvideo_core.discovery.environment import normalize_plugin_name
+from fastvideo_core.discovery.metadata import ENTRY_POINTS_FILE, METADATA_FILES, Kept
 from fastvideo_core.discovery.printable import explain, printable
 from fastvideo_core.errors import PluginError
 
@@ -34,24 +36,46 @@ def entry_points_of(group: str) -> list[Found]:
     """
     found: dict[tuple[str, str, str, str], Found] = {}
     seen: set[str] = set()
+    reader = _reader_of(group)
     for distribution in distributions():
-        name, version = _of_folder(distribution)
-        if normalize_plugin_name(name) in seen:
+        name, points = reader(distribution)
+        if name in seen:
             continue
         if name:
-            seen.add(normalize_plugin_name(name))
-        for one in _read(distribution, group, name or "unknown", version):
+            seen.add(name)
+        for one in points:
             value = one.entry_point.value if one.entry_point else ""
             found[one.distribution, one.version, one.name, value] = one
     return [found[key] for key in sorted(found)]
 
 
-def _read(distribution: Distribution, group: str, name: str, version: str) -> Iterator[Found]:
-    """What one distribution has; `name` and `version` are those of its folder."""
+@cache
+def _reader_of(group: str) -> Callable[[Distribution], tuple[str, list[Found]]]:
+    """Of a distribution its name as indexes spell it, and what it has of the group."""
+    heading = re.compile(rf"^\s*\[\s*{group}\s*\]", re.MULTILINE)
+
+    def look(distribution: Distribution) -> tuple[str, bool]:
+        try:
+            has = heading.search(distribution.read_text("entry_points.txt") or "") is not None
+        except Exception:
+            has = True  # it cannot be read, which `_read` tells
+        return normalize_plugin_name(_of_folder(distribution)[0]), has
+
+    looked = Kept(look, (ENTRY_POINTS_FILE,))
+    read = Kept(lambda distribution: list(_read(distribution, group)), (ENTRY_POINTS_FILE, *METADATA_FILES))
+
+    def reader(distribution: Distribution) -> tuple[str, list[Found]]:
+        name, has = looked(distribution)
+        return name, read(distribution) if has else []
+
+    return reader
+
+
+def _read(distribution: Distribution, group: str) -> Iterator[Found]:
+    """What one distribution has, with the name and version of its folder where its metadata cannot be read."""
+    name, version = _of_folder(distribution)
+    name = name or "unknown"
     try:
-        text = distribution.read_text("entry_points.txt") or ""
-        if not re.search(rf"^\s*\[\s*{group}\s*\]", text, re.MULTILINE):
-            return
         points = [point for point in distribution.entry_points if point.group == group]
     except Exception as error:
         yield _damaged(name, version, "", f"its entry_points.txt cannot be read ({explain(error)})")

@@ -8,7 +8,7 @@ from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import EntryPoint, PackageNotFoundError
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,6 +22,8 @@ from fastvideo_core.contract.model import ModelFamily
 from fastvideo_core.contract.preset import ModelPreset
 from fastvideo_core.discovery.distributions import Found, entry_points_of
 from fastvideo_core.discovery.environment import Settings, normalize_plugin_name, read_settings
+from fastvideo_core.discovery.managers import manager_of
+from fastvideo_core.discovery.metadata import installed_version
 from fastvideo_core.discovery.printable import explain
 from fastvideo_core.discovery.provided import (
     CONTENTS,
@@ -32,7 +34,7 @@ from fastvideo_core.discovery.provided import (
     checked_policy,
     checked_preset,
 )
-from fastvideo_core.discovery.time_limit import load_within
+from fastvideo_core.discovery.time_limit import Load, load_each_within, load_within
 from fastvideo_core.errors import DuplicateProviderError, PluginError
 
 if TYPE_CHECKING:
@@ -249,10 +251,6 @@ def _only(kind: str, name: str, found: list[tuple[Any, Plugin]]) -> tuple[Any, P
     return found[0]
 
 
-_SPECIFICATIONS = ModuleType(hookspecs.__name__, hookspecs.__doc__)
-"""The hooks without what their module imports: pluggy inspects each name of it anew for each plugin."""
-vars(_SPECIFICATIONS).update({name: one for name, one in vars(hookspecs).items() if hasattr(one, "fastvideo_spec")})
-
 _loading = threading.Lock()
 
 
@@ -267,35 +265,41 @@ def _load_all() -> Plugins:
     own = [Plugin(name, CORE_DISTRIBUTION, version_here) for name in BUILTIN]
     for plugin in own:
         _register(plugin, import_module(BUILTIN[plugin.name]))
-    others = (_load(found, settings) for found in entry_points_of(hookspecs.PROJECT))
-    return Plugins([*own, *others])
+    return Plugins([*own, *_load_installed(entry_points_of(hookspecs.PROJECT), settings)])
 
 
 def own_version() -> str:
     """The version of fastvideo-core; "unknown" when it runs from a source tree that is not installed."""
     try:
-        return version(CORE_DISTRIBUTION)
+        return installed_version(CORE_DISTRIBUTION)
     except PackageNotFoundError:
         return "unknown"
 
 
-def _load(found: Found, settings: Settings) -> Plugin:
-    plugin = Plugin(found.name, found.distribution, found.version)
-    names = {normalize_plugin_name(plugin.name), normalize_plugin_name(plugin.distribution), "*"}
-    if names & settings.disabled_plugins:
-        plugin.status = "disabled"
-        return plugin
-    point = found.entry_point
-    if point is None:
-        plugin.status, plugin.error = "broken", found.error
-        return plugin
-    loading = copy(plugin)  # one that is stuck goes on with what nobody looks at
-    try:
-        load_within(settings.plugin_timeout, lambda: _register(loading, point.load()), point)
-    except Exception as error:
-        plugin.status, plugin.error = "broken", error
-        return plugin
-    return loading
+def _load_installed(every: list[Found], settings: Settings) -> list[Plugin]:
+    plugins = [Plugin(found.name, found.distribution, found.version) for found in every]
+    loading: dict[int, Plugin] = {}
+    loads: list[Load] = []
+    for number, (plugin, found) in enumerate(zip(plugins, every, strict=True)):
+        names = {normalize_plugin_name(plugin.name), normalize_plugin_name(plugin.distribution), "*"}
+        if names & settings.disabled_plugins:
+            plugin.status = "disabled"
+        elif found.entry_point is None:
+            plugin.status, plugin.error = "broken", found.error
+        else:
+            loading[number] = copy(plugin)  # one that is stuck goes on with what nobody looks at
+            loads.append((found.entry_point, partial(_import, loading[number], found.entry_point)))
+    problems = load_each_within(settings.plugin_timeout, loads)
+    for (number, plugin), problem in zip(loading.items(), problems, strict=True):
+        if problem is None:
+            plugins[number] = plugin
+        else:
+            plugins[number].status, plugins[number].error = "broken", problem
+    return plugins
+
+
+def _import(plugin: Plugin, point: EntryPoint) -> None:
+    _register(plugin, point.load())
 
 
 def _register(plugin: Plugin, module: ModuleType) -> None:
@@ -306,13 +310,7 @@ def _register(plugin: Plugin, module: ModuleType) -> None:
             f"{module.__name__} states api_version {stated!r}, this fastvideo-core ({own_version()}) has "
             f"{hookspecs.API_VERSION}; install matching versions of {plugin.distribution} and {CORE_DISTRIBUTION}"
         )
-    # A manager for each plugin: pluggy's validation and every hook call then concern this plugin alone.
-    plugin.manager = pluggy.PluginManager(hookspecs.PROJECT)
-    plugin.manager.add_hookspecs(_SPECIFICATIONS)
-    plugin.manager.register(module, plugin.name)
-    plugin.manager.check_pending()
-    if not plugin.manager.get_hookcallers(module):
-        raise PluginError(f"{module.__name__} implements no hook; mark its functions with fastvideo_core.hookimpl")
+    plugin.manager = manager_of(module, plugin.name)
     plugin.backends = [checked_backend(one) for one in _collect(plugin, "fastvideo_attention_backends")]
     plugin.policies = [checked_policy(one) for one in _collect(plugin, "fastvideo_cache_policies")]
     plugin.families = [checked_family(one) for one in _collect(plugin, "fastvideo_model_families")]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import platform
 import sys
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError
 from typing import TYPE_CHECKING
+
+from fastvideo_core.discovery.metadata import installed_version
 
 if TYPE_CHECKING:
     import torch
@@ -16,7 +18,7 @@ def versions_of(distributions: set[str]) -> dict[str, str]:
     found = {"python": platform.python_version()}
     for name in sorted({"torch", "diffusers", "transformers", *distributions}):
         try:
-            found[name] = version(name)
+            found[name] = installed_version(name)
         except PackageNotFoundError:
             found[name] = "unknown"
     return found
