@@ -326,7 +326,7 @@ def _round(module: Any, way: str, device: torch.device, dtype: torch.dtype) -> N
             setattr(module.get_submodule(parent), own, new.to(device))
 
 
-def memory(name: str, way: str, tiny: bool, device: torch.device) -> dict[str, Any]:
+def peaks(name: str, way: str, tiny: bool, device: torch.device) -> dict[str, Any]:
     """Peaks in bytes: of each part by itself with nothing else there, and of a run with all parts there."""
     found: dict[str, Any] = {}
     run = Bench(name, tiny, device)
@@ -483,9 +483,12 @@ def _apart(measure: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str,
 @click.option(
     "--rounds", default=3, show_default=True, help="Of steps, bare and attached in turns; 0 for memory alone."
 )
+@click.option("--memory/--no-memory", default=True, help="Measure memory; --no-memory for seconds alone.")
 @click.option("--tiny", is_flag=True, help="Small models, on any machine: tries the script.")
 @click.option("--output", type=click.Path(path_type=Path), default=Path("models.json"), show_default=True)
-def main(only: tuple[str, ...], ways: tuple[str, ...], jobs: int, rounds: int, tiny: bool, output: Path) -> None:
+def main(
+    only: tuple[str, ...], ways: tuple[str, ...], jobs: int, rounds: int, memory: bool, tiny: bool, output: Path
+) -> None:
     if not tiny and not torch.cuda.is_available():
         raise click.ClickException("no GPU here; --tiny tries the script")
     results: dict[str, Any] = json.loads(output.read_text()) if output.exists() else {}
@@ -501,7 +504,7 @@ def main(only: tuple[str, ...], ways: tuple[str, ...], jobs: int, rounds: int, t
 
     cases = [(name, way) for way in ways or WAYS for name in only or SHOWN]  # neighbours are of different models
     with ThreadPoolExecutor(jobs) as pool:
-        running = {pool.submit(_apart, memory, *case, tiny): case for case in cases}
+        running = {pool.submit(_apart, peaks, *case, tiny): case for case in cases if memory}
         crowded = []
         for future in as_completed(running):
             if OUT_OF_MEMORY in (found := future.result()) and jobs > 1:
@@ -509,7 +512,7 @@ def main(only: tuple[str, ...], ways: tuple[str, ...], jobs: int, rounds: int, t
             else:
                 note(*running[future], found)
     for case in crowded:
-        note(*case, _apart(memory, *case, tiny))
+        note(*case, _apart(peaks, *case, tiny))
     for name, way in cases:
         if way in STEPPED and rounds:
             note(name, way, _apart(speed, name, way, tiny, rounds))
