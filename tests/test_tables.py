@@ -45,10 +45,10 @@ def test_no_file_replaces_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 TABLE = """
-|  | ms, median (range) | times as fast as bare, median (range) | density | kernel |
+|  | s, median (range) | times as fast as bare, median (range) | density | kernel |
 |---|---|---|---|---|
-| bare | 4000.00 (4000.00 to 4000.00) | 1 |  |  |
-| fast | 2000.00 (1000.00 to 4000.00) | 2.000 (1.000 to 4.000) | 0.123 | flex |
+| bare | 4.000 (4.000 to 4.000) | 1 |  |  |
+| fast | 2.000 (1.000 to 4.000) | 2.000 (1.000 to 4.000) | 0.123 | flex |
 """
 
 
@@ -67,13 +67,20 @@ def test_a_document_gets_the_newest_table_of_that_name(tmp_path: Path, monkeypat
     made = tables.renewed(page, runs)
     assert TABLE in made
     assert "stale" not in made
-    assert "| fast | 9000.00 (" in made
+    assert "| fast | 9.000 (" in made
     assert "A canvas, float32. An H200, driver 580.1, torch " in made
     assert "3 alternating rounds, 2026-01-03: `python benchmarks/sta.py --rounds 3`." in made
     assert "Not measured yet: `python benchmarks/sta.py`." in made
     assert made.startswith("before\n")
     assert "\nbetween\n" in made
     assert tables.renewed(made, runs) == made
+
+
+def test_less_than_a_second_is_told_in_milliseconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = a_run(tmp_path, monkeypatch)["tables"][0]
+    own["rows"][0] |= {"median": 0.9994, "low": 0.5, "notes": {"density": 1234.5, "kernel": "flex"}}
+    assert "|  | ms, median (range) |" in (made := tables.as_markdown(own))
+    assert "| fast | 999.40 (500.00 to 4000.00) | 2.000 (1.000 to 4.000) | 1234 | flex |" in made
 
 
 def test_a_comment_that_says_no_table_is_an_error() -> None:

@@ -71,11 +71,12 @@ def made(script: str, name: str, device: str, runs: Sequence[dict[str, Any]]) ->
 def as_markdown(table: dict[str, Any]) -> str:
     """Its rows, the base first, with a column for each note that a row has."""
     notes = list(dict.fromkeys(note for row in table["rows"] for note in row["notes"]))
-    lines = [["", "ms, median (range)", f"times as fast as {table['base']}, median (range)", *notes]]
+    unit, scale, digits = ("s", 1, 3) if min(row["median"] for row in table["rows"]) >= 1 else ("ms", 1e3, 2)
+    lines = [["", f"{unit}, median (range)", f"times as fast as {table['base']}, median (range)", *notes]]
     for row in sorted(table["rows"], key=lambda row: row["name"] != table["base"]):
-        milliseconds = [f"{1e3 * row[key]:.2f}" for key in ("median", "low", "high")]
+        times = [f"{scale * row[key]:.{digits}f}" for key in ("median", "low", "high")]
         ratios = [f"{row[key]:.3f}" for key in ("ratio", "ratio_low", "ratio_high")]
-        cells = [f"{own[0]} ({own[1]} to {own[2]})" for own in (milliseconds, ratios)]
+        cells = [f"{own[0]} ({own[1]} to {own[2]})" for own in (times, ratios)]
         if row["name"] == table["base"]:
             cells[1] = "1"
         lines.append([row["name"], *cells, *(shown(row["notes"].get(note, "")) for note in notes)])
@@ -84,7 +85,9 @@ def as_markdown(table: dict[str, Any]) -> str:
 
 
 def shown(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def caption(table: dict[str, Any], run: dict[str, Any]) -> str:
