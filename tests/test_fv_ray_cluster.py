@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,10 @@ def cluster() -> Iterator[None]:
 
 
 class Killer(threading.Thread):
-    """Kills an actor as soon as the folder has a video, which is in the middle of another one."""
+    """Kills an actor as soon as the folder has a video, which is in the middle of another one.
+
+    The other is stopped until the one that comes instead has made a video: it may make all that are left before.
+    """
 
     def __init__(self, folder: Path) -> None:
         super().__init__(daemon=True)
@@ -55,14 +58,30 @@ class Killer(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        until = time.monotonic() + 200
-        while not list(self._folder.glob("*.mp4")) or len(processes_with("ray::MapWorker")) < 2:
-            if time.monotonic() > until:
-                return
-            time.sleep(0.02)
+        if not within(200, lambda: self._videos() and len(processes_with("ray::MapWorker")) == 2):
+            return
         self.seen = set(processes_with("ray::MapWorker"))
-        self.killed = min(self.seen)
-        os.kill(self.killed, signal.SIGKILL)
+        self.killed, other = sorted(self.seen)
+        os.kill(other, signal.SIGSTOP)
+        try:
+            os.kill(self.killed, signal.SIGKILL)
+            before = self._videos()
+            within(100, lambda: self._videos() - before)
+        finally:
+            os.kill(other, signal.SIGCONT)
+
+    def _videos(self) -> set[Path]:
+        return set(self._folder.glob("*.mp4"))
+
+
+def within(seconds: float, what: Callable[[], object]) -> bool:
+    """Wait until something is so, and whether it came to be."""
+    until = time.monotonic() + seconds
+    while not what():
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.02)
+    return True
 
 
 def test_a_batch_of_videos_by_two_processes_each_and_ray_that_it_starts_itself(
