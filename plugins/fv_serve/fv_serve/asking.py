@@ -66,6 +66,8 @@ def checked(fields: Fields, served: Served) -> Asked:
         "attention_backend": _choice(values, "attention_backend", served.choices.attention_backends, none=False),
     }
     for name, choice in chosen.items():
+        if choice is None:
+            continue
         try:
             served.check_choices(**{name: choice})
         except FastVideoError as error:
