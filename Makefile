@@ -31,12 +31,12 @@ test: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest -n 2 --dist worksteal
+	$(BIN)/pytest -n 3 --dist worksteal  # for two cores: some tests wait
 
 quick: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/pytest -q -n 2 --dist worksteal -m "not slow and not gpu"
+	$(BIN)/pytest -q -n 3 --dist worksteal -m "not slow and not gpu"
 
 dist: $(VENV)/.installed
 	rm -rf dist

@@ -7,6 +7,7 @@ from typing import Protocol, TypeVar
 
 LONGEST = (
     "test_fv_ray_cluster",
+    "test_serve_ray",
     "test_parallel",
     "test_dist",
     "test_fv_sta",
@@ -42,21 +43,24 @@ class Placed(Protocol):
 Item = TypeVar("Item", bound=Placed)
 
 
-def longest_first(items: list[Item]) -> list[Item]:
-    """The same tests: half of the longest files, half of the others, the other half of the longest, and what is left.
+def longest_first(items: list[Item], workers: int = 3) -> list[Item]:
+    """The same tests in as many parts as there are workers, each with its share of the longest files before the others.
 
-    With `--dist worksteal` two workers begin at the two halves of the list, and one that is done takes from the end of
-    what the other has left. Files stay together, for what their tests share.
+    With `--dist worksteal` each worker begins with one part of the list, and one that is done takes from the end of what
+    another has left. Files stay together, for what their tests share.
     """
     files: dict[Path, list[Item]] = {}
     for item in items:
         files.setdefault(item.path, []).append(item)
     ranked = sorted((path for path in files if path.stem in LONGEST), key=lambda path: LONGEST.index(path.stem))
-    longest = [files.pop(path) for path in ranked]
-    first, second = (
-        [item for number, file in enumerate(longest) if number % 4 in numbers for item in file]
-        for numbers in ((0, 3), (1, 2))
-    )
+    longest: list[list[Item]] = [[] for _ in range(workers)]
+    for number, path in enumerate(ranked):
+        turn, place = divmod(number, workers)
+        longest[place if turn % 2 == 0 else workers - 1 - place].extend(files.pop(path))
     others = [item for file in files.values() for item in file]
-    middle = max(0, len(items) // 2 - len(first))
-    return [*first, *others[:middle], *second, *others[middle:]]
+    ordered: list[Item] = []
+    for number, part in enumerate(longest, 1):
+        room = max(0, len(items) * number // workers - len(ordered) - len(part))
+        ordered += [*part, *others[:room]]
+        others = others[room:]
+    return [*ordered, *others]
