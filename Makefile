@@ -72,8 +72,9 @@ $(VENV)/.installed: constraints.txt pyproject.toml $(PLUGINS) $(EXAMPLES)
 	$(call install,$(FOR_ALL))
 	touch $(VENV)/.demo $(VENV)/.serve $@
 
+# Python compiles a module when it is first imported; pip would compile all there are, which takes half a minute.
 define install
 $(PYTHON) -m venv $(VENV)
-$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt hatchling editables
-$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation -c constraints.txt $(addprefix -e ,$(1))
+$(BIN)/python -m pip install -q --no-compile --disable-pip-version-check -c constraints.txt hatchling editables
+$(BIN)/python -m pip install -q --no-compile --disable-pip-version-check --no-build-isolation -c constraints.txt $(addprefix -e ,$(1))
 endef
