@@ -198,6 +198,15 @@ def test_another_prompt_or_kernel_is_told(wan_folder: Path, generator: VideoGene
     with VideoGenerator.from_pretrained(wan_folder, device="cpu", attention_backend="TORCH_SDPA") as named:
         (other,) = work(named, [{"prompt": "cat", "id": "x"}], tmp_path)
     assert 'requested_backend was null, now "TORCH_SDPA"' in str(other.error)
+    with VideoGenerator.from_pretrained(wan_folder, device="cpu", quantization="fp8-layerwise") as rounded:
+        (other,) = work(rounded, [{"prompt": "cat", "id": "x"}], tmp_path)
+        work(rounded, [{"prompt": "cat", "id": "y"}], tmp_path)
+        (same,) = work(rounded, [{"prompt": "cat", "id": "y"}], tmp_path)
+    kind = '{"transformer": "FP8, cast layer by layer"}'
+    assert f"quantization was {{}}, now {kind}" in str(other.error)
+    assert same.status is RowStatus.FOUND
+    (other,) = work(generator, [{"prompt": "cat", "id": "y"}], tmp_path)
+    assert f"quantization was {kind}, now {{}}" in str(other.error)
 
 
 def test_what_a_killed_run_left_does_not_count_and_what_is_damaged_stays(

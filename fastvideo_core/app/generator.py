@@ -317,7 +317,8 @@ class VideoGenerator:
             check_settings_are_text("cache_config", request.config)
             params = self._params(sampling_param, overrides)
             orders = checked_orders(rows_from(items), params, request, self.info, load_plugins())
-            work = Work(orders, checked_folder(params), self.info, self._loading, self._prepare)
+            loading = {**self._loading, "quantization": self._studio.quantization}
+            work = Work(orders, checked_folder(params), self.info, loading, self._prepare)
             work.check(self._studio.device)
 
         def do(order: Order) -> RowResult:

@@ -19,6 +19,7 @@ from fastvideo_core.contract.attention import AttentionBackend
 from fastvideo_core.contract.settings import Config
 from fastvideo_core.engine.attachment import attach
 from fastvideo_core.engine.parallel.degrees import Parallel
+from fastvideo_core.engine.quantized import quantized
 
 
 class Studio(Protocol):
@@ -34,6 +35,10 @@ class Studio(Protocol):
     @property
     def device(self) -> str:
         """Where it computes; of several devices the first."""
+
+    @property
+    def quantization(self) -> dict[str, str]:
+        """By component, what its weights are rounded to, as receipts have it."""
 
     def prepared(
         self, prompts: Sequence[str], params: SamplingParam, request: CacheRequest
@@ -76,6 +81,10 @@ class LocalStudio:
     @property
     def device(self) -> str:
         return self.attachment.device
+
+    @property
+    def quantization(self) -> dict[str, str]:
+        return quantized(self.pipe)
 
     def prepared(
         self, prompts: Sequence[str], params: SamplingParam, request: CacheRequest

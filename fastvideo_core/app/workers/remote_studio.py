@@ -60,7 +60,7 @@ class RemoteStudio:
     ) -> None:
         self._executor, self._processes, self._info, self._plugins = executor, processes, info, plugins
         self._ended = ""
-        self.device = ""
+        self.device, self.quantization = "", dict[str, str]()
         try:
             pickle.dumps(opening)
         except Exception as error:
@@ -73,7 +73,7 @@ class RemoteStudio:
         executor.gpu_each = opening.device == "cuda"
         with self._ending_on_interrupt():
             executor.start(work, processes)
-            self.device = self._answers(starting=True)[0]
+            self.device, self.quantization = self._answers(starting=True)[0]
 
     @property
     def is_open(self) -> bool:

@@ -38,7 +38,7 @@ class WorkerMain:
         except BaseException as error:
             channel.send(Failed.of(error, rank))
             return
-        channel.send(Done(worker.studio.device))
+        channel.send(Done((worker.studio.device, worker.studio.quantization)))
         with suppress(EOFError):
             while (task := channel.receive()) is not None:
                 try:
