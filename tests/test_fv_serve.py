@@ -249,6 +249,8 @@ MISTAKES: list[tuple[dict[str, Any], str, str]] = [
     ({"cache": "TEACASH"}, "cache", "not among those that can be chosen here: none, "),
     ({"cache": "TEACACHE@coefficients=/etc/passwd"}, "cache", "cache must be NAME or NAME@VALUE"),
     ({"cache": "TAYLORSEER@a.json"}, "cache", "a value is a number"),
+    ({"attention_backend": "SLIDING_TILE_ATTN@secret"}, "attention_backend", "'secret' may name a file"),
+    ({"attention_backend": "sliding-tile-attn@window=1,1,1:file=3"}, "attention_backend", "'file=3' may name a file"),
     ({"cache": "FIRSTBLOCK@nan"}, "cache", "FIRSTBLOCK@nan"),
     ({"cache": "FIRSTBLOCK@0.2:foo=3"}, "cache", "FIRSTBLOCK has no setting 'foo'"),
     ({"attention_backend": "TORCH_SDPA@5"}, "attention_backend", "TORCH_SDPA has no main setting"),

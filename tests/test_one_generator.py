@@ -264,6 +264,7 @@ def test_a_closed_generator_lets_go_of_its_model(wan_folder: Path, use: Callable
 def test_the_attention_backend_can_be_changed(generator: VideoGenerator) -> None:
     assert "TORCH_SDPA" in generator.choices().attention_backends
     assert {"TAYLORSEER", "FIRSTBLOCK"} <= {*generator.choices().cache_policies}
+    assert generator.choices().file_settings.keys().isdisjoint({"TAYLORSEER", "FIRSTBLOCK", "NEIGHBORHOOD"})
     plain = generator.generate_video("cat", **SHORT)
     generator.use_attention("NEIGHBORHOOD@frames=0:dense=0:dense_layers=0")
     windowed = generator.generate_video("cat", **SHORT)

@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 
 from fastvideo_core import SamplingParam, VideoGenerator, attach, setting
 from fastvideo_core.cli import fv
+from fastvideo_core.contract.settings import file_settings
 from fastvideo_core.discovery.plugins import Plugin, Plugins, load_plugins
 from fastvideo_core.errors import InputError
 from tests.support.backends import Recorder
@@ -170,3 +171,15 @@ def test_the_doctor_shows_them_and_what_is_wrong(tunable: Tunable, monkeypatch: 
     ill = invoke("doctor")
     assert ill.exit_code == 1
     assert "FASTVIDEO_TUNABLE_SHARE is 'half': input should be a valid number" in ill.stdout.partition("problems")[2]
+
+
+def test_settings_that_may_name_a_file_say_so() -> None:
+    """Requests to a server cannot give them."""
+    plugins = load_plugins()
+    owners: list[Any] = [plugins.backend(name)[0] for name in plugins.backend_names()]
+    owners += [plugins.policy(name)[0] for name in plugins.policy_names()]
+    assert {owner.name: found for owner in owners if (found := file_settings(owner))} == {
+        "SLIDING_TILE_ATTN": {"file", ""},
+        "TEACACHE": {"coefficients"},
+        "MAGCACHE": {"ratios"},
+    }

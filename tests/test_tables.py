@@ -83,9 +83,37 @@ def test_less_than_a_second_is_told_in_milliseconds(tmp_path: Path, monkeypatch:
     assert "| fast | 999.40 (500.00 to 4000.00) | 2.000 (1.000 to 4.000) | 1234 | flex |" in made
 
 
-def test_a_comment_that_says_no_table_is_an_error() -> None:
-    with pytest.raises(ValueError, match="must say a script, a table"):
-        tables.renewed("<!-- table: sta -->\n<!-- end of table -->", [])
+@pytest.mark.parametrize(
+    ("page", "problem"),
+    [
+        ("<!-- table: sta -->\n<!-- end of table -->", "must say a script, a table"),
+        ("<!-- table: sat, wan -->\n<!-- end of table -->", "there is no benchmarks/sat.py"),
+        ("<!-- table: sta, wan -->\ntext\n", "<!-- table: sta, wan --> has no end"),
+        ("<!-- table: sta, wan -->\na\n<!-- table: sta, b -->\n<!-- end of table -->", "sta, wan --> has no end"),
+        ("a\n<!-- end of table -->\n", "has no beginning"),
+        ("<!--table: sta, wan-->\n| 1 |\n<!-- end of table -->", "is neither <!-- table: SCRIPT, TABLE -->"),
+    ],
+)
+def test_a_comment_that_is_wrong_is_an_error(page: str, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        tables.renewed(page, [])
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        "",
+        "[]",
+        "{",
+        '{"schema": "fv-results/2"}',
+        '{"schema": "fv-results/1"}',
+        '{"schema": "fv-results/1", "tables": [{}]}',
+    ],
+)
+def test_a_file_of_results_that_is_damaged_is_named(tmp_path: Path, damaged: str) -> None:
+    (tmp_path / "broken.json").write_text(damaged)
+    with pytest.raises(ValueError, match=r"^broken\.json is not of the schema fv-results/1: "):
+        tables.read_runs(tmp_path)
 
 
 def test_the_documents_are_up_to_date() -> None:

@@ -21,6 +21,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 SCHEMA = "fv-results/1"
+MARK = re.compile(r"^[ \t]*(<!--\s*(?:table|end of table)\b[^>]*-->)", re.MULTILINE)
 REGION = re.compile(r"(<!-- table: (?P<what>[^>]+?) -->\n)(?P<text>.*?)(<!-- end of table -->)", re.DOTALL)
 NAMED = (
     "torch",
@@ -45,8 +46,9 @@ def renewed(text: str, runs: Sequence[dict[str, Any]]) -> str:
     """A document with its tables as these runs have them, the newest first.
 
     Raises:
-        ValueError: a comment does not say a script and a table.
+        ValueError: a comment does not say a script of the benchmarks and a table, or has no end.
     """
+    check_marks(text)
 
     def region(match: re.Match[str]) -> str:
         parts = [part.strip() for part in match["what"].split(",")]
@@ -57,8 +59,25 @@ def renewed(text: str, runs: Sequence[dict[str, Any]]) -> str:
     return REGION.sub(region, text)
 
 
+def check_marks(text: str) -> None:
+    """Raise ValueError unless the comments begin and end tables in turns, as they are written above."""
+    begun = ""
+    for mark in MARK.finditer(text):
+        comment = mark[1]
+        begins = comment.startswith("<!-- table: ")
+        if not begins and comment != "<!-- end of table -->":
+            raise ValueError(f"{comment} is neither <!-- table: SCRIPT, TABLE --> nor <!-- end of table -->")
+        if begins == bool(begun):
+            raise ValueError(f"{begun or comment} has no {'end' if begun else 'beginning'}")
+        begun = comment if begins else ""
+    if begun:
+        raise ValueError(f"{begun} has no end")
+
+
 def made(script: str, name: str, device: str, runs: Sequence[dict[str, Any]]) -> str:
     """A table and what it was measured on; a line that says so where there is none yet."""
+    if not (ROOT / "benchmarks" / f"{script}.py").is_file():
+        raise ValueError(f"there is no benchmarks/{script}.py, which a table is to be of")
     for run in runs:
         if run["script"] != script or device.lower() not in run["device"].lower():
             continue
@@ -105,12 +124,24 @@ def read_runs(folder: Path = RESULTS) -> list[dict[str, Any]]:
     """All runs, the newest first.
 
     Raises:
-        ValueError: a file is none of ours.
+        ValueError: a file is none of ours, with its name.
     """
-    runs = {path.name: json.loads(path.read_text("utf-8")) for path in sorted(folder.glob("*.json"))}
-    if wrong := [name for name, run in runs.items() if run.get("schema") != SCHEMA]:
-        raise ValueError(f"{wrong[0]} is not of the schema {SCHEMA}")
-    return sorted(runs.values(), key=lambda run: str(run["date"]), reverse=True)
+    return sorted((read_run(path) for path in sorted(folder.glob("*.json"))), key=lambda run: run["date"], reverse=True)
+
+
+def read_run(path: Path) -> dict[str, Any]:
+    """One file, checked as far as tables need it."""
+    try:
+        run: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        if run["schema"] != SCHEMA:
+            raise ValueError(f"its schema is {run['schema']!r}")
+        for table in run["tables"]:
+            as_markdown(table)
+            caption(table, run)
+        str.lower(run["date"] + run["device"] + run["script"])
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path.name} is not of the schema {SCHEMA}: {type(error).__name__}: {error}") from error
+    return run
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -119,10 +150,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--check", action="store_true", help="change nothing; status 1 if a table is not that of the runs"
     )
     check = parser.parse_args(arguments).check
-    runs, stale = read_runs(), []
-    for path in documents():
-        before = path.read_text("utf-8")
-        if (after := renewed(before, runs)) != before:
+    try:
+        runs, stale = read_runs(), list[str]()
+        pages = {path: (before := path.read_text("utf-8"), renewed(before, runs)) for path in documents()}
+    except ValueError as error:
+        print(f"nothing was changed: {error}", file=sys.stderr)
+        return 2
+    for path, (before, after) in pages.items():
+        if after != before:
             stale.append(str(path.relative_to(ROOT)))
             if not check:
                 path.write_text(after, "utf-8")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fastvideo_core.app.model_info import ModelInfo
 from fastvideo_core.contract.attention import Need
+from fastvideo_core.contract.settings import file_settings
 from fastvideo_core.discovery.plugins import Plugins
 from fastvideo_core.engine.attention.choice import choose_attention
 from fastvideo_core.engine.caching.choice import choose_policy, prepared_policy
@@ -20,10 +22,12 @@ class Choices:
     Attributes:
         attention_backends: those that run here and fit the model.
         cache_policies: those that serve the model with their default settings.
+        file_settings: by those names, the settings whose values may name files; "" is the value in NAME@VALUE.
     """
 
     attention_backends: tuple[str, ...]
     cache_policies: tuple[str, ...]
+    file_settings: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
 def choices_for(plugins: Plugins, info: ModelInfo, needs: list[Need]) -> Choices:
@@ -38,7 +42,11 @@ def choices_for(plugins: Plugins, info: ModelInfo, needs: list[Need]) -> Choices
         with suppress(FastVideoError):
             prepared_policy(choose_policy(plugins, name), info.cached_model)
             policies.append(name)
-    return Choices(tuple(backends), tuple(policies))
+    owners = {name: plugins.backend(name)[0] for name in backends} | {
+        name: plugins.policy(name)[0] for name in policies
+    }
+    files = {name: found for name, owner in owners.items() if (found := file_settings(owner))}
+    return Choices(tuple(backends), tuple(policies), files)
 
 
 def check_choices(

@@ -32,6 +32,7 @@ def setting(
     ge: float | None = None,
     le: float | None = None,
     parse: Callable[[Any], Any] | None = None,
+    file: bool = False,
 ) -> Any:
     """Declare a setting: the default of a field in a backend's dataclass of settings, or in a policy.
 
@@ -44,9 +45,10 @@ def setting(
         ge, le: the least and the largest value of a number.
         parse: makes the value from text or from what was given in Python, instead; raises ValueError. It is also given
             what it has made.
+        file: whether the value may name a file; a request to `fv serve` cannot give such a setting.
     """
     limits = {name: limit for name, limit in (("ge", ge), ("le", le)) if limit is not None}
-    return field(default=default, metadata={"help": help, "limits": limits, "parse": parse})
+    return field(default=default, metadata={"help": help, "limits": limits, "parse": parse, "file": file})
 
 
 @dataclass(frozen=True)
@@ -169,6 +171,18 @@ def declared_settings(owner: Owner) -> list[DeclaredSetting]:
         for one in fields(kind)
         if "help" in one.metadata
     ]
+
+
+def file_settings(owner: Owner) -> frozenset[str]:
+    """The settings whose values may name files; "" stands for the value without a name, in NAME@VALUE."""
+    names = {
+        one.name
+        for kind in owner.settings_types()
+        if is_dataclass(kind)
+        for one in fields(kind)
+        if one.metadata.get("file")
+    }
+    return frozenset({*names, ""} if owner.main_setting in names else names)
 
 
 def given_settings(owner: Owner, requested: Requested) -> dict[str, GivenValue]:

@@ -62,8 +62,8 @@ def checked(fields: Fields, served: Served) -> Asked:
         sampling["num_frames"] = _frames(values["seconds"], sampling, served)
     _check_sampling(sampling, fields.image is not None, served)
     chosen = {
-        "cache": _choice(values, "cache", served.choices.cache_policies, none=True),
-        "attention_backend": _choice(values, "attention_backend", served.choices.attention_backends, none=False),
+        "cache": _choice(values, "cache", served, none=True),
+        "attention_backend": _choice(values, "attention_backend", served, none=False),
     }
     for name, choice in chosen.items():
         if choice is None:
@@ -162,13 +162,15 @@ def _with_field(message: str, sampling: Mapping[str, Any]) -> ApiError:
     return bad_value(first if first in SAMPLING else next(iter(named), "prompt"), message)
 
 
-def _choice(values: Mapping[str, Any], name: str, choices: tuple[str, ...], none: bool) -> str | None:
+def _choice(values: Mapping[str, Any], name: str, served: Served, none: bool) -> str | None:
     """NAME@VALUE:SETTING=VALUE of what can be chosen, with numbers and words alone: a value may name no file here."""
+    choices = served.choices.attention_backends if name == "attention_backend" else served.choices.cache_policies
     given = values.get(name)
     if given is None or given == "":
         return None
     if not isinstance(given, str) or len(given) > _LONGEST_CHOICE or not _CHOICE.fullmatch(given):
-        raise bad_value(name, f"{name} must be NAME or NAME@VALUE, such as TEACACHE@0.2, not {_shortened(given)!r}")
+        such = f", such as {choices[0]}" if choices else ""
+        raise bad_value(name, f"{name} must be NAME or NAME@VALUE{such}, not {_shortened(given)!r}")
     chosen, _, settings = given.partition("@")
     chosen = chosen.upper().replace("-", "_")
     if none and chosen == "NONE" and not settings:
@@ -178,6 +180,8 @@ def _choice(values: Mapping[str, Any], name: str, choices: tuple[str, ...], none
         raise bad_value(name, f"{name} {_shortened(given)!r} is not among those that can be chosen here: {there}")
     for part in settings.split(":") if settings else []:
         key, equals, value = part.partition("=")
+        if (key if equals else "") in served.choices.file_settings.get(chosen, ()):
+            raise bad_value(name, f"{name} {given!r}: {part!r} may name a file, which a request cannot do")
         if not _VALUE.fullmatch(value if equals else key):
             raise bad_value(
                 name, f"{name} {given!r}: a value is a number, several with commas, or a word, not {part!r}"

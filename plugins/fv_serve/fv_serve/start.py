@@ -74,6 +74,7 @@ def serve(settings: Settings) -> None:
         stack.callback(store.close)
         maker = maker_for(settings)
         generator = maker.generator
+        generator.check_choices(cache=settings.cache)
         served = Served(
             name_for_clients(settings.model),
             generator.info,

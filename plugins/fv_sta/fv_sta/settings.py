@@ -37,7 +37,7 @@ def _file(value: Any) -> Table:
 class StaSettings:
     """The settings of SLIDING_TILE_ATTN; a window or a file of windows, not both."""
 
-    file: Table | None = setting(None, "a file of windows for each step, layer and head", parse=_file)
+    file: Table | None = setting(None, "a file of windows for each step, layer and head", parse=_file, file=True)
     window: Triple | None = setting(
         None,
         "tiles along time, height and width that a tile sees; by default what reaches as far as 3,3,3 of 6,8,8",

@@ -73,6 +73,7 @@ class TeaCache(CachePolicy):
         f"checkpoint whose published ones to use; by default {FILE} in the model's folder, else what was published "
         "for the model's name",
         parse=_coefficients,
+        file=True,
     )
     max_skips: int = setting(10, "how many steps in a row may be skipped", ge=1)
 

@@ -66,6 +66,7 @@ class MagCache(CachePolicy):
         "per step, the residual's magnitude over that of the step before, for several experts a list each; or a file "
         f"that has them; by default {FILE} in the model's folder",
         parse=_ratios,
+        file=True,
     )
 
     def for_model(self, model: CachedModel) -> Self:
