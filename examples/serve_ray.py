@@ -32,19 +32,19 @@ from fv_serve.problems import ApiError
 from fv_serve.running import Running
 from fv_serve.served import Served, name_for_clients
 from fv_serve.service import Service
-from fv_serve.start import Settings, alone, checked_key, choices_of, maker_for, working
+from fv_serve.start import Settings, alone, bound_to, checked_key, choices_of, maker_for, working
 from fv_serve.store import Store
 from fv_serve.worker import Worker
 from ray import serve
 from ray.exceptions import RayError, RayTaskError
 
-from fastvideo_core import only_given, sampling_options
+from fastvideo_core import check_names, only_given, sampling_options
 from fastvideo_core.errors import FastVideoError
 
 NAME = "fastvideo"
 TRIES = 2
 """How often a video is begun whose generator dies each time."""
-_ON_HEAD_NODE = {"node:__internal_head__": 0.001}
+_HEAD = "node:__internal_head__"
 _LOOK = 0.1
 _ANSWERS = 10.0
 
@@ -217,6 +217,29 @@ def build(settings: Settings, generators: int, options: dict[str, Any], key: str
     return app
 
 
+def check(settings: Settings) -> None:
+    """Refuse what is wrong whichever cluster it is, before Ray, which would tell it in several tracebacks, is started.
+
+    Raises:
+        InputError: the host needs a key, a setting does not fit. OutputError: the folder cannot be used, or is in use.
+        ModelError, BackendError, CacheError: the model, or a name, is unknown.
+    """
+    checked_key(settings.host)
+    settings.defaults()
+    check_names(settings.model, attention_backend=settings.attention_backend, cache=settings.cache)
+    with alone(settings.folder):
+        pass
+
+
+def check_port(settings: Settings) -> None:
+    """Raises InputError: the address is taken. Another machine's is not looked at, nor one where Ray Serve runs."""
+    here = ray.get_runtime_context().get_node_id()
+    on_head = any(node["NodeID"] == here and _HEAD in node["Resources"] for node in ray.nodes())  # type: ignore[no-untyped-call]
+    if on_head and not serve.status().proxies:
+        with bound_to(settings.host, settings.port):
+            pass
+
+
 def deploy(settings: Settings, generators: int, num_gpus: int) -> None:
     """Have the application answer at the host and port of the settings, on the cluster that this process is in.
 
@@ -243,7 +266,7 @@ def deploy(settings: Settings, generators: int, num_gpus: int) -> None:
         max_ongoing_requests=1000,
         graceful_shutdown_timeout_s=10,
         logging_config=quiet,
-        ray_actor_options={"num_cpus": 0, "resources": _ON_HEAD_NODE, **passed_on()},
+        ray_actor_options={"num_cpus": 0, "resources": {_HEAD: 0.001}, **passed_on()},
     )
     serve.run(deployment(serve.ingress(application)()).bind(), name=NAME, route_prefix="/")
 
@@ -254,7 +277,7 @@ def deploy(settings: Settings, generators: int, num_gpus: int) -> None:
 @click.option("--num-gpus", type=click.IntRange(0), help="Of each. Default: 1 where the cluster has GPUs, else 0.")
 @click.option("--output", default="served", show_default=True, help="A folder that every machine sees.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Any but this machine needs FASTVIDEO_API_KEY.")
-@click.option("--port", default=8000, show_default=True)
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535))
 @click.option("--attention-backend", metavar="NAME", help="NAME or NAME@VALUE, unless a request gives one.")
 @click.option("--cache", metavar="POLICY", help="Such as TEACACHE@0.08, unless a request gives one.")
 @click.option("--interrupted", type=click.Choice(["again", "fail"]), default="again", show_default=True)
@@ -274,15 +297,18 @@ def main(
     **sampling: Any,
 ) -> None:
     """Serve until Ctrl-C; what is being made then waits for the next start."""
-    connect(address)
+    again, given = interrupted == "again", only_given(sampling)
+    settings = Settings(model, host, port, Path(output), attention_backend, cache, Limits(), again, given, {})
+    try:
+        check(settings)
+        connect(address)
+        check_port(settings)
+    except FastVideoError as error:
+        raise click.ClickException(str(error)) from error
     if num_gpus is None:
         num_gpus = int(any(machine.get("GPU", 0) for machine in machines()))
     loading = {"device": "cuda", "num_gpus": num_gpus} if num_gpus else {"device": "cpu"}
-    again, given = interrupted == "again", only_given(sampling)
-    settings = Settings(
-        model, host, port, Path(output), attention_backend, cache, Limits(), again, given, loading
-    )  # fmt: skip
-    deploy(settings, generators, num_gpus)
+    deploy(replace(settings, loading=loading), generators, num_gpus)
     click.echo(f"{model} by {generators} generators at http://{host}:{port}; videos in {output}; Ctrl-C stops")
     with suppress(KeyboardInterrupt):
         threading.Event().wait()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fastvideo_core.app.batch.reading import read_rows
     from fastvideo_core.app.batch.row import PromptRow, RowResult, RowStatus
-    from fastvideo_core.app.choices import Choices
+    from fastvideo_core.app.choices import Choices, check_names
     from fastvideo_core.app.files import JsonLines, check_output_file, read_prompts, written_whole
     from fastvideo_core.app.generator import VideoGenerator
     from fastvideo_core.app.model_info import family_names
@@ -118,6 +118,7 @@ _HOMES = {
     "VideoResult": "app.result",
     "Work": "contract.executor",
     "attach": "engine.attachment",
+    "check_names": "app.choices",
     "check_output_file": "app.files",
     "check_sampling": "app.sampling",
     "family_names": "app.model_info",
@@ -187,6 +188,7 @@ __all__ = [
     "VideoResult",
     "Work",
     "attach",
+    "check_names",
     "check_output_file",
     "check_sampling",
     "family_names",

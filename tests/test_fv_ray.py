@@ -22,7 +22,7 @@ from fv_ray.listening import Callers
 from fv_ray.run import check_table, write_table
 from fv_ray.shape import Asked, shape_for
 
-from fastvideo_core import PromptRow, RowResult, RowStatus, TeaCacheParams, errors
+from fastvideo_core import PromptRow, RowResult, RowStatus, TeaCacheParams, check_names, errors
 from fastvideo_core.cli import fv
 from fastvideo_core.errors import InputError, OutputError
 
@@ -233,7 +233,12 @@ def test_only_who_has_the_key_may_call() -> None:
         (("--output", "s3://bucket/x"), "--output 's3://bucket/x' is an address; give a folder"),
         (("--output", "out", "--table", "t.csv"), "--table 't.csv' must end in .parquet"),
         (("--output", "out", "--height", "30"), "p.txt:1: height 30 is not a multiple of 16"),
-        (("--output", "out", "--cache", "TEACASH"), "p.txt:1: unknown caching policy 'TEACASH'"),
+        (("--output", "out", "--cache", "TEACASH"), "Error: unknown caching policy 'TEACASH' (from cache=)"),
+        (("--output", "out", "--attention-backend", "FLASH_ATN"), "unknown attention backend 'FLASH_ATN'"),
+        (("--output", "out", "--attention-backend", "sliding-tile-attn:x"), "unknown attention backend"),
+        (("--output", "out", "--attention-backend", "SLIDING_TILE_ATTN@x=1"), "SLIDING_TILE_ATTN has no setting 'x'"),
+        (("--output", "out", "--quantization", "torchao-fp7"), "quantization 'torchao-fp7' is none of fp8-layerwise"),
+        (("--output", "out", "--dtype", "float8"), "dtype 'float8' is none of float32, bfloat16, float16"),
         (("--output", "out", "--set", "DBCACHE.x=1"), "--set 'DBCACHE.x=1' is for DBCACHE, but nothing was asked for"),
         (("--output", "out.mp4"), "names one file"),
     ],
@@ -266,6 +271,42 @@ def test_what_the_environment_asks_for_counts(
     Path("p.txt").write_text("a cat\n")
     done = CliRunner().invoke(fv, ["batch", "p.txt", "--model", str(wan_folder), "--output", "out", "--set", given])
     assert (done.exit_code, message in done.stderr) == (1, True), done.output
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"FASTVIDEO_CACHE_POLICY": "TEACASH"}, "unknown caching policy 'TEACASH' (from FASTVIDEO_CACHE_POLICY)"),
+        ({"FASTVIDEO_CACHE_POLICY": "TEACACHE"}, "TEACACHE"),
+        ({"FASTVIDEO_ATTENTION_BACKEND": "X_ATTN"}, "unknown attention backend 'X_ATTN'"),
+        (
+            {"FASTVIDEO_ATTENTION_BACKEND": "TORCH_SDPA", "FASTVIDEO_ATTENTION_FALLBACK": "X_ATTN"},
+            "unknown attention backend 'X_ATTN' (from FASTVIDEO_ATTENTION_FALLBACK)",
+        ),
+    ],
+)
+def test_what_is_wrong_with_the_environment_is_said_once(
+    wan_folder: Path, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], message: str
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    Path("p.txt").write_text("a cat\na dog\n")
+    done = CliRunner().invoke(fv, ["batch", "p.txt", "--model", str(wan_folder), "--output", "out"])
+    assert (done.exit_code, len(done.stderr.splitlines())) == (1, 1), done.output
+    assert done.stderr.startswith(f"Error: {message}"), done.stderr
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        {"attention_backend": "SAGE_ATTN", "quantization": "bnb_nf4", "dtype": "float16"},
+        {"attention_backend": "SLIDING_TILE_ATTN@window=3,3,3", "quantization": "torchao-int8"},
+        {"attention_backend": "SLIDING_TILE_ATTN", "attention_config": "of-another-machine.json", "cache": "TEACACHE"},
+        {"cache": "DBCACHE@0.1"},
+    ],
+)
+def test_what_another_machine_may_be_able_to_do_is_not_refused_here(wan_folder: Path, names: dict[str, str]) -> None:
+    check_names(wan_folder, **names)
 
 
 def test_a_table_is_whole_and_may_be_written_again(tmp_path: Path) -> None:

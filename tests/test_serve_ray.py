@@ -14,6 +14,7 @@ from typing import Any
 import av
 import httpx
 import pytest
+from click.testing import CliRunner
 
 from tests.support.raying import local_ray, processes_with
 
@@ -23,7 +24,7 @@ from fv_serve.job import Asked, Job
 from fv_serve.limits import Limits
 from fv_serve.making import Made
 from fv_serve.running import Running
-from fv_serve.start import Settings, bound_to
+from fv_serve.start import Settings, alone, bound_to
 
 pytestmark = pytest.mark.slow
 
@@ -57,6 +58,39 @@ def kill_one(name: str) -> int:
     killed = min(processes_with(name))
     os.kill(killed, signal.SIGKILL)
     return killed
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--output", "a-file"), "'a-file' cannot be written to: "),
+        (("--output", "in-use"), "another fv serve has the folder 'in-use'"),
+        (("--cache", "TEACASH"), "unknown caching policy 'TEACASH'"),
+        (("--cache", "TEACACHE@-1"), "TEACACHE"),
+        (("--attention-backend", "FLASH_ATN"), "unknown attention backend 'FLASH_ATN'"),
+        (("--model", "shape"), "there is no model 'shape'"),
+        (("--height", "30"), "height 30 is not a multiple of"),
+        (("--host", "0.0.0.0"), "--host 0.0.0.0 lets other machines in"),
+        (("--address", "127.0.0.1:1", "--port", "70000"), "70000 is not in the range"),
+    ],
+)
+def test_what_is_wrong_is_one_line_before_ray_starts(options: tuple[str, ...], message: str) -> None:
+    import ray
+
+    Path("a-file").write_text("")
+    with alone(Path("in-use")):
+        done = CliRunner().invoke(runpy.run_path(str(EXAMPLE))["main"], options)
+    said = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
+    assert (done.exit_code in (1, 2), len(said), message in said[0]) == (True, 1, True), done.output
+    assert not ray.is_initialized()
+
+
+def test_a_port_that_is_taken_is_one_line(example: dict[str, Any]) -> None:
+    with bound_to("127.0.0.1", 0) as taken:
+        port = str(taken.getsockname()[1])
+        done = CliRunner().invoke(example["main"], ["--output", "out", "--port", port])
+    assert (done.exit_code, done.stderr.count("\n")) == (1, 1), done.output
+    assert done.stderr.startswith(f"Error: --host 127.0.0.1 --port {port} cannot be had: ")
 
 
 def test_a_job_whose_generator_dies_is_made_again_or_fails(example: dict[str, Any]) -> None:

@@ -120,7 +120,13 @@ def _normalised(asked: str) -> str:
     return name if name in NAMES else asked
 
 
-def _check_name(asked: str, device: str, offload: list[str]) -> None:
+def check_quantization_name(asked: str | None) -> None:
+    """Refuse a name that stands for nothing, on whichever machine; raises InputError."""
+    if asked is not None:
+        _check_known(_normalised(asked))
+
+
+def _check_known(asked: str) -> None:
     if asked.lower().startswith("gguf"):
         raise InputError(
             f"quantization {asked!r}: GGUF weights come as a file of their own; load the transformer with its "
@@ -130,6 +136,10 @@ def _check_name(asked: str, device: str, offload: list[str]) -> None:
         raise InputError(
             f"quantization {asked!r} is none of {', '.join(NAMES)}; or give diffusers' PipelineQuantizationConfig"
         )
+
+
+def _check_name(asked: str, device: str, offload: list[str]) -> None:
+    _check_known(asked)
     if asked == FP8_LAYERWISE:
         return
     ready = _READY[asked]

@@ -68,12 +68,22 @@ def batch_command(
     Each is named by its id. What is whole in the folder is not made again, a prompt that fails does not end the run,
     and the folder's results.jsonl has a line for each.
     """
+    from fastvideo_core import check_names
     from fv_ray.run import Run, check_table, write_table
     from fv_ray.shape import Asked
 
     check_folder(options["output_path"])
     check_table(table)
     for_backend, cache_config = settings_for_asked(settings, options.get("attention_backend"), cache)
+    check_names(
+        model,
+        attention_backend=options["attention_backend"],
+        attention_config=for_backend,
+        cache=cache,
+        cache_config=cache_config,
+        quantization=options["quantization"],
+        dtype=options["dtype"],
+    )
     given = only_given(options)
     sampling = {name: given.pop(name) for name in (*_SAMPLING, *_MORE_SAMPLING) if name in given}
     sampling["output_path"] = str(Path(sampling["output_path"]).absolute())
