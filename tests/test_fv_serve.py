@@ -380,6 +380,7 @@ def test_what_cannot_be_served_is_told_before_a_model_is_loaded(
             done = CliRunner().invoke(fv, ["serve", option, value])
             assert (done.exit_code, problem in done.output) == (2, True), done.output
     assert "height 30 is not a multiple" in told("--height", "30")
+    assert "unknown caching policy 'NOPE' (from cache=)" in told("--cache", "NOPE")
     Path("served").mkdir()
     if sys.platform != "win32":
         import fcntl

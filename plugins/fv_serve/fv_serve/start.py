@@ -17,7 +17,7 @@ import click
 import uvicorn
 from fastapi import FastAPI
 
-from fastvideo_core import Choices, SamplingParam, VideoGenerator, check_sampling
+from fastvideo_core import Choices, SamplingParam, VideoGenerator, check_names, check_sampling
 from fastvideo_core.errors import InputError, OutputError
 from fv_serve.app import build_app
 from fv_serve.guard import LOOPBACK
@@ -72,6 +72,7 @@ def serve(settings: Settings) -> None:
         stack.enter_context(alone(settings.folder))
         store = Store(settings.folder / "jobs.sqlite")
         stack.callback(store.close)
+        check_names(settings.model, attention_backend=settings.attention_backend, cache=settings.cache)
         maker = maker_for(settings)
         generator = maker.generator
         generator.check_choices(cache=settings.cache)
