@@ -67,12 +67,12 @@ def serve(settings: Settings) -> None:
     """
     key = checked_key(settings.host)
     defaults = settings.defaults()
+    check_names(settings.model, attention_backend=settings.attention_backend, cache=settings.cache)
     with ExitStack() as stack:
         bound = stack.enter_context(bound_to(settings.host, settings.port))
         stack.enter_context(alone(settings.folder))
         store = Store(settings.folder / "jobs.sqlite")
         stack.callback(store.close)
-        check_names(settings.model, attention_backend=settings.attention_backend, cache=settings.cache)
         maker = maker_for(settings)
         generator = maker.generator
         generator.check_choices(cache=settings.cache)
