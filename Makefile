@@ -31,12 +31,12 @@ test: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest -n 3 --dist worksteal  # for two cores: some tests wait
+	$(BIN)/pytest -n 2 --dist worksteal
 
 quick: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/pytest -q -n 3 --dist worksteal -m "not slow and not gpu"
+	$(BIN)/pytest -q -n 2 --dist worksteal -m "not slow and not gpu"
 
 dist: $(VENV)/.installed
 	rm -rf dist
@@ -72,9 +72,8 @@ $(VENV)/.installed: constraints.txt pyproject.toml $(PLUGINS) $(EXAMPLES)
 	$(call install,$(FOR_ALL))
 	touch $(VENV)/.demo $(VENV)/.serve $@
 
-# Python compiles a module when it is first imported; pip would compile all there are, which takes half a minute.
 define install
 $(PYTHON) -m venv $(VENV)
-$(BIN)/python -m pip install -q --no-compile --disable-pip-version-check -c constraints.txt hatchling editables
-$(BIN)/python -m pip install -q --no-compile --disable-pip-version-check --no-build-isolation -c constraints.txt $(addprefix -e ,$(1))
+$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt hatchling editables
+$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation -c constraints.txt $(addprefix -e ,$(1))
 endef

@@ -17,6 +17,7 @@ def local_ray(num_cpus: int) -> Iterator[None]:
     """Ray with so many CPU slots; at the end none of its processes is left."""
     ray = pytest.importorskip("ray", reason="Ray is not installed")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_worker_niceness", "0")  # beside other tests they would wait for minutes
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         ray.init(address="local", num_cpus=num_cpus, include_dashboard=False, logging_level=logging.ERROR)
