@@ -9,7 +9,6 @@ no such limit, and skips all steps but the first. What another cache skipped is 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib import import_module
@@ -19,7 +18,7 @@ from typing import Any
 import click
 import torch
 from attention import build_pipeline, describe
-from caching import FixedShare, runner
+from caching import FixedShare, runner, step_seconds
 from results import Results, table
 from timing import in_the_middle, turn
 from ways import BARE
@@ -50,7 +49,8 @@ def main(device: str, quick: bool, steps: int, rounds: int) -> None:
             if title in missing:
                 continue
             try:
-                taken = step_seconds(pipe, run, ways[title], steps, device)
+                with ways[title](pipe):
+                    taken = step_seconds(run, steps, device)
             except ImportError as error:
                 missing[title] = str(error)
                 continue
@@ -149,24 +149,6 @@ def cache_dit(steps: int) -> Around:
             package.disable_cache(pipe)
 
     return around
-
-
-def step_seconds(pipe: Any, run: Callable[..., Any], around: Around, steps: int, device: str) -> list[float]:
-    """Of each step of one run; the device is waited for after each."""
-    marks: list[float] = []
-
-    def mark(pipe: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
-        if device == "cuda":
-            torch.cuda.synchronize()
-        marks.append(time.perf_counter())
-        return {}
-
-    with around(pipe):
-        if device == "cuda":
-            torch.cuda.synchronize()
-        start = time.perf_counter()
-        run(steps, callback_on_step_end=mark)
-    return [end - begin for begin, end in zip([start, *marks], marks, strict=False)]
 
 
 def notes_of(lengths: list[float], whole: float, rounds: int) -> dict[str, Any]:

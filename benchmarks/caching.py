@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from statistics import median
 from typing import Any
 
@@ -141,29 +142,32 @@ def runner(pipe: Any, quick: bool, device: str) -> Callable[..., Any]:
 def timed(
     pipe: Any, run: Callable[..., Any], num_steps: int, backend: str | None, cache: Any, device: str, config: Any = None
 ) -> Timed:
-    """One run; the device is waited for after each step."""
+    """One run, and what was done in each of its steps."""
+    attached = (
+        attach(pipe, attention_backend=backend, attention_config=config, cache=cache) if backend else nullcontext()
+    )
+    with attached as fv:
+        lengths = step_seconds(run, num_steps, device)
+    letters = next(iter(fv.receipt.cache.schedule.values())) if fv and fv.receipt.cache else "C" * num_steps
+    by_kind: dict[str, list[float]] = {"C": [], "R": []}
+    for letter, length in zip(letters, lengths, strict=True):
+        by_kind[letter].append(length)
+    return Timed(sum(lengths), by_kind["C"], by_kind["R"])
+
+
+def step_seconds(run: Callable[..., Any], num_steps: int, device: str) -> list[float]:
+    """Of each step of one run; the device is waited for after each."""
     marks: list[float] = []
 
-    def mark(pipe: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
+    def mark(*step: Any) -> dict[str, Any]:
         if device == "cuda":
             torch.cuda.synchronize()
         marks.append(time.perf_counter())
         return {}
 
-    attached = (
-        attach(pipe, attention_backend=backend, attention_config=config, cache=cache) if backend else nullcontext()
-    )
-    with attached as fv:
-        if device == "cuda":
-            torch.cuda.synchronize()
-        start = time.perf_counter()
-        run(num_steps, callback_on_step_end=mark)
-    letters = next(iter(fv.receipt.cache.schedule.values())) if fv and fv.receipt.cache else "C" * num_steps
-    lengths = [end - begin for begin, end in zip([start, *marks], marks, strict=False)]
-    by_kind: dict[str, list[float]] = {"C": [], "R": []}
-    for letter, length in zip(letters, lengths, strict=True):
-        by_kind[letter].append(length)
-    return Timed(marks[-1] - start, by_kind["C"], by_kind["R"])
+    mark()
+    run(num_steps, callback_on_step_end=mark)
+    return [end - begin for begin, end in pairwise(marks)]
 
 
 if __name__ == "__main__":
