@@ -65,15 +65,21 @@ def unknown_field(what: str, name: str, known: Iterable[str]) -> InputError:
 class KnownFields:
     """A dataclass that takes no attributes but its fields."""
 
+    @classmethod
+    def check_known(cls, what: str, names: Iterable[str]) -> None:
+        """Raise InputError with the first of the names that is no field; `what` is what a name stands for."""
+        known = [one.name for one in fields(cls)]  # type: ignore[arg-type]  # those who inherit are dataclasses
+        for name in names:
+            if name not in known:
+                raise unknown_field(what, name, known)
+
     def __setattr__(self, name: str, value: Any) -> None:
         """Set a field.
 
         Raises:
             InputError: there is no such field.
         """
-        known = [one.name for one in fields(self)]  # type: ignore[arg-type]  # those who inherit are dataclasses
-        if name not in known:
-            raise unknown_field(f"field of {type(self).__name__}", name, known)
+        self.check_known(f"field of {type(self).__name__}", [name])
         super().__setattr__(name, value)
 
 

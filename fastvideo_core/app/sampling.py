@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
 from fastvideo_core.app.conditions import misfits
-from fastvideo_core.app.known_fields import KnownFields, unknown_field
+from fastvideo_core.app.known_fields import KnownFields
 from fastvideo_core.app.model_info import ModelInfo, find_preset, read_model
 from fastvideo_core.app.prompts import is_writable
 from fastvideo_core.contract.model import Geometry
@@ -42,10 +42,7 @@ class TeaCacheParams(KnownFields):
         Raises:
             InputError: a name is not a field.
         """
-        names = [known.name for known in fields(cls)]
-        for name in values:
-            if name not in names:
-                raise unknown_field("setting in teacache_params", name, names)
+        cls.check_known("setting in teacache_params", values)
         return cls(**values)
 
     def settings(self) -> dict[str, Any]:
@@ -123,10 +120,7 @@ class SamplingParam(KnownFields):
         Raises:
             InputError: a name is not a field.
         """
-        names = [known.name for known in fields(self)]
-        for name in overrides:
-            if name not in names:
-                raise unknown_field("sampling parameter", name, names)
+        self.check_known("sampling parameter", overrides)
         return replace(self, **overrides)
 
     def grid(self, info: ModelInfo) -> tuple[int, int, int]:
