@@ -2,7 +2,9 @@
 
 Each prompt is generated with every step computed and full attention, then with each setting, from the same noise: the
 share of steps that were skipped, PSNR against the plain video, and whether the video shows what its prompt says, by
-`fv_shapes.score`. Prompts are shared out among processes, so that a GPU is busy; speed is not measured here.
+`fv_shapes.score`. A setting is a policy (--policies), a window of SLIDING_TILE_ATTN (--windows) or another backend
+(--backends); the last two may go on with "+" and a policy, or "+half" for the plan of `caching.py`. Prompts are shared
+out among processes, so that a GPU is busy; speed is not measured here.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from random import Random
@@ -18,6 +21,7 @@ from typing import Any
 
 import click
 import numpy as np
+from caching import STA, FixedShare
 from fv_shapes.captions import caption
 from fv_shapes.scenes import random_scene
 from fv_shapes.score import judge, wilson
@@ -25,6 +29,8 @@ from fv_shapes.score import judge, wilson
 from fastvideo_core import VideoGenerator
 
 PLAIN = "plain"
+DEFAULT = "default"
+HALF = "half"
 POLICIES = " ".join(
     [
         *(f"TEACACHE@{threshold}" for threshold in (0.1, 0.2, 0.3)),
@@ -40,8 +46,11 @@ Row = dict[str, Any]
 @click.command()
 @click.option("--prompts", default=100, show_default=True, help="Random ones, which training does not use.")
 @click.option("--policies", default=POLICIES, show_default=True, help="Caching policies, as NAME@VALUE.")
-@click.option("--windows", default="", help="Windows of SLIDING_TILE_ATTN, such as '3,1,1 1,2,1'.")
+@click.option("--windows", default="", help="Of SLIDING_TILE_ATTN: '3,1,1 1,2,1 default default+half'.")
 @click.option("--tile", default="4,4,8", show_default=True)
+@click.option("--backends", default="", help="Other backends, such as 'FLASH_ATTN FLASH_ATTN+half'.")
+@click.option("--dtype", default="float32", show_default=True, help="Of the transformer and the text encoder.")
+@click.option("--plain-dtype", help="Of the plain videos; default: the same.")
 @click.option("--frames", default=33, show_default=True)
 @click.option("--side", default=128, show_default=True)
 @click.option("--seed", default=50_000, show_default=True)
@@ -54,6 +63,9 @@ def main(
     policies: str,
     windows: str,
     tile: str,
+    backends: str,
+    dtype: str,
+    plain_dtype: str | None,
     frames: int,
     side: int,
     seed: int,
@@ -67,7 +79,7 @@ def main(
     texts = [caption(random_scene(rng), rng) for _ in range(prompts)]
     sampling = {"num_frames": frames, "height": side, "width": side, "save_video": False}
     tasks = [(n, text) for n, text in enumerate(texts)]
-    how = (policies.split(), windows.split(), tile, sampling, seed, device)
+    how = (policies.split(), others(windows, tile, backends), sampling, seed, device, dtype, plain_dtype or dtype)
     with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
         parts = [pool.submit(measure, tasks[start::processes], *how) for start in range(processes)]
         rows = [row for part in parts for row in part.result()]
@@ -79,32 +91,62 @@ def main(
         draw(rows, curve)
 
 
+@dataclass(frozen=True)
+class Other:
+    """A setting with a backend of its own, and a policy."""
+
+    title: str
+    backend: str
+    config: dict[str, str]
+    cache: str
+
+
+def others(windows: str, tile: str, backends: str) -> list[Other]:
+    """The settings that --windows and --backends name."""
+    found = []
+    for title in windows.split():
+        window, _, cache = title.partition("+")
+        config = {"tile": tile} if window == DEFAULT else {"tile": tile, "window": window}
+        found.append(Other(f"{STA} {title}", STA, config, cache or "none"))
+    for title in backends.split():
+        backend, _, cache = title.partition("+")
+        found.append(Other(title, backend, {}, cache or "none"))
+    return found
+
+
 def measure(
     texts: list[tuple[int, str]],
     policies: list[str],
-    windows: list[str],
-    tile: str,
+    settings: list[Other],
     sampling: dict[str, Any],
     seed: int,
     device: str | None,
+    dtype: str,
+    plain_dtype: str,
 ) -> list[Row]:
     """A row for each of some prompts with each setting."""
     rows: list[Row] = []
     plain: dict[int, Any] = {}
-    with VideoGenerator.from_pretrained("shapes", attention_backend="TORCH_SDPA", device=device) as generator:
+    with VideoGenerator.from_pretrained(
+        "shapes", attention_backend="TORCH_SDPA", device=device, dtype=plain_dtype
+    ) as generator:
         for number, text in texts:
-            for cache in ("none", *policies):
-                result = generator.generate_video(text, seed=seed + number, cache=cache, **sampling)
+            for policy in ("none", *policies):
+                result = generator.generate_video(text, seed=seed + number, cache=policy, **sampling)
                 plain.setdefault(number, result.frames)
-                rows.append(_row(PLAIN if cache == "none" else cache, number, text, result, plain[number]))
-    for window in windows:
-        settings = {"window": window, "tile": tile}
+                rows.append(_row(PLAIN if policy == "none" else policy, number, text, result, plain[number]))
+    for setting in settings:
         with VideoGenerator.from_pretrained(
-            "shapes", attention_backend="SLIDING_TILE_ATTN", attention_config=settings, device=device
+            "shapes",
+            attention_backend=setting.backend,
+            attention_config=setting.config or None,
+            device=device,
+            dtype=dtype,
         ) as generator:
             for number, text in texts:
-                result = generator.generate_video(text, seed=seed + number, cache="none", **sampling)
-                rows.append(_row(window, number, text, result, plain[number]))
+                cache: Any = FixedShare(0.5) if setting.cache == HALF else setting.cache
+                result = generator.generate_video(text, seed=seed + number, cache=cache, **sampling)
+                rows.append(_row(setting.title, number, text, result, plain[number]))
     return rows
 
 

@@ -10,10 +10,11 @@ from random import Random
 
 import click
 import torch
+from bank import CANVASES
 from clips import Drawing, drawing_pool
 from common import DEVICE, Log
 from diffusers import AutoencoderKLWan
-from transformer import CANVASES, TransformerTraining
+from transformer import TransformerTraining
 from vae import MEASURED, AutoencoderTraining, psnr, standardise
 
 _STATE_EVERY = 60.0
