@@ -1,8 +1,9 @@
 """What it is worth that guidance branches decide together: python benchmarks/branches.py [--prompts 20].
 
 Each prompt of a file is denoised by `shapes` as it is and with each policy, from the same noise: passes that were
-skipped, of both branches, and the distance from the plain latents, |latents - plain| / |plain|. EasyCache also in its
-published form, around the whole transformer. The last table holds the policies against each other at equal skips.
+skipped, of both branches, and the distance from the plain latents, |latents - plain| / |plain|, scaled as they are
+decoded, so that channels that carry nothing do not count. EasyCache also in its published form, around the whole
+transformer. The last table holds the policies against each other at equal skips.
 """
 
 from __future__ import annotations
@@ -109,6 +110,7 @@ def main(prompts: int, file: Path, steps: int, side: int, frames: int, firstbloc
     texts = file.read_text("utf-8").splitlines()[:prompts]
     pipe = WanPipeline.from_pretrained(Path(fv_shapes.__file__).parent / "model")
     pipe.set_progress_bar_config(disable=True)
+    deviations = torch.tensor(pipe.vae.config.latents_std).view(1, -1, 1, 1, 1)
 
     def make(number: int, cache: CachePolicy | None = None) -> tuple[Any, int]:
         with attach(pipe, attention_backend="TORCH_SDPA", cache=cache) as fv:
@@ -116,7 +118,7 @@ def main(prompts: int, file: Path, steps: int, side: int, frames: int, firstbloc
         return made, sum(fv.receipt.steps_skipped.values())
 
     def denoise(number: int) -> Any:
-        return pipe(
+        made = pipe(
             texts[number],
             height=side,
             width=side,
@@ -126,6 +128,7 @@ def main(prompts: int, file: Path, steps: int, side: int, frames: int, firstbloc
             generator=torch.Generator().manual_seed(1000 + number),
             output_type="latent",
         ).frames
+        return made * deviations
 
     def whole(number: int, threshold: float, together: bool) -> tuple[Any, int]:
         with published(pipe, threshold, steps, together) as skipped:

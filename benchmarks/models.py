@@ -4,7 +4,7 @@ Each model is built on the GPU from its published configuration, in bfloat16 wit
 asked. For every way to keep the weights, a process of its own measures the peak of the allocator while the text encoder
 reads a prompt, in a step of the transformer and in a decode, with all parts there; also each with nothing else there.
 Seconds per step are of the bare transformer and of the attached one in turns. `--tiny` tries the script with small
-models on any machine. Results go to a JSON file as they come; the last thing printed is a table of all that it holds.
+models on any machine. Results go to a JSON file as they come; in the end, tables of all that it holds go to results/.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import multiprocessing
 import statistics
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -24,25 +24,12 @@ import click
 import torch
 from configurations import MODELS, Part
 from diffusers.hooks import apply_group_offloading
+from model_tables import WAYS, gib, listings
+from results import Results
 
 from fastvideo_core import attach
 from fastvideo_core.errors import FastVideoError
 
-WAYS = (
-    "whole",
-    "dit offload",
-    "text offload",
-    "vae offload",
-    "all offload",
-    "vae tiling",
-    "fp8",
-    "torchao int8",
-    "nf4",
-)
-"""How the weights are kept; "whole" is all of them on the GPU, "all offload" the three switches together.
-
-All but "whole" decode in tiles, as who has too little memory would; "vae tiling" does nothing else.
-"""
 OFFLOADED = {
     "dit offload": ("transformer",),
     "text offload": ("text_encoder",),
@@ -52,7 +39,6 @@ OFFLOADED = {
 STEPPED = ("whole", "dit offload")
 """The ways whose seconds per step are measured."""
 OUT_OF_MEMORY = "out of memory"
-GPUS = (12, 16, 24, 40, 80)
 
 SHOWN = {
     "Wan 2.1 1.3B": ("Wan-AI/Wan2.1-T2V-1.3B-Diffusers", (81, 480, 832)),
@@ -171,18 +157,20 @@ class Bench:
         self.modules: dict[str, Any] = {}
         self.tiny = tiny
 
-    def build(self, only: tuple[str, ...] | None = None, place: torch.device | None = None) -> None:
-        """Make the parts, with random weights."""
-        for name, part in self.parts.items():
-            if only is None or name.startswith(only):
-                self.modules[name] = self._made(name, part, place or self.device)
+    def build(self, names: Sequence[str], place: torch.device | None = None) -> None:
+        """Make parts, with random weights."""
+        for name in names:
+            self.modules[name] = self._made(name, self.parts[name], place or self.device)
 
     def _made(self, name: str, part: Part, place: torch.device) -> Any:
         before = torch.get_default_dtype()
         torch.set_default_dtype(torch.float32 if name == "vae" else self.dtype)
         try:
             with torch.device(place), _quick_init(place):
-                return part.build().requires_grad_(False)
+                made: Any = part.build().requires_grad_(False)
+                if hasattr(made, "tie_weights"):
+                    made.tie_weights()
+                return made
         finally:
             torch.set_default_dtype(before)
 
@@ -269,7 +257,7 @@ class Bench:
         for name in self.parts if only is None else (only,):
             away = bool(offloaded) and name.startswith(offloaded)
             rounded = way in ("torchao int8", "nf4") and name.startswith(("transformer", "text_encoder"))
-            self.build((name,), cpu if away or rounded else self.device)
+            self.build([name], cpu if away or rounded else self.device)
             module = self.modules[name]
             if rounded:
                 _round(module, way, self.device, self.dtype)
@@ -362,7 +350,7 @@ def _alone(name: str, tiny: bool, device: torch.device) -> Iterator[tuple[str, i
     for part, only in {"text": ("text_encoder",), "denoise": ("transformer",), "decode": ("vae",)}.items():
         bench = Bench(name, tiny, device)
         try:
-            bench.build(only if part != "denoise" else ("transformer",))
+            bench.build([name for name in bench.parts if name.startswith(only)])
             _reset(device)
             {"text": bench.read, "denoise": bench.denoise, "decode": bench.decode}[part]()
             _wait(device)
@@ -523,39 +511,15 @@ def main(
     for name, way in cases:
         if way in STEPPED and rounds:
             note(name, way, _apart(speed, name, way, tiny, rounds))
-    for line in table(results):
-        print(line)
+    written = Results("models", "cuda" if torch.cuda.is_available() else "cpu")
+    for made in listings(results, {name: video for name, (_, video) in SHOWN.items()}):
+        written.add(made)
+    if not tiny:
+        written.write()
 
 
 def _short(found: dict[str, Any]) -> str:
-    return "peak " + _gib(found["peak"]) if "peak" in found else str(found)
-
-
-def _gib(count: int) -> str:
-    return "out of memory" if count < 0 else f"{count / 2**30:.1f} GiB"
-
-
-def table(results: dict[str, Any]) -> Iterator[str]:
-    """All results, as Markdown."""
-    yield f"\n{results['machine']}\n"
-    yield "| model | weights kept | weights | text | denoise | decode | peak | fits | bare s/step | attached s/step |"
-    yield "|" + "---|" * 10
-    for name, ways in results.items():
-        for way, found in ways.items() if name in SHOWN else ():
-            if "peak" not in found:
-                yield f"| {name} | {way} | {' '.join(map(str, found))} |" + " |" * 7
-                continue
-            fits = [str(gib) for gib in GPUS if found["peak"] < gib * 0.95 * 2**30]
-            step = found.get("step", {})
-            seconds = [f"{step[kind]:.3f}" if kind in step else "" for kind in ("bare", "attached")]
-            peaks = [_gib(found[part]) for part in ("text", "denoise", "decode")]
-            cells = (name, way, _gib(found["weights"]), *peaks, _gib(found["peak"]), f"{fits[0]} GB" if fits else "-")
-            yield f"| {' | '.join((*cells, *seconds))} |"
-    yield "\n| model | text encoder alone | transformer alone | decode alone |"
-    yield "|---|---|---|---|"
-    for name, ways in results.items():
-        if name in SHOWN and (alone := ways.get("whole", {}).get("alone")):
-            yield f"| {' | '.join((name, *(_gib(alone[part]) for part in ('text', 'denoise', 'decode'))))} |"
+    return "peak " + gib(found["peak"]) if "peak" in found else str(found)
 
 
 if __name__ == "__main__":

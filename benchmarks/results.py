@@ -9,6 +9,7 @@ A file says what it was measured on and how, and has a list of tables:
     device     "NVIDIA H200"; driver, and clocks of the GPU before and after as nvidia-smi tells them, null on a CPU
     python, versions
     tables     [{name, title, base, rows: [{name, rounds, median, low, high, ratio, ratio_low, ratio_high, notes}]}]
+               or, of anything but times, [{name, title, columns, rows: [[cell, …], …]}]
 
 Times are in seconds: the median of the rounds and the shortest and longest. `ratio` is how many times as fast as the
 row that `base` names: the median, over the rounds, of the base's time over the row's in the same round, with its range.
@@ -80,6 +81,16 @@ class Table:
     rows: list[Row]
 
 
+@dataclass(frozen=True)
+class Listing:
+    """A table of anything but times, each cell as it is shown."""
+
+    name: str
+    title: str
+    columns: list[str]
+    rows: list[list[str]]
+
+
 def table(
     name: str,
     title: str,
@@ -112,10 +123,10 @@ class Results:
 
     def __init__(self, script: str, device: str) -> None:
         self.script, self.device = script, device
-        self.tables: list[Table] = []
+        self.tables: list[Table | Listing] = []
         self._clocks_before = clocks(device)
 
-    def add(self, made: Table) -> None:
+    def add(self, made: Table | Listing) -> None:
         """Keep a table, and print it."""
         self.tables.append(made)
         print(as_text(made), flush=True)
@@ -149,8 +160,10 @@ class Results:
         return path
 
 
-def as_text(made: Table) -> str:
+def as_text(made: Table | Listing) -> str:
     """For a terminal."""
+    if isinstance(made, Listing):
+        return "\n".join([f"\n{made.title}", *(" | ".join(row) for row in [made.columns, *made.rows])])
     lines = [f"\n{made.title}; medians of {made.rows[0].rounds} rounds (range), against {made.base}"]
     width = max(len(row.name) for row in made.rows)
     for row in made.rows:

@@ -88,7 +88,9 @@ def made(script: str, name: str, device: str, runs: Sequence[dict[str, Any]]) ->
 
 
 def as_markdown(table: dict[str, Any]) -> str:
-    """Its rows, the base first, with a column for each note that a row has."""
+    """Its rows, the base first, with a column for each note that a row has; or its cells, where it has no times."""
+    if "columns" in table:
+        return in_columns([table["columns"], *table["rows"]])
     notes = list(dict.fromkeys(note for row in table["rows"] for note in row["notes"]))
     unit, scale, digits = ("s", 1, 3) if min(row["median"] for row in table["rows"]) >= 1 else ("ms", 1e3, 2)
     lines = [["", f"{unit}, median (range)", f"times as fast as {table['base']}, median (range)", *notes]]
@@ -99,7 +101,18 @@ def as_markdown(table: dict[str, Any]) -> str:
         if row["name"] == table["base"]:
             cells[1] = "1"
         lines.append([row["name"], *cells, *(shown(row["notes"].get(note, "")) for note in notes)])
+    return in_columns(lines)
+
+
+def in_columns(lines: Sequence[Sequence[str]]) -> str:
+    """Markdown of a line of titles and others.
+
+    Raises:
+        ValueError: a line has more or fewer cells than the first.
+    """
     rows = [f"| {' | '.join(line)} |" for line in lines]
+    if any(len(line) != len(lines[0]) for line in lines):
+        raise ValueError(f"a row has not {len(lines[0])} cells")
     return "\n".join([rows[0], "|---" * len(lines[0]) + "|", *rows[1:]])
 
 
@@ -114,9 +127,10 @@ def caption(table: dict[str, Any], run: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {run['versions'][name]}" for name in NAMED if name in run["versions"])
     driver = f", driver {run['driver']}" if run["driver"] else ""
     title = table["title"][0].upper() + table["title"][1:]
+    rounds = "" if "columns" in table else f"{table['rows'][0]['rounds']} alternating rounds, "
     return (
         f"{title}. {run['device']}{driver}, {versions}, Python {run['python']}, "
-        f"{table['rows'][0]['rounds']} alternating rounds, {run['date']}: `{run['command']}`."
+        f"{rounds}{run['date']}: `{run['command']}`."
     )
 
 

@@ -43,7 +43,7 @@ class Clock:
 @click.option("--limit", type=float, help="Stop after as many seconds; call again to go on.")
 @click.option("--vae-learning-rate", default=5e-3, show_default=True)
 @click.option("--learning-rate", default=2.5e-3, show_default=True)
-@click.option("--pairs", default=0.45, show_default=True, help="Share of clips with two shapes.")
+@click.option("--pairs", default=0.5, show_default=True, help="Share of clips with two shapes.")
 @click.option("--scale", default=1.0, show_default=True, help="Share of batches and clips, to try it on a CPU.")
 @click.option("--seed", default=0, show_default=True)
 def main(

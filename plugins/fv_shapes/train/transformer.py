@@ -28,7 +28,7 @@ _INDUCTOR = {"triton.persistent_reductions": False}
 
 
 def build() -> tuple[UMT5EncoderModel, WanTransformer3DModel]:
-    """A text encoder of two layers and a Wan transformer of five, four heads of size 64."""
+    """A text encoder of two layers and a Wan transformer of seven, four heads of size 64."""
     text_encoder = UMT5EncoderModel(
         UMT5Config(
             vocab_size=96,
@@ -51,7 +51,7 @@ def build() -> tuple[UMT5EncoderModel, WanTransformer3DModel]:
         text_dim=TEXT_WIDTH,
         freq_dim=256,
         ffn_dim=640,
-        num_layers=5,
+        num_layers=7,
     )
     torch.nn.init.zeros_(transformer.proj_out.weight)
     torch.nn.init.zeros_(transformer.proj_out.bias)
