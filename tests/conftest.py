@@ -32,6 +32,13 @@ SLOW_IN_SUITES = frozenset(
     }
 )
 """Tests of the suites for plugin authors that compile, or start an interpreter that imports torch."""
+WARNINGS_ON_A_GPU = (
+    "ignore::DeprecationWarning",
+    "ignore::SyntaxWarning",
+    "ignore:Argument .* cannot be converted to a JitArgument:UserWarning",
+    "ignore:Warning. Profiler clears events:UserWarning",
+)
+"""What FlashAttention 4, its compiler, torchao and torch's profiler say where they run."""
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -40,6 +47,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if getattr(item, "originalname", None) in SLOW_IN_SUITES:
             item.add_marker(pytest.mark.slow)
+        if item.get_closest_marker("gpu"):
+            for ignored in WARNINGS_ON_A_GPU:
+                item.add_marker(pytest.mark.filterwarnings(ignored))
     items[:] = longest_first(items)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from results import Results, table
+from results import Listing, Results, table
 from timing import alternate, in_the_middle
 
 from tools import tables
@@ -76,6 +76,15 @@ def test_a_document_gets_the_newest_table_of_that_name(tmp_path: Path, monkeypat
     assert tables.renewed(made, runs) == made
 
 
+def test_a_table_without_times_is_shown_as_it_is(tmp_path: Path) -> None:
+    results = Results("models", "cpu")
+    results.add(Listing("memory", "peaks", ["", "whole"], [["Wan", "22.5 GiB (24 GB)"]]))
+    results.write(tmp_path)
+    page = tables.renewed("<!-- table: models, memory -->\n<!-- end of table -->\n", tables.read_runs(tmp_path))
+    assert "\n|  | whole |\n|---|---|\n| Wan | 22.5 GiB (24 GB) |\n\nPeaks. " in page
+    assert "rounds" not in page
+
+
 def test_less_than_a_second_is_told_in_milliseconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = a_run(tmp_path, monkeypatch)["tables"][0]
     own["rows"][0] |= {"median": 0.9994, "low": 0.5, "notes": {"density": 1234.5, "kernel": "flex"}}
@@ -108,6 +117,7 @@ def test_a_comment_that_is_wrong_is_an_error(page: str, problem: str) -> None:
         '{"schema": "fv-results/2"}',
         '{"schema": "fv-results/1"}',
         '{"schema": "fv-results/1", "tables": [{}]}',
+        '{"schema": "fv-results/1", "tables": [{"title": "t", "columns": ["a", "b"], "rows": [["one"]]}]}',
     ],
 )
 def test_a_file_of_results_that_is_damaged_is_named(tmp_path: Path, damaged: str) -> None:

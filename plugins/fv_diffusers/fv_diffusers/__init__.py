@@ -67,6 +67,8 @@ class DiffusersAttention(AttentionBackend):
             function = _flex(function, self.device if torch.cuda.is_available() else "cpu")
 
         def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, call: AttentionCall) -> torch.Tensor:
+            if key.shape[1] == 1 and self.value == "_native_cudnn":
+                return _of_one_key(query, value)
             options: dict[str, Any] = {"scale": call.scale} if scales else {}
             if call.scale is not None and not scales:
                 query = query * (call.scale * query.shape[-1] ** 0.5)
@@ -96,6 +98,12 @@ class DiffusersAttention(AttentionBackend):
         if kind == "cuda" and kinds == frozenset({"cuda"}) and not torch.cuda.is_available():
             return f"{self.name} needs a GPU, torch {torch.__version__} sees none"
         return None
+
+
+def _of_one_key(query: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """Attention to one key is its value, whatever the query; torch's cuDNN has no kernel for that."""
+    each = value.repeat_interleave(query.shape[2] // value.shape[2], dim=2)
+    return each.expand(-1, query.shape[1], -1, -1).contiguous()
 
 
 def _give(dispatch: Any, name: Any, hub: HubKernel) -> None:
