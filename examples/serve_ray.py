@@ -38,7 +38,7 @@ from fv_serve.worker import Worker
 from ray import serve
 from ray.exceptions import RayError, RayTaskError
 
-from fastvideo_core import check_names, only_given, sampling_options
+from fastvideo_core import SamplingParam, check_names, only_given, sampling_options
 from fastvideo_core.errors import FastVideoError
 
 NAME = "fastvideo"
@@ -193,7 +193,9 @@ def check_with(remotes: list[Remote]) -> Callable[..., None]:
     return check
 
 
-def build(settings: Settings, generators: int, options: dict[str, Any], key: str | None) -> FastAPI:
+def build(
+    settings: Settings, defaults: SamplingParam, generators: int, options: dict[str, Any], key: str | None
+) -> FastAPI:
     """The application, in its replica. The folder is locked for as long as that lives."""
     held = ExitStack()
     held.enter_context(alone(settings.folder))
@@ -206,7 +208,7 @@ def build(settings: Settings, generators: int, options: dict[str, Any], key: str
     remotes = [Remote(start, settings.again, died) for _ in range(generators)]
     info, choices = first_told(remotes)
     served = Served(
-        name_for_clients(settings.model), info, settings.defaults(), settings.attention_backend, settings.cache,
+        name_for_clients(settings.model), info, defaults, settings.attention_backend, settings.cache,
         choices, check_with(remotes), settings.limits,
     )  # fmt: skip
     service = Service(served, store, settings.folder)
@@ -247,16 +249,17 @@ def deploy(settings: Settings, generators: int, num_gpus: int) -> None:
         num_gpus: of each generator, on one machine; 0: a CPU slot.
 
     Raises:
-        InputError: the host needs a key. RuntimeError: the application cannot be started; Ray's logs say why.
+        InputError: the host needs a key, a setting does not fit. ModelError: the model is unknown.
+        RuntimeError: the application cannot be started; Ray's logs say why.
     """
-    key = checked_key(settings.host)
+    key, defaults = checked_key(settings.host), settings.defaults()
     settings = replace(settings, folder=settings.folder.absolute())
     options = {"num_gpus": num_gpus, "num_cpus": 0 if num_gpus else 1, **passed_on()}
 
     def application() -> FastAPI:
         # in a thread: Ray warns of waiting in the replica's own, where nothing else is to be done yet
         with ThreadPoolExecutor(1) as thread:
-            return thread.submit(build, settings, generators, options, key).result()
+            return thread.submit(build, settings, defaults, generators, options, key).result()
 
     quiet = {"log_level": "WARNING", "enable_access_log": False}
     serve.start(http_options={"host": settings.host, "port": settings.port}, logging_config=quiet)

@@ -8,13 +8,16 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from fastvideo_core.discovery.importing import uncollected
+
 if TYPE_CHECKING:
     from fastvideo_core.app.batch.reading import read_rows
     from fastvideo_core.app.batch.row import PromptRow, RowResult, RowStatus
-    from fastvideo_core.app.choices import Choices, check_names
+    from fastvideo_core.app.choices import check_names
     from fastvideo_core.app.files import JsonLines, check_output_file, read_prompts, written_whole
     from fastvideo_core.app.generator import VideoGenerator
     from fastvideo_core.app.model_info import family_names
+    from fastvideo_core.app.offered import Choices
     from fastvideo_core.app.preview import preview_plan
     from fastvideo_core.app.result import VideoResult
     from fastvideo_core.app.sampling import SamplingParam, TeaCacheParams, check_sampling
@@ -85,7 +88,7 @@ _HOMES = {
     "CachedModel": "contract.caching",
     "Capabilities": "contract.attention",
     "Channel": "contract.executor",
-    "Choices": "app.choices",
+    "Choices": "app.offered",
     "Computed": "contract.caching",
     "Executor": "contract.executor",
     "Generation": "contract.observing",
@@ -213,7 +216,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    with uncollected():
+        value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
     globals()[name] = value
     return value
 

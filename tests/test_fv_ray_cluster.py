@@ -18,6 +18,7 @@ from click.testing import CliRunner
 from fastvideo_core import VideoGenerator, read_rows
 from fastvideo_core.cli import fv
 from fastvideo_core.errors import ParallelError
+from tests.support.environment import Environment
 from tests.support.raying import gone, local_ray, processes_with
 
 pytestmark = [
@@ -39,9 +40,9 @@ def alone() -> Iterator[VideoGenerator]:
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
+def cluster(environment: Environment) -> Iterator[None]:
     """A Ray that is there already; to start one takes as long as what the tests do with it."""
-    with local_ray(num_cpus=2):
+    with local_ray(2, environment):
         yield
 
 
@@ -85,13 +86,14 @@ def within(seconds: float, what: Callable[[], object]) -> bool:
 
 
 def test_a_batch_of_videos_by_two_processes_each_and_ray_that_it_starts_itself(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environment: Environment
 ) -> None:
     """The first, while there is no cluster that it would take instead."""
     ray = pytest.importorskip("ray", reason="Ray is not installed")
     assert not ray.is_initialized()
     (tmp_path / "p.txt").write_text(f"{PROMPT}\n")
     monkeypatch.setenv("FASTVIDEO_CACHE_POLICY", "teacache")
+    monkeypatch.setattr("sys.executable", str(environment.python))
     command = ["batch", "p.txt", "--output", "out", *OPTIONS, "--num-processes", "2", "--address", "local"]
     done = CliRunner().invoke(fv, [*command, "--set", "TEACACHE.threshold=0.35"])
     gone()

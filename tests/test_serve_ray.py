@@ -16,6 +16,7 @@ import httpx
 import pytest
 from click.testing import CliRunner
 
+from tests.support.environment import Environment
 from tests.support.raying import local_ray, processes_with
 
 pytest.importorskip("ray.serve", reason="ray[serve] is not installed")
@@ -35,9 +36,9 @@ LONG = {"height": 128, "width": 128, "num_frames": 33, "num_inference_steps": 90
 
 
 @pytest.fixture(scope="module")
-def example() -> Iterator[dict[str, Any]]:
+def example(environment: Environment) -> Iterator[dict[str, Any]]:
     """The example's names, with a Ray to run them on."""
-    with local_ray(num_cpus=2):
+    with local_ray(2, environment):
         yield runpy.run_path(str(EXAMPLE))
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from fastvideo_core.app.loading import check_dtype
 from fastvideo_core.app.model_info import ModelInfo, read_model
+from fastvideo_core.app.offered import Choices
 from fastvideo_core.app.quantization import check_quantization_name
 from fastvideo_core.contract.attention import Need
 from fastvideo_core.contract.settings import Config, file_settings
@@ -16,21 +15,6 @@ from fastvideo_core.discovery.plugins import Plugins, load_plugins
 from fastvideo_core.engine.attention.choice import check_backend_name, choose_attention
 from fastvideo_core.engine.caching.choice import check_policy, choose_policy, prepared_policy
 from fastvideo_core.errors import FastVideoError
-
-
-@dataclass(frozen=True)
-class Choices:
-    """Names, in alphabetical order.
-
-    Attributes:
-        attention_backends: those that run here and fit the model.
-        cache_policies: those that serve the model with their default settings.
-        file_settings: by those names, the settings whose values may name files; "" is the value in NAME@VALUE.
-    """
-
-    attention_backends: tuple[str, ...]
-    cache_policies: tuple[str, ...]
-    file_settings: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
 def choices_for(plugins: Plugins, info: ModelInfo, needs: list[Need]) -> Choices:

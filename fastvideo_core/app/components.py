@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from fastvideo_core.app.component_files import variant_of
 from fastvideo_core.app.loading_bar import loading_bar
 from fastvideo_core.app.quantization import Quantization
+from fastvideo_core.discovery.importing import uncollected
 from fastvideo_core.discovery.printable import explain
 from fastvideo_core.errors import ModelError
 
@@ -55,12 +56,13 @@ def load_components(
 
 def _model_class(entry: Any) -> Any:
     """The class that an entry of the index names, if it is a model's and of a library that is known to be safe."""
-    from diffusers import ModelMixin
-    from transformers import PreTrainedModel
-
     if not isinstance(entry, list | tuple) or len(entry) != 2 or entry[0] not in _LIBRARIES:
         return None
-    kind = getattr(import_module(entry[0]), str(entry[1]), None)
+    with uncollected():
+        from diffusers import ModelMixin
+        from transformers import PreTrainedModel
+
+        kind = getattr(import_module(entry[0]), str(entry[1]), None)
     return kind if isinstance(kind, type) and issubclass(kind, ModelMixin | PreTrainedModel) else None
 
 

@@ -16,12 +16,13 @@ from fastvideo_core.app.batch.reading import rows_from
 from fastvideo_core.app.batch.row import PromptRow, RowResult
 from fastvideo_core.app.batch.work import Order, Work, checked_folder, checked_orders
 from fastvideo_core.app.cache_request import CacheRequest
-from fastvideo_core.app.choices import Choices, check_choices, choices_for
+from fastvideo_core.app.choices import check_choices, choices_for
 from fastvideo_core.app.known_fields import check_flags, unknown_field
 from fastvideo_core.app.loading import check_compile, check_device, check_dtype, check_offload
 from fastvideo_core.app.make import Video
 from fastvideo_core.app.memory import check_memory
 from fastvideo_core.app.model_info import ModelInfo, read_model
+from fastvideo_core.app.offered import Choices
 from fastvideo_core.app.one_at_a_time import OneAtATime
 from fastvideo_core.app.opening import Opening, open_studio
 from fastvideo_core.app.processes import asked_degrees, check_processes, choose_executor, sharded_degrees

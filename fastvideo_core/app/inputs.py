@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from fastvideo_core.contract.model import ModelFamily
+from fastvideo_core.discovery.importing import uncollected
 from fastvideo_core.errors import UnsupportedModelError
 
 _VIDEOS = ("video", "control_video")
@@ -76,9 +77,10 @@ class PipelineInputs:
 
 
 def _parameters(pipeline: str) -> dict[str, inspect.Parameter]:
-    import diffusers
+    with uncollected():
+        import diffusers
 
-    kind = getattr(diffusers, pipeline, None)
+        kind = getattr(diffusers, pipeline, None)
     if not isinstance(kind, type):
         return {}
     every = list(inspect.signature(kind.__call__).parameters.values())[1:]

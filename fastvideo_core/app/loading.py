@@ -13,6 +13,7 @@ from fastvideo_core.app.components import load_components
 from fastvideo_core.app.loading_bar import without_their_bars
 from fastvideo_core.app.model_info import ModelInfo
 from fastvideo_core.app.quantization import Quantization
+from fastvideo_core.discovery.importing import uncollected
 from fastvideo_core.engine.diffusers_bridge import blocks_can_be_compiled
 from fastvideo_core.engine.families import transformers_of
 from fastvideo_core.errors import FastVideoError, InputError, ModelNotFoundError
@@ -90,10 +91,11 @@ def load_pipeline(info: ModelInfo, dtype: torch.dtype, quantization: Quantizatio
         ModelNotFoundError: a file is not there, or cannot be read; with its name.
         ModelError: tensors are missing or have another shape.
     """
-    import diffusers
+    with uncollected():
+        import diffusers
 
-    # Its own class, since DiffusionPipeline itself loads optional components a second time.
-    kind = getattr(diffusers, info.pipeline, diffusers.DiffusionPipeline)
+        # Its own class, since DiffusionPipeline itself loads optional components a second time.
+        kind = getattr(diffusers, info.pipeline, diffusers.DiffusionPipeline)
     folder = _local_folder(info)
     try:
         index = kind.load_config(folder)

@@ -11,13 +11,13 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import uvicorn
 from fastapi import FastAPI
 
-from fastvideo_core import Choices, SamplingParam, VideoGenerator, check_names, check_sampling
+from fastvideo_core import Choices, SamplingParam, check_sampling
 from fastvideo_core.errors import InputError, OutputError
 from fv_serve.app import build_app
 from fv_serve.guard import LOOPBACK
@@ -27,6 +27,9 @@ from fv_serve.served import Served, name_for_clients
 from fv_serve.service import Service
 from fv_serve.store import Store
 from fv_serve.worker import Worker
+
+if TYPE_CHECKING:
+    from fastvideo_core import VideoGenerator
 
 KEY = "FASTVIDEO_API_KEY"
 _STOP_SECONDS = 60.0
@@ -65,6 +68,8 @@ def serve(settings: Settings) -> None:
         InputError: the address needs a key, a setting does not fit. OutputError: the folder or its jobs cannot be used.
         ModelError, BackendError, CacheError: as `VideoGenerator`.
     """
+    from fastvideo_core import check_names
+
     key = checked_key(settings.host)
     defaults = settings.defaults()
     check_names(settings.model, attention_backend=settings.attention_backend, cache=settings.cache)
@@ -132,6 +137,7 @@ def working(*workers: Worker) -> Any:
 
 def maker_for(settings: Settings) -> Maker:
     """What makes the videos, with the model loaded; raises as `VideoGenerator`."""
+    from fastvideo_core import VideoGenerator
 
     def opened() -> VideoGenerator:
         generator = VideoGenerator.from_pretrained(
