@@ -268,6 +268,7 @@ def deploy(settings: Settings, generators: int, num_gpus: int) -> None:
         num_replicas=1,
         max_ongoing_requests=1000,
         graceful_shutdown_timeout_s=10,
+        health_check_period_s=1,
         logging_config=quiet,
         ray_actor_options={"num_cpus": 0, "resources": {_HEAD: 0.001}, **passed_on()},
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,12 @@ def wan_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wan") / "model"
     build_wan_pipeline().save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def lean_python(monkeypatch: pytest.MonkeyPatch, environment: Environment) -> None:
+    """Python processes that a test starts import less: they find the packages that are here, but for UNNEEDED ones."""
+    monkeypatch.setattr(sys, "executable", str(environment.python))
 
 
 @pytest.fixture(scope="session")

@@ -197,6 +197,7 @@ def test_a_file_whose_name_is_no_text_is_refused_before_loading(
     assert "--attention-config is 'w\\udcff.json', which is no text: " in done.output
 
 
+@pytest.mark.usefixtures("lean_python")
 def test_the_module_runs_too() -> None:
     command = [sys.executable, "-m", "fastvideo_core", "generate", "cat", "--model", "shapes", "--steps", "0"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)

@@ -86,14 +86,13 @@ def within(seconds: float, what: Callable[[], object]) -> bool:
 
 
 def test_a_batch_of_videos_by_two_processes_each_and_ray_that_it_starts_itself(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environment: Environment
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lean_python: None
 ) -> None:
     """The first, while there is no cluster that it would take instead."""
     ray = pytest.importorskip("ray", reason="Ray is not installed")
     assert not ray.is_initialized()
     (tmp_path / "p.txt").write_text(f"{PROMPT}\n")
     monkeypatch.setenv("FASTVIDEO_CACHE_POLICY", "teacache")
-    monkeypatch.setattr("sys.executable", str(environment.python))
     command = ["batch", "p.txt", "--output", "out", *OPTIONS, "--num-processes", "2", "--address", "local"]
     done = CliRunner().invoke(fv, [*command, "--set", "TEACACHE.threshold=0.35"])
     gone()
@@ -107,7 +106,7 @@ def test_a_batch_of_videos_by_two_processes_each_and_ray_that_it_starts_itself(
 def test_an_actor_that_is_killed_is_replaced_and_nothing_is_made_twice(
     alone: VideoGenerator, cluster: None, tmp_path: Path
 ) -> None:
-    rows = [{"prompt": PROMPT, "id": f"row-{number}", "seed": number} for number in range(6)]
+    rows = [{"prompt": PROMPT, "id": f"row-{number}", "seed": number} for number in range(4)]
     file, folder, table = tmp_path / "p.jsonl", tmp_path / "out", tmp_path / "t.parquet"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     killer = Killer(folder)
