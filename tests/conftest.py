@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import tests.support.collector  # noqa: F401  # before what is imported below
 from tests.support.backends import Recorder, plugins_with
 from tests.support.environment import Environment, build_environment
 from tests.support.models import build_wan_pipeline
@@ -56,6 +57,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
     """What importing the tests made stays: no collection, of which many tests ask for one, looks through it again."""
+    gc.enable()
     gc.collect()
     gc.freeze()
 

@@ -17,7 +17,7 @@ import click
 import pytest
 
 import fastvideo_core
-from fastvideo_core import SamplingParam, errors
+from fastvideo_core import errors
 from fastvideo_core.app.loading import load_pipeline
 from fastvideo_core.app.model_info import ModelInfo
 from fastvideo_core.cli import fv
@@ -27,6 +27,7 @@ from fastvideo_core.discovery.environment import VARIABLES
 from fastvideo_core.discovery.plugins import Plugin, _register, load_plugins
 from tests.support.documents import REASONS, ROOT, Reader, blocks, documents
 from tests.support.inner_run import failures
+from tests.support.small import make_small
 
 DOCS = ROOT / "docs"
 
@@ -111,14 +112,7 @@ def quick(document: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> It
     TeaCache calibrates from a hundred pairs of steps, and shows what it skips.
     """
     steps = 18 if document.name == "teacache.md" else 4
-    made = SamplingParam.from_preset.__func__  # type: ignore[attr-defined]
-
-    def from_preset(cls: Any, preset: Any) -> SamplingParam:
-        params: SamplingParam = made(cls, preset)
-        few = {"height": 64, "width": 64, "num_frames": 9, "num_inference_steps": steps}
-        return params.with_overrides(**few) if preset is not None and preset.name == "shapes" else params
-
-    monkeypatch.setattr(SamplingParam, "from_preset", classmethod(from_preset))
+    make_small(monkeypatch, num_inference_steps=steps)
     monkeypatch.setattr("fastvideo_core.app.opening.load_pipeline", load_once)
     colours = ("red", "green", "blue")
     (tmp_path / "prompts.txt").write_text(

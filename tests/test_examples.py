@@ -1,4 +1,4 @@
-"""The examples run as they stand, here with few steps."""
+"""The examples run as they stand, here with few steps of small videos."""
 
 from __future__ import annotations
 
@@ -9,9 +9,16 @@ from typing import Any
 
 import pytest
 
+from tests.support.small import make_small
+
 pytestmark = pytest.mark.slow
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    make_small(monkeypatch)
 
 
 def load(name: str) -> Any:
