@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
+from contextlib import suppress
 
 import pytest
 
 import fastvideo_core
+from fastvideo_core.discovery.importing import uncollected
 
 HEAVY = ("torch", "diffusers", "transformers", "av", "PIL", "accelerate", "ray", "pyarrow")
 
@@ -31,10 +34,24 @@ def _imported(code: str) -> set[str]:
         "from fastvideo_core.cli import fv; fv.main(['plugins', '--json'], standalone_mode=False)",
         "import fastvideo_core.testing.pytest_plugin",
         "from fastvideo_core import SamplingParam; SamplingParam.from_pretrained('shapes')",
+        "import fv_serve.app, fv_serve.start, fv_serve.worker; from fastvideo_core import Choices",
     ],
 )
 def test_nothing_heavy_is_imported(code: str) -> None:
     assert not _imported(code) & set(HEAVY)
+
+
+@pytest.mark.parametrize("collects", [True, False])
+def test_garbage_is_collected_again_after_an_import(collects: bool) -> None:
+    before = gc.isenabled()
+    try:
+        (gc.enable if collects else gc.disable)()
+        with suppress(ImportError), uncollected():
+            assert not gc.isenabled()
+            raise ImportError
+        assert gc.isenabled() == collects
+    finally:
+        (gc.enable if before else gc.disable)()
 
 
 @pytest.mark.slow
