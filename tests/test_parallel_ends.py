@@ -54,7 +54,7 @@ def test_a_rank_that_hangs_is_an_error_in_time(
         began = time.monotonic()
         with pytest.raises(PeerError) as error:
             generator.generate_video("cat", **SIZE)
-        assert time.monotonic() - began < 2 * LIMIT
+        assert time.monotonic() - began < LIMIT + 8
         assert workers() == []
     waited = rf"process {1 - hangs} of 2 did not get an answer from the others within {LIMIT} s"
     assert error.match(rf"^{waited} \(FASTVIDEO_PARALLEL_TIMEOUT\), in all_to_all of step 1, branch '\w+'\. ")
