@@ -56,4 +56,4 @@ def test_parallel(capsys: pytest.CaptureFixture[str]) -> None:
     main()
     printed = capsys.readouterr().out
     assert "2 processes: guidance 2 x sequence 1" in printed
-    assert re.search(r"process 1 on cpu: calls {'SELF': 15, 'CROSS': 15}, [\d.]+ MiB sent", printed)
+    assert re.search(r"process 1 on cpu: calls {'SELF': 21, 'CROSS': 21}, [\d.]+ MiB sent", printed)

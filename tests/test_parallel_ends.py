@@ -88,6 +88,6 @@ def test_the_example_in_four_processes_of_torchrun() -> None:
     assert all(one == first for one in receipts.values())
     assert (first.processes, first.guidance, first.sequence) == (4, 2, 2)
     assert [(one.rank, one.device) for one in first.ranks] == [(rank, "cpu") for rank in range(4)]
-    # Five layers of shapes, each of them in both branches of the first step, and then in one.
-    assert [one.calls for one in first.ranks] == [{"SELF": 15, "CROSS": 15}] * 4
+    # Seven layers of shapes, each of them in both branches of the first step, and then in one.
+    assert [one.calls for one in first.ranks] == [{"SELF": 21, "CROSS": 21}] * 4
     assert all(one.bytes_sent > 0 for one in first.ranks)
