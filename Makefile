@@ -9,6 +9,9 @@
 # make tables install, then write the tables of the documents anew from benchmarks/results
 # make bench  install, then the benchmarks that this machine can run
 
+# Compiled modules are kept: each of the many processes that tests start would compile ours anew.
+export PYTHONDONTWRITEBYTECODE :=
+
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
