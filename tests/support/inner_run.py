@@ -18,6 +18,10 @@ class _Listener:
     def __init__(self) -> None:
         self.reports: list[pytest.TestReport] = []
 
+    def pytest_addoption(self, parser: pytest.Parser) -> None:
+        """The terminal's own option. Python's tracebacks: pytest's take longer than the tests that fail."""
+        parser.addoption("--tb", dest="tbstyle", default="native")
+
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self.reports.append(report)
 
