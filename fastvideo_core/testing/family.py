@@ -40,7 +40,6 @@ from fastvideo_core.testing.fixed import Suite, counting
 from fastvideo_core.testing.subject import discovered, installed_plugins
 
 
-
 class ModelFamilySuite(Suite):
     """Tests of one model family, on a tiny pipeline with random weights that the subclass builds.
 
