@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import pytest
 
-_UNNEEDED = ("xdist", "cacheprovider", "hypothesispytest", "terminal", "unraisableexception")
+_UNNEEDED = ("xdist", "cacheprovider", "hypothesispytest", "logging", "terminal", "unraisableexception")
 """The last collects garbage ten times at the end of each run: more than a second, with torch and diffusers loaded."""
 
 
