@@ -51,7 +51,8 @@ WAYS = {
 
 
 def generate(pipe: Any, options: dict[str, Any], steps: int = STEPS) -> Any:
-    return run(pipe, num_inference_steps=steps, **options)
+    """Latents, without guidance: how weights are kept is the same in both branches; batches below have both."""
+    return run(pipe, num_inference_steps=steps, guidance_scale=1.0, **options)
 
 
 PLAIN = ("offload", "compiled blocks", "LoRA removed")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -152,13 +153,18 @@ def kept_by_hand(pipe: Any, options: dict[str, Any], first: int, last: int) -> A
     return latents
 
 
-@pytest.mark.parametrize(("first", "last"), SPANS)
-@pytest.mark.parametrize("kind", ["VACE", "Animate"])
-def test_what_is_added_between_skipped_blocks_is_in_their_residual(kind: str, first: int, last: int) -> None:
+@cache
+def bare_run(kind: str) -> tuple[Any, dict[str, Any], Any]:
+    """A pipeline of that kind, what it is called with, and the latents that it makes alone."""
     build, options = WANS[kind]
-    options = {**options, "guidance_scale": 1.0}
-    pipe = build()
-    bare = run_to_latents(pipe, **options)
+    pipe, options = build(), {**options, "guidance_scale": 1.0}
+    return pipe, options, run_to_latents(pipe, **options)
+
+
+@pytest.mark.parametrize("kind", ["VACE", "Animate"])
+@pytest.mark.parametrize(("first", "last"), SPANS)
+def test_what_is_added_between_skipped_blocks_is_in_their_residual(kind: str, first: int, last: int) -> None:
+    pipe, options, bare = bare_run(kind)
     expected = kept_by_hand(pipe, options, first, last)
     assert not np.allclose(expected, bare, atol=1e-3)
     for backend in ("TORCH_SDPA", Watching(ordered=True)):

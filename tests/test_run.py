@@ -270,7 +270,6 @@ def test_detaching_lets_go_of_the_model(kind: str) -> None:
     build, options = PIPELINES[kind]
     pipe = build()
     transformer = weakref.ref(pipe.transformer)
-    gc.collect()
     gc.disable()
     try:
         with attach(pipe, cache=Scripted("CR")):

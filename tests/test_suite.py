@@ -204,7 +204,8 @@ def install(site: Path, monkeypatch: pytest.MonkeyPatch, top: str = "", availabl
 
 
 def run_on(pytester: pytest.Pytester, name: str, only: str = "") -> Any:
-    options = ("-p", "no:cacheprovider", "-p", "no:xdist", "-q", "-rfs", "-k", only, "--fv-backend", name)
+    unneeded = [word for plugin in ("cacheprovider", "xdist", "hypothesispytest") for word in ("-p", f"no:{plugin}")]
+    options = (*unneeded, "-q", "-rfs", "-k", only, "--fv-backend", name)
     return pytester.runpytest_subprocess(*options)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from functools import cache, partial
+from functools import partial
 from itertools import product
 from typing import Any, ClassVar
 
@@ -35,15 +35,9 @@ from fastvideo_core.testing.family_runs import (
     video_tokens,
     watched,
 )
+from fastvideo_core.testing.family_shared import SharedRuns
 from fastvideo_core.testing.fixed import Suite, counting
-from fastvideo_core.testing.subject import installed_plugins, run_python
-
-_IMPORTS = """
-import sys
-from fastvideo_core.discovery.plugins import load_plugins
-assert {transformer!r} in [family.transformer for family in load_plugins().families()]
-print(*[module for module in ("torch", "diffusers", "transformers") if module in sys.modules])
-"""
+from fastvideo_core.testing.subject import discovered, installed_plugins
 
 
 class ModelFamilySuite(Suite):
@@ -61,8 +55,9 @@ class ModelFamilySuite(Suite):
             def generate(self, pipe):
                 return pipe(..., num_frames=9, height=32, width=48, num_inference_steps=4, output_type="latent").frames
 
-    Height and width should differ, and so should their tokens. A subclass may add tests; replacing one of these is a
-    TypeError when the class is made.
+    Height and width should differ, and so should their tokens. A run that several tests look at is made once for the
+    class, so neither `build` nor `generate` may depend on which test asks. A subclass may add tests; replacing one of
+    these is a TypeError when the class is made.
     """
 
     family: ClassVar[ModelFamily]
@@ -91,7 +86,9 @@ class ModelFamilySuite(Suite):
     def test_discovery_does_not_import_torch(self) -> None:
         if self.family not in installed_plugins().families():
             pytest.skip("the family is an object, not an installed plugin's")
-        assert not _imported(self.family.transformer)
+        found = discovered()
+        assert self.family.transformer in found.families
+        assert not {"torch", "diffusers", "transformers"} & found.modules
 
     def test_it_computes_what_the_bare_pipeline_does(self) -> None:
         pipe = self._pipeline()
@@ -113,23 +110,18 @@ class ModelFamilySuite(Suite):
             assert site.role in self.family.roles, f"{site.role} is none of the family's roles"
 
     def test_attentions_run_in_the_order_in_which_they_are_named(self) -> None:
-        pipe = self._pipeline()
-        transformer = self._transformer(pipe)
+        transformer = self._transformer(self._pipeline())
         named = [site.module for site in self.family.attentions(transformer)]
         ran: list[Any] = []
         hooks = [module.register_forward_pre_hook(lambda module, args: ran.append(module)) for module in named]
-        arguments = arguments_of(transformer, lambda: self.generate(pipe))
-        ran.clear()
-        run_bare(transformer, self.family, arguments[0])
+        run_bare(transformer, self.family, self._runs.arguments[0])
         for hook in hooks:
             hook.remove()
         assert ran == named, "the attentions run in another order than the family names them in"
 
     def test_calls_are_what_the_family_says(self) -> None:
-        pipe, backend = self._pipeline(), Watching()
-        attention = [site.module for site in self.family.attentions(self._transformer(pipe))]
-        with self._attached(pipe, backend):
-            self.generate(pipe)
+        backend, _ = self._runs.attending
+        attention = list(self.family.attentions(self._transformer(self._pipeline())))
         assert set(backend.runs) == set(self.family.roles), "roles of the family were never called"
         check_calls(backend, self.family)
         assert sum(run.num_layers for run in backend.runs.values()) == len(attention)
@@ -155,17 +147,15 @@ class ModelFamilySuite(Suite):
         assert geometry.grid(*self.size) == grid, f"`geometry` says {geometry.grid(*self.size)} for {self.size}"
 
     def test_a_policy_that_never_skips_changes_no_bit(self) -> None:
-        pipe = self._pipeline()
-        with self._attached(pipe):
-            plain = self.generate(pipe)
+        plain = self._runs.plain
         for signal in sorted(self.family.all_signals):
-            with self._attached(pipe, policy=Scripted(signal)):
-                assert torch.equal(self.generate(pipe), plain), f"reading {signal} changes what the model computes"
+            read = self._runs.reading(signal)
+            assert torch.equal(read.latents, plain), f"reading {signal} changes what the model computes"
 
     def test_a_policy_that_always_reuses_adds_the_residual(self) -> None:
         pipe = self._pipeline()
         transformer = self._transformer(pipe)
-        after = modules_after(transformer, self.family, arguments_of(transformer, lambda: self.generate(pipe))[0])
+        after = modules_after(transformer, self.family, self._runs.arguments[0])
         with inputs_kept(after) as given, self._attached(pipe, policy=Scripted(reuses=True)) as attachment:
             arguments = arguments_of(transformer, lambda: self.generate(pipe))
         branches = len(attachment.receipt.steps_computed)
@@ -180,13 +170,10 @@ class ModelFamilySuite(Suite):
 
     def test_signals_are_what_the_model_computes(self) -> None:
         for signal in sorted(self.family.all_signals - {Signal.NONE}):
-            pipe, policy = self._pipeline(), Scripted(signal)
-            transformer = self._transformer(pipe)
-            with self._attached(pipe, policy=policy):
-                arguments = arguments_of(transformer, partial(self.generate, pipe))
-            assert len(policy.signals) == len(arguments)
-            for given, found in zip(arguments, policy.signals, strict=True):
-                for real in computed(self.family, signal, run_bare(transformer, self.family, given)):
+            read = self._runs.reading(signal)
+            assert len(read.signals) == len(read.arguments)
+            for given, found in zip(self._runs.passes(read.arguments), read.signals, strict=True):
+                for real in computed(self.family, signal, given):
                     one = each_of(real, found).reshape(-1, found.numel())  # one for each of the batch, or of all
                     expected = found.float().reshape(1, -1).expand_as(one)
                     assert torch.allclose(one, expected, rtol=1e-5, atol=1e-6), (
@@ -194,9 +181,8 @@ class ModelFamilySuite(Suite):
                     )
 
     def test_time_signals_change_with_the_timestep(self) -> None:
-        pipe = self._pipeline()
-        transformer = self._transformer(pipe)
-        given = arguments_of(transformer, lambda: self.generate(pipe))[0]
+        transformer = self._transformer(self._pipeline())
+        given = self._runs.arguments[0]
         other = {**given, "timestep": given["timestep"] * 0.5}
         first, second = (run_bare(transformer, self.family, one) for one in (given, other))
         assert torch.equal(first.entered[0], second.entered[0]), "the video tokens depend on the timestep"
@@ -206,9 +192,7 @@ class ModelFamilySuite(Suite):
             )
 
     def test_tokens_in_another_order_give_the_same(self) -> None:
-        pipe = self._pipeline()
-        with self._attached(pipe, Watching()):
-            plain = self.generate(pipe)
+        pipe, (_, plain) = self._pipeline(), self._runs.attending
         backend = Watching(ordered=True)
         with self._attached(pipe, backend):
             ordered = self.generate(pipe)
@@ -237,6 +221,10 @@ class ModelFamilySuite(Suite):
         assert graphs
         torch.testing.assert_close(compiled, eager, rtol=1e-3, atol=1e-3)
 
+    @property
+    def _runs(self) -> SharedRuns:
+        return SharedRuns.of(self)
+
     def _pipeline(self) -> Any:
         pipe = self.build()
         pipe.set_progress_bar_config(disable=True)
@@ -258,12 +246,6 @@ class ModelFamilySuite(Suite):
             torch.testing.assert_close(found, expected)
         else:
             assert torch.equal(found, expected), "attached, with TORCH_SDPA, it computes something else than alone"
-
-
-@cache
-def _imported(transformer: str) -> list[str]:
-    """What discovery of the family imports, in a fresh Python: asked once, however many pipelines are its own."""
-    return run_python(_IMPORTS.format(transformer=transformer)).split()
 
 
 def _calls(attachment: Attachment) -> dict[str, int]:

@@ -54,13 +54,18 @@ def _refuse(name: str) -> Any:
     return refuse
 
 
-def counting(graphs: list[Any]) -> Callable[[torch.fx.GraphModule, list[torch.Tensor]], Any]:
-    """A backend for torch.compile that puts each graph into the list and runs it as it is."""
+def counting(graphs: list[Any], backend: str = "eager") -> Callable[[torch.fx.GraphModule, list[torch.Tensor]], Any]:
+    """A backend for torch.compile that puts each graph into the list and runs it as it is.
+
+    Args:
+        backend: what runs it: "eager" as Dynamo has traced it, "aot_eager" after AOTAutograd has traced it as well,
+            through the operators' fake tensors.
+    """
 
     def count(graph: torch.fx.GraphModule, example: list[torch.Tensor]) -> Any:
         from torch._dynamo.backends.registry import lookup_backend
 
         graphs.append(graph)
-        return lookup_backend("aot_eager")(graph, example)
+        return lookup_backend(backend)(graph, example)
 
     return count

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -62,6 +63,32 @@ def run_python(code: str, **variables: str) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+@dataclass(frozen=True)
+class Discovered:
+    """What a fresh Python finds of plugins: the names that they provide, and the modules that this has imported."""
+
+    backends: frozenset[str]
+    policies: frozenset[str]
+    families: frozenset[str]
+    modules: frozenset[str]
+
+
+_DISCOVERY = """
+import sys
+from json import dumps
+from fastvideo_core.discovery.plugins import load_plugins
+plugins = load_plugins()
+families = [family.transformer for family in plugins.families()]
+print(dumps([list(plugins.backend_names()), list(plugins.policy_names()), families, list(sys.modules)]))
+"""
+
+
+@cache
+def discovered() -> Discovered:
+    """What is found of what is installed; asked once for all tests, as it takes a process."""
+    return Discovered(*map(frozenset, json.loads(run_python(_DISCOVERY))))
 
 
 @dataclass(frozen=True)

@@ -207,3 +207,11 @@ class FewerBlocksThanNone(Sound):
 
 class MoreBlocksThanThereAre(Sound):
     first_blocks = 99
+
+
+class ForgetsGraphs(Sound):
+    """Has torch forget what it compiled, whenever it forecasts."""
+
+    def forecast(self, step: Step, state: Any, computed: Sequence[Computed]) -> torch.Tensor:
+        torch.compiler.reset()
+        return super().forecast(step, state, computed)

@@ -10,13 +10,17 @@ from uuid import uuid4
 
 import pytest
 
-_UNNEEDED = ("xdist", "cacheprovider", "hypothesispytest", "terminal", "unraisableexception")
+_UNNEEDED = ("xdist", "cacheprovider", "hypothesispytest", "logging", "terminal", "unraisableexception")
 """The last collects garbage ten times at the end of each run: more than a second, with torch and diffusers loaded."""
 
 
 class _Listener:
     def __init__(self) -> None:
         self.reports: list[pytest.TestReport] = []
+
+    def pytest_addoption(self, parser: pytest.Parser) -> None:
+        """The terminal's own option. Python's tracebacks: pytest's take longer than the tests that fail."""
+        parser.addoption("--tb", dest="tbstyle", default="native")
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self.reports.append(report)
