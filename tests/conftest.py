@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import tests.support.collector  # noqa: F401  # before what is imported below
+from tests.support import dense_tiles
 from tests.support.backends import Recorder, plugins_with
 from tests.support.environment import Environment, build_environment
 from tests.support.models import build_wan_pipeline
@@ -23,7 +24,8 @@ os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Python looks through all that torch and diffusers keep each time that so many objects were made: seldom is enough.
 gc.set_threshold(50_000, 20, 20)
-
+# FlexAttention is compiled for seconds, for each kind of call: what asks for `real_flex` has it.
+dense_tiles.stand_in()
 
 SLOW_IN_SUITES = frozenset(
     {
@@ -137,6 +139,12 @@ def wan_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wan") / "model"
     build_wan_pipeline().save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def real_flex(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel `flex` of fv-sta as users have it."""
+    monkeypatch.setattr(dense_tiles.flex, "_compiled_flex", dense_tiles.compiled_flex)
 
 
 @pytest.fixture

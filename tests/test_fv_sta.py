@@ -55,6 +55,7 @@ class OneHeadSize(SlidingTileAttention):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("real_flex")
 class TestFlex(AttentionBackendSuite):
     """Windows of one tile, so that nearly everything is sparse; most of the suite's canvases are ragged."""
 
@@ -199,6 +200,7 @@ def qkv(tokens: int, heads: int = 2) -> tuple[torch.Tensor, torch.Tensor, torch.
 @pytest.mark.slow
 @pytest.mark.parametrize("grid", [(4, 16, 16), (5, 9, 13)])
 @pytest.mark.parametrize("text", [0, 37])
+@pytest.mark.usefixtures("real_flex")
 def test_each_head_has_its_own_window(grid: Triple, text: int) -> None:
     windows: list[Triple] = [(1, 1, 1), (1, 2, 1)]
     backend = SlidingTileAttention()
@@ -270,6 +272,7 @@ def test_modulation_per_token_is_brought_into_order_too(monkeypatch: pytest.Monk
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("real_flex")
 def test_compiled_blocks_see_the_order_too(monkeypatch: pytest.MonkeyPatch) -> None:
     configure(monkeypatch)
     pipe = build_wan_pipeline()

@@ -18,8 +18,8 @@ from tests.support.installed import write_distribution
 from tests.support.together_cases import Failing
 
 SIZE: dict[str, Any] = {**models.SIZE, "save_video": False}
-LIMIT = 4
-"""Seconds; to load a small model at once two processes need some, though the libraries are there."""
+LIMIT = 8
+"""Seconds; to load a model at once two processes need some."""
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def workers() -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("sockets", "quick_start")
+@pytest.mark.usefixtures("sockets")
 @pytest.mark.parametrize(("executor", "hangs"), [("mp", 0), ("sockets", 1)])
 def test_a_rank_that_hangs_is_an_error_in_time(
     wan_folder: Path, monkeypatch: pytest.MonkeyPatch, executor: str, hangs: int
@@ -54,7 +54,7 @@ def test_a_rank_that_hangs_is_an_error_in_time(
         began = time.monotonic()
         with pytest.raises(PeerError) as error:
             generator.generate_video("cat", **SIZE)
-        assert time.monotonic() - began < LIMIT + 8
+        assert time.monotonic() - began < 2 * LIMIT
         assert workers() == []
     waited = rf"process {1 - hangs} of 2 did not get an answer from the others within {LIMIT} s"
     assert error.match(rf"^{waited} \(FASTVIDEO_PARALLEL_TIMEOUT\), in all_to_all of step 1, branch '\w+'\. ")

@@ -9,6 +9,7 @@ from typing import Protocol
 from fastvideo_core.app.flow_shift import shift_problem
 from fastvideo_core.app.input_files import video_length
 from fastvideo_core.app.model_info import ModelInfo
+from fastvideo_core.discovery.home import expanded
 from fastvideo_core.errors import InputError
 
 
@@ -41,7 +42,7 @@ def _wrong_files(params: Asked, info: ModelInfo) -> Iterator[str]:
                 yield f"{info.name} starts from {'an image' if kind == 'image' else 'a video'}; give it as {kind}_path"
         elif not taken[kind]:
             yield f"{info.name}, a {inputs.pipeline}, {_takes(taken)}; it takes no {kind}_path"
-        elif not Path(path).expanduser().is_file():
+        elif not expanded(path).is_file():
             yield f"{kind}_path {str(path)!r} is no file"
         elif kind == "video" and inputs.whole_video:
             yield from _wrong_length(path, params.num_frames)

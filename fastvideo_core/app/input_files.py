@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from fastvideo_core.discovery.home import expanded
 from fastvideo_core.errors import InputError
 
 
@@ -19,7 +20,7 @@ def open_image(path: str | Path) -> Any:
     from diffusers.utils import load_image
 
     try:
-        return load_image(str(Path(path).expanduser()))
+        return load_image(str(expanded(path)))
     except (OSError, ValueError) as error:
         raise InputError(f"image_path {str(path)!r} cannot be read as an image: {error}") from error
 
@@ -52,7 +53,7 @@ def _decoded(path: str | Path) -> Iterator[Any]:
     import av
 
     try:
-        with av.open(str(Path(path).expanduser())) as container:
+        with av.open(str(expanded(path))) as container:
             if not container.streams.video:
                 raise InputError(f"video_path {str(path)!r} has no video in it")
             yield container.decode(container.streams.video[0])

@@ -13,6 +13,7 @@ from fastvideo_core.app.components import load_components
 from fastvideo_core.app.loading_bar import without_their_bars
 from fastvideo_core.app.model_info import ModelInfo
 from fastvideo_core.app.quantization import Quantization
+from fastvideo_core.discovery.home import expanded
 from fastvideo_core.discovery.importing import uncollected
 from fastvideo_core.engine.diffusers_bridge import blocks_can_be_compiled
 from fastvideo_core.engine.families import transformers_of
@@ -119,7 +120,7 @@ def _local_folder(info: ModelInfo) -> Path:
     """Where the model lies; one of the hub is fetched first, whole, so that all parts are of one version."""
     from diffusers import DiffusionPipeline
 
-    folder = Path(info.location).expanduser()
+    folder = expanded(info.location)
     if folder.is_dir():
         return folder
     try:

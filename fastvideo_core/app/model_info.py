@@ -15,6 +15,7 @@ from fastvideo_core.app.inputs import PipelineInputs
 from fastvideo_core.contract.caching import CachedModel
 from fastvideo_core.contract.model import Geometry, ModelFamily
 from fastvideo_core.contract.preset import ModelPreset
+from fastvideo_core.discovery.home import expanded
 from fastvideo_core.discovery.plugins import Plugins, load_plugins
 from fastvideo_core.engine.caching.choice import model_of
 from fastvideo_core.engine.families import family_of
@@ -142,7 +143,7 @@ def open_model_file(location: str, file: str) -> BinaryIO:
     Raises:
         ModelNotFoundError: there is no such file, or it cannot be reached.
     """
-    folder = Path(location).expanduser()
+    folder = expanded(location)
     try:
         if folder.is_dir():
             return (folder / file).open("rb")
@@ -157,7 +158,7 @@ def open_model_file(location: str, file: str) -> BinaryIO:
 def _reader(plugins: Plugins, location: str) -> Callable[[str], dict[str, Any]]:
     if "\0" in location or not location.strip():
         raise ModelNotFoundError(f"{location!r} is no model; presets: {', '.join(plugins.preset_names())}")
-    folder = Path(location).expanduser()
+    folder = expanded(location)
     try:
         is_folder, is_there = folder.is_dir(), folder.exists()
     except OSError:  # such as for a name of 5,000 letters

@@ -13,6 +13,7 @@ from typing import Any
 from fastvideo_core.app.sampling import SamplingParam
 from fastvideo_core.contract.model import ModelFamily
 from fastvideo_core.contract.preset import ModelPreset
+from fastvideo_core.discovery.home import expanded
 from fastvideo_core.discovery.plugins import Plugins
 from fastvideo_core.discovery.printable import explain
 from fastvideo_core.engine.caching.choice import model_of, prepare_policy
@@ -63,7 +64,7 @@ def listed_models(plugins: Plugins) -> Iterator[ListedModel]:
 
 
 def _listed(plugins: Plugins, preset: ModelPreset, distribution: str) -> ListedModel:
-    folder = Path(preset.location).expanduser()
+    folder = expanded(preset.location)
     index = _read(folder / "model_index.json")
     family = _family(plugins, preset, index)
     parameters = preset.parameters or _counted(folder, index)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastvideo_core.app.unfinished import alone_in, flush, give_name, remove_leftovers, unfinished
+from fastvideo_core.discovery.home import expanded
 from fastvideo_core.errors import InputError, OutputError
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def prepare_folder(output_path: str | Path) -> tuple[Path, str | None]:
         InputError: the path names a file that is not an MP4.
         OutputError: the folder cannot be made or written to.
     """
-    path = Path(output_path).expanduser()
+    path = expanded(output_path)
     if path.suffix.lower() in _OTHER_FORMATS:
         raise InputError(f"output_path {str(path)!r} ends in {path.suffix}; videos are written as .mp4")
     folder, stem = (path.parent, path.stem) if path.suffix.lower() == ".mp4" else (path, None)

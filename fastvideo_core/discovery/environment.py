@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from fastvideo_core.discovery.home import expanded
 from fastvideo_core.errors import InputError
 
 VARIABLES: dict[str, str] = {
@@ -54,7 +55,7 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
     disabled = environment.get("FASTVIDEO_DISABLE_PLUGINS", "").split(",")
     return Settings(
         attention_backend=normalize_asked(environment.get("FASTVIDEO_ATTENTION_BACKEND", "")),
-        attention_config=Path(config).expanduser() if config else None,
+        attention_config=expanded(config) if config else None,
         attention_fallback=normalize_backend_name(environment.get("FASTVIDEO_ATTENTION_FALLBACK")),
         cache_policy=environment.get("FASTVIDEO_CACHE_POLICY", "").strip() or None,
         disabled_plugins=frozenset(normalize_plugin_name(name) for name in disabled if name.strip()),

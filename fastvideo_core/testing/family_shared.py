@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import torch
 
 from fastvideo_core.contract.caching import Signal
+from fastvideo_core.contract.model import ModelFamily
 from fastvideo_core.testing.family_runs import Pass, Scripted, Watching, arguments_of, run_bare
 
-if TYPE_CHECKING:
-    from fastvideo_core.testing.family import ModelFamilySuite
+
+class RunnableSuite(Protocol):
+    """What a family's suite makes and attaches."""
+
+    @property
+    def family(self) -> ModelFamily: ...
+    def generate(self, pipe: Any) -> torch.Tensor: ...
+    def _pipeline(self) -> Any: ...
+    def _transformer(self, pipe: Any) -> Any: ...
+    def _attached(self, pipe: Any, backend: Any = ..., policy: Any = ...) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -29,12 +38,12 @@ class SharedRuns:
 
     _latest: ClassVar[SharedRuns | None] = None
 
-    def __init__(self, suite: ModelFamilySuite) -> None:
+    def __init__(self, suite: RunnableSuite) -> None:
         self.suite, self._read = suite, dict[Signal, Reading]()
         self._passes: tuple[list[dict[str, Any]], list[Pass]] | None = None
 
     @classmethod
-    def of(cls, suite: ModelFamilySuite) -> SharedRuns:
+    def of(cls, suite: RunnableSuite) -> SharedRuns:
         """Those of the suite's class. Of the classes before it nothing is kept."""
         if cls._latest is None or type(cls._latest.suite) is not type(suite):
             cls._latest = cls(suite)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, TypeVar
 
 from fastvideo_core.contract.caching import CachedModel, CachePolicy, Signal
 from fastvideo_core.contract.model import ModelFamily
 from fastvideo_core.contract.reading import GivenValue, shown
 from fastvideo_core.contract.settings import Config, named_values
+from fastvideo_core.discovery.home import expanded
 from fastvideo_core.discovery.plugins import Plugin, Plugins
 from fastvideo_core.discovery.printable import explain
 from fastvideo_core.discovery.provided import checked_policy
@@ -95,7 +95,7 @@ def find_policy(plugins: Plugins, name: str, origin: str) -> tuple[type[CachePol
 
 def model_of(family: ModelFamily, name: str, pipeline: str) -> CachedModel:
     """What a policy is told of a model; its name may be a local folder."""
-    folder = Path(name).expanduser()
+    folder = expanded(name)
     return CachedModel(
         name,
         family.name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os.path
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,5 +68,5 @@ class Served:
 
 def name_for_clients(model: str) -> str:
     """A folder is called by its own name alone: where it lies is nobody's business."""
-    path = Path(model).expanduser()
+    path = Path(os.path.expanduser(model))
     return path.resolve().name if path.is_dir() else model

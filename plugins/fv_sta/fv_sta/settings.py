@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os.path
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -30,7 +31,7 @@ def _tile(value: Any) -> Triple | Auto:
 
 
 def _file(value: Any) -> Table:
-    return value if isinstance(value, Table) else read_strategy(Path(value).expanduser())
+    return value if isinstance(value, Table) else read_strategy(Path(os.path.expanduser(value)))
 
 
 @dataclass(frozen=True)

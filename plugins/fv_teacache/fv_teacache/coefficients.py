@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os.path
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -51,7 +52,7 @@ class Calibration:
             InputError: it cannot be read, or holds no coefficients.
         """
         try:
-            content = json.loads(path.expanduser().read_text("utf-8"))
+            content = json.loads(Path(os.path.expanduser(path)).read_text("utf-8"))
             content["coefficients"] = as_numbers(content["coefficients"])
             content["signal"] = Signal(content["signal"])
             return cls(**content)

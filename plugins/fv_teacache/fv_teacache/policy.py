@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import os.path
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -180,7 +181,7 @@ class TeaCache(CachePolicy):
 
 def _is_file(path: Path) -> bool:
     try:
-        return path.expanduser().is_file()
+        return Path(os.path.expanduser(path)).is_file()
     except (OSError, RuntimeError):  # such as for a name of 5,000 letters, or the home of nobody
         return False
 

@@ -8,6 +8,7 @@ whole schedule is known before the first step.
 from __future__ import annotations
 
 import json
+import os.path
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,7 +37,7 @@ def _ratios(value: Any) -> tuple[tuple[float, ...], ...]:
 
 def _read(path: Path) -> tuple[tuple[float, ...], ...]:
     try:
-        return _ratios(json.loads(path.expanduser().read_text("utf-8"))["ratios"])
+        return _ratios(json.loads(Path(os.path.expanduser(path)).read_text("utf-8"))["ratios"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"MAGCACHE: {str(path)!r} has no ratios that can be read: {error!r}") from error
 
