@@ -27,6 +27,8 @@ gc.set_threshold(50_000, 20, 20)
 # FlexAttention is compiled for seconds, for each kind of call: what asks for `real_flex` has it.
 dense_tiles.stand_in()
 
+LEAN = Path(__file__).parent / "support" / "lean"
+"""With a sitecustomize.py, which Python imports at its start."""
 SLOW_IN_SUITES = frozenset(
     {
         "test_compiled_blocks_give_the_same",
@@ -78,6 +80,25 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # read at its import, which has been
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _lean_processes() -> Iterator[None]:
+    """Processes that tests start import less; `every_package` is for those that need it all."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(LEAN), before)))
+    yield
+    if before is None:
+        del os.environ["PYTHONPATH"]
+    else:
+        os.environ["PYTHONPATH"] = before
+
+
+@pytest.fixture
+def every_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes that the test starts find every package that is installed."""
+    parts = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(part for part in parts if part != str(LEAN)))
 
 
 @pytest.fixture(scope="session", autouse=True)

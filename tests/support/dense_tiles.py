@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from fv_sta.kernels import flex
+from fv_sta.kernels import flex as flex
 from fv_sta.tiles import BLOCK
 
 compiled_flex = flex._compiled_flex

@@ -43,7 +43,7 @@ class Placed(Protocol):
 Item = TypeVar("Item", bound=Placed)
 
 
-def longest_first(items: list[Item], workers: int = 2) -> list[Item]:
+def longest_first(items: list[Item], workers: int = 3) -> list[Item]:
     """The same tests in as many parts as there are workers, each with its share of the longest files before the others.
 
     With `--dist worksteal` each worker begins with one part of the list, and one that is done takes from the end of

@@ -1,0 +1,9 @@
+"""For Python processes that tests start: what diffusers and transformers import where it is installed, few users have.
+
+It takes them two seconds more than torch does. `sys.modules` says of these names that there are no such packages.
+"""
+
+import sys
+
+for name in ("torchao", "bitsandbytes", "peft", "cache_dit", "gguf", "sklearn", "torchvision"):
+    sys.modules.setdefault(name, None)  # type: ignore[arg-type]  # which importing takes for "there is none"
