@@ -34,12 +34,12 @@ test: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest -n 2 --dist worksteal
+	$(BIN)/pytest -n 3 --dist worksteal
 
 quick: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/pytest -q -n 2 --dist worksteal -m "not slow and not gpu"
+	$(BIN)/pytest -q -n 3 --dist worksteal -m "not slow and not gpu"
 
 dist: $(VENV)/.installed
 	rm -rf dist
@@ -75,8 +75,9 @@ $(VENV)/.installed: constraints.txt pyproject.toml $(PLUGINS) $(EXAMPLES)
 	$(call install,$(FOR_ALL))
 	touch $(VENV)/.demo $(VENV)/.serve $@
 
+# Not compiled here: Python compiles what is imported, a small part of it.
 define install
 $(PYTHON) -m venv $(VENV)
-$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt hatchling editables
-$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation -c constraints.txt $(addprefix -e ,$(1))
+$(BIN)/python -m pip install -q --no-compile --disable-pip-version-check -c constraints.txt hatchling editables
+$(BIN)/python -m pip install -q --no-compile --disable-pip-version-check --no-build-isolation -c constraints.txt $(addprefix -e ,$(1))
 endef

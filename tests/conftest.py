@@ -22,6 +22,8 @@ from tests.support.order import longest_first
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 # For the processes that tests start: more threads each only get in one another's way.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Ray's own lets its processes wait for minutes beside other tests, also where a command starts it.
+os.environ.setdefault("RAY_worker_niceness", "0")
 # Python looks through all that torch and diffusers keep each time that so many objects were made: seldom is enough.
 gc.set_threshold(50_000, 20, 20)
 # FlexAttention is compiled for seconds, for each kind of call: what asks for `real_flex` has it.

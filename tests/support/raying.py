@@ -24,7 +24,6 @@ def local_ray(num_cpus: int, environment: Environment) -> Iterator[None]:
     """
     ray = pytest.importorskip("ray", reason="Ray is not installed")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_worker_niceness", "0")  # beside other tests they would wait for minutes
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         with pytest.MonkeyPatch.context() as patch:
