@@ -49,6 +49,7 @@ def said(what: str = "") -> Iterator[None]:
 
 @QUICK
 @given(st.dictionaries(st.sampled_from(sorted(VARIABLES)), st.text(max_size=30)))
+@example({"FASTVIDEO_ATTENTION_CONFIG": "~0"})
 def test_environment_values(environment: dict[str, str]) -> None:
     with said("FASTVIDEO_"):
         read_settings(environment)
