@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -9,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from diffusers import WanTransformer3DModel
 from fv_shapes.captions import caption, parse, vocabulary
 from fv_shapes.plugin import MODEL_FOLDER
 from fv_shapes.render import render
@@ -120,3 +123,18 @@ def test_the_largest_canvas_is_a_grid_of_12_16_16(shapes: VideoGenerator) -> Non
     assert geometry.grid(45, 256, 256) == (12, 16, 16)
     assert geometry.grid(33, 128, 128) == (9, 8, 8)
     assert shapes.info.transformer["attention_head_dim"] == 64
+
+
+def test_latent_channels_that_carry_nothing_are_neither_seen_nor_changed() -> None:
+    vae = json.loads((MODEL_FOLDER / "vae" / "config.json").read_text())
+    empty = torch.tensor(vae["latents_std"]) < 0.05
+    assert empty.sum() == 15
+    transformer = WanTransformer3DModel.from_pretrained(MODEL_FOLDER / "transformer").eval()
+    latents = torch.randn(1, 32, 2, 4, 4)
+    others = torch.where(empty.view(1, -1, 1, 1, 1), torch.randn_like(latents), latents)
+    how: dict[str, Any] = {"timestep": torch.tensor([500.0]), "encoder_hidden_states": torch.randn(1, 8, 128)}
+    with torch.no_grad():
+        (velocity,), (other,) = (transformer(given, **how, return_dict=False) for given in (latents, others))
+    assert torch.equal(velocity, other)
+    assert not velocity[:, empty].any()
+    assert velocity[:, ~empty].any()
