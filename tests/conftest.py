@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -86,7 +85,7 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _lean_processes() -> Iterator[None]:
-    """Processes that tests start import less; `every_package` is for those that need it all."""
+    """Processes that tests start, and theirs, import less."""
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(LEAN), before)))
     yield
@@ -94,13 +93,6 @@ def _lean_processes() -> Iterator[None]:
         del os.environ["PYTHONPATH"]
     else:
         os.environ["PYTHONPATH"] = before
-
-
-@pytest.fixture
-def every_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Processes that the test starts find every package that is installed."""
-    parts = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(part for part in parts if part != str(LEAN)))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -165,17 +157,9 @@ def wan_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def real_flex(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
-    """The kernel `flex` of fv-sta as users have it; not for a second batch size or scale, compiled once more."""
-    if any(part in request.node.name for part in ("-b2-", "-scale1.0]")):
-        return
+def real_flex(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel `flex` of fv-sta as users have it."""
     monkeypatch.setattr(dense_tiles.flex, "_compiled_flex", dense_tiles.compiled_flex)
-
-
-@pytest.fixture
-def lean_python(monkeypatch: pytest.MonkeyPatch, environment: Environment) -> None:
-    """Python processes that a test starts import less: they find the packages that are here, but for UNNEEDED ones."""
-    monkeypatch.setattr(sys, "executable", str(environment.python))
 
 
 @pytest.fixture(scope="session")

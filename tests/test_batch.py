@@ -332,7 +332,6 @@ def test_a_second_run_of_the_same_part_is_refused(wan_folder: Path, tmp_path: Pa
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("lean_python")
 def test_a_run_that_is_killed_leaves_whole_videos_and_the_next_ends_it(wan_folder: Path, tmp_path: Path) -> None:
     file = write(tmp_path / "p.jsonl", *[{"prompt": "cat", "id": f"v{number}", "seed": number} for number in range(16)])
     command = [sys.executable, "-m", "fastvideo_core", "generate", "--prompts", str(file), "--model", str(wan_folder)]

@@ -37,7 +37,6 @@ def name_of(document: Path) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("lean_python")
 def test_they_build(tmp_path: Path) -> None:
     site = tmp_path / "site"
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-d", str(tmp_path / "kept"), str(DOCS)]

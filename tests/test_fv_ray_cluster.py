@@ -18,7 +18,6 @@ from click.testing import CliRunner
 from fastvideo_core import VideoGenerator, read_rows
 from fastvideo_core.cli import fv
 from fastvideo_core.errors import ParallelError
-from tests.support.environment import Environment
 from tests.support.raying import gone, local_ray, processes_with
 
 pytestmark = [
@@ -40,9 +39,9 @@ def alone() -> Iterator[VideoGenerator]:
 
 
 @pytest.fixture(scope="module")
-def cluster(environment: Environment) -> Iterator[None]:
+def cluster() -> Iterator[None]:
     """A Ray that is there already; to start one takes as long as what the tests do with it."""
-    with local_ray(2, environment):
+    with local_ray(2):
         yield
 
 
@@ -86,7 +85,7 @@ def within(seconds: float, what: Callable[[], object]) -> bool:
 
 
 def test_a_batch_of_videos_by_two_processes_each_and_ray_that_it_starts_itself(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lean_python: None
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first, while there is no cluster that it would take instead."""
     ray = pytest.importorskip("ray", reason="Ray is not installed")

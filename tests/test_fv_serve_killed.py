@@ -10,7 +10,6 @@ from serve_killed import kill_again_and_again
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.usefixtures("lean_python"),
     pytest.mark.skipif(sys.platform == "win32", reason="there is no such signal"),
 ]
 

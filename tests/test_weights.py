@@ -138,7 +138,6 @@ except ModelNotFoundError as error:
 """
 
 
-@pytest.mark.usefixtures("lean_python")
 def test_a_model_of_the_hub_is_read_from_its_snapshot(wan_folder: Path, tmp_path: Path) -> None:
     for name in ("whole", "partial"):
         repository = tmp_path / "hub" / f"models--acme--{name}"

@@ -152,16 +152,12 @@ def build_bare_environment(folder: Path) -> Environment:
     return _build(folder, r"(.*\.pth$|__editable__|_?_?fastvideo|_?fv_|pip\b|__pycache__)")
 
 
-UNNEEDED = r"(torchao|bitsandbytes|peft|cache_dit|gguf)\b"
-"""What diffusers and transformers import wherever it is installed, at more cost than torch: few users have it."""
-
-
 def _build(folder: Path, left_out: str) -> Environment:
     venv.create(folder / "venv", with_pip=False)
     environment, libraries = Environment(folder / "venv"), folder / "libraries"
     libraries.mkdir()
     for entry in Path(sysconfig.get_path("purelib")).iterdir():
-        if not re.match(left_out, entry.name) and not re.match(UNNEEDED, entry.name):
+        if not re.match(left_out, entry.name):
             (libraries / entry.name).symlink_to(entry)
     (environment.site / "libraries.pth").write_text(f"import site; site.addsitedir({str(libraries)!r})\n")
     return environment

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,23 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.environment import Environment
-
 
 @contextmanager
-def local_ray(num_cpus: int, environment: Environment) -> Iterator[None]:
-    """Ray with so many CPU slots; at the end none of its processes is left.
-
-    Args:
-        environment: whose Python runs Ray's processes: there they import less.
-    """
+def local_ray(num_cpus: int) -> Iterator[None]:
+    """Ray with so many CPU slots; at the end none of its processes is left."""
     ray = pytest.importorskip("ray", reason="Ray is not installed")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sys, "executable", str(environment.python))
-            ray.init(address="local", num_cpus=num_cpus, include_dashboard=False, logging_level=logging.ERROR)
+        ray.init(address="local", num_cpus=num_cpus, include_dashboard=False, logging_level=logging.ERROR)
     except Exception as error:
         ray.shutdown()
         pytest.skip(f"Ray cannot start here: {error}")

@@ -182,7 +182,7 @@ class TeaCache(CachePolicy):
 def _is_file(path: Path) -> bool:
     try:
         return Path(os.path.expanduser(path)).is_file()
-    except (OSError, RuntimeError):  # such as for a name of 5,000 letters, or the home of nobody
+    except OSError:  # such as for a name of 5,000 letters
         return False
 
 
