@@ -306,8 +306,9 @@ def _round(module: Any, way: str, device: torch.device, dtype: torch.dtype) -> N
         return
     from bitsandbytes import nn
 
+    whole = getattr(module, "_keep_in_fp32_modules", None) or ()  # which diffusers does not round, either
     for name, layer in list(module.named_modules()):
-        if type(layer) is torch.nn.Linear:
+        if type(layer) is torch.nn.Linear and not any(part in name for part in whole):
             new: Any = nn.Linear4bit(
                 layer.in_features, layer.out_features, layer.bias is not None, compute_dtype=dtype, quant_type="nf4"
             )

@@ -78,6 +78,19 @@ def test_a_flow_shift_is_the_scheduler_s_for_one_video(plain: VideoGenerator, wa
     assert again.receipt.flow_shift == 3.0
 
 
+def test_prompts_are_padded_to_as_many_tokens_as_asked_for(plain: VideoGenerator, wan_folder: Path) -> None:
+    from diffusers import WanPipeline
+
+    pipe = WanPipeline.from_pretrained(wan_folder)
+    bare = run(pipe, max_sequence_length=16)
+    result = plain.generate_video("cat", **SHORT, max_sequence_length=16)
+    assert np.array_equal(result.frames, bare)
+    assert not np.array_equal(bare, run(pipe))
+    assert result.receipt.max_sequence_length == 16
+    with pytest.raises(InputError, match="is 17 tokens long, WanPipeline reads 16: .* end, 'cat dog'"):
+        plain.generate_video(" ".join(["cat"] * 16 + ["dog"]), **SHORT, max_sequence_length=16)
+
+
 def test_a_preset_s_flow_shift_is_that_of_the_nearest_size(wan_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     preset = ModelPreset("m", str(wan_folder), dict(SIZE), flow_shift={(32, 48): 2.0, (320, 480): 9.0})
     for module in ("app.generator", "app.sampling", "engine.attachment"):
@@ -97,6 +110,8 @@ def test_a_preset_s_flow_shift_is_that_of_the_nearest_size(wan_folder: Path, mon
         ({"guidance_scale_2": -1}, "guidance_scale_2 is -1, it must be 0 to 1000"),
         ({"flow_shift": True}, "flow_shift must be a number, not True"),
         ({"flow_shift": 0}, r"flow_shift is 0, it must be 0.01 to 100"),
+        ({"max_sequence_length": 16.0}, "max_sequence_length must be a whole number, not 16.0"),
+        ({"max_sequence_length": 0}, "max_sequence_length is 0, it must be 1 to 10000"),
         ({"video_path": 5}, "video_path must be a path, not 5"),
         ({"video_path": "a.mp4"}, "a WanPipeline, makes videos from text alone; it takes no video_path"),
         ({"video": "a.mp4"}, "there is no sampling parameter 'video' here; use instead: video_path"),
@@ -209,16 +224,18 @@ def test_the_command_takes_them(experts: VideoGenerator, tmp_path: Path) -> None
     size = ["--height", "32", "--width", "48", "--frames", "5", "--steps", "5", "--output", str(tmp_path)]
     done = CliRunner().invoke(
         fv, ["generate", "cat", "--model", experts.info.name, *size, "--guidance-2", "4", "--flow-shift", "6", "--json"]
+        + ["--max-sequence-length", "16"],
     )
     receipt = json.loads(done.stdout)
-    assert (receipt["guidance_scale_2"], receipt["flow_shift"]) == (4.0, 6.0)
+    assert [receipt[name] for name in ("guidance_scale_2", "flow_shift", "max_sequence_length")] == [4.0, 6.0, 16]
     done = CliRunner().invoke(fv, ["generate", "cat", "--model", experts.info.name, *size, "--video", "a.mp4"])
     assert "it takes no video_path" in done.output
 
 
 def test_fields_have_the_defaults_of_a_pipeline() -> None:
     params = SamplingParam()
-    assert (params.guidance_scale_2, params.flow_shift, params.video_path) == (None, None, None)
+    left_open = (params.guidance_scale_2, params.flow_shift, params.max_sequence_length, params.video_path)
+    assert left_open == (None, None, None, None)
 
 
 def test_a_guider_has_the_guidance_scale_for_one_video(tmp_path: Path) -> None:

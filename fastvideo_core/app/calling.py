@@ -54,6 +54,7 @@ def arguments_of(pipe: Any, prompt: str, params: SamplingParam, info: ModelInfo)
         "num_frames": params.num_frames,
         "frames": params.num_frames,  # as Sana calls it
         frame_rate: params.fps,
+        "max_sequence_length": params.max_sequence_length,
         "num_inference_steps": params.num_inference_steps,
         "guidance_scale": float(params.guidance_scale),
         "guidance_scale_2": params.guidance_scale_2 and float(params.guidance_scale_2),
@@ -95,6 +96,7 @@ def note(receipt: Receipt, frames: Any, params: SamplingParam, info: ModelInfo) 
     receipt.fps, receipt.seed, receipt.guidance_scale = params.fps, params.seed, float(params.guidance_scale)
     receipt.guidance_scale_2 = None if params.guidance_scale_2 is None else float(params.guidance_scale_2)
     receipt.flow_shift = shift_in(info.scheduler) if shift is None else shift
+    receipt.max_sequence_length = params.max_sequence_length
     receipt.input_image = None if params.image_path is None else str(params.image_path)
     receipt.input_video = None if params.video_path is None else str(params.video_path)
 

@@ -23,6 +23,7 @@ class Asked(Protocol):
     guidance_scale: float
     guidance_scale_2: float | None
     flow_shift: float | None
+    max_sequence_length: int | None
 
 
 def misfits(params: Asked, info: ModelInfo) -> Iterator[str]:
@@ -31,6 +32,8 @@ def misfits(params: Asked, info: ModelInfo) -> Iterator[str]:
     yield from _wrong_guidance(params, info)
     if params.flow_shift is not None and (problem := shift_problem(info.scheduler)):
         yield f"flow_shift is {params.flow_shift}, but {info.name} takes none: {problem}"
+    if params.max_sequence_length is not None and "max_sequence_length" not in info.inputs.arguments:
+        yield f"max_sequence_length is {params.max_sequence_length}, but a {info.inputs.pipeline} takes none"
 
 
 def _wrong_files(params: Asked, info: ModelInfo) -> Iterator[str]:

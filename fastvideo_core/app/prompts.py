@@ -46,10 +46,11 @@ def check_prompt(prompt: object) -> str:
     return prompt
 
 
-def check_lengths(pipe: Any, **texts: Sequence[str]) -> None:
+def check_lengths(pipe: Any, longest: int | None = None, **texts: Sequence[str]) -> None:
     """Refuse texts of which the pipeline would cut off the end, as diffusers' do without an error.
 
     Args:
+        longest: tokens that are read of each; None for the pipeline's default.
         texts: by what they are, such as prompt=["a cat"].
 
     Raises:
@@ -57,16 +58,19 @@ def check_lengths(pipe: Any, **texts: Sequence[str]) -> None:
     """
     limit = inspect.signature(type(pipe).__call__).parameters.get("max_sequence_length")
     tokenizer = getattr(pipe, "tokenizer", None)
-    if limit is None or not isinstance(limit.default, int) or tokenizer is None:
+    if limit is None or tokenizer is None:
+        return
+    most = limit.default if longest is None else longest
+    if not isinstance(most, int):
         return
     for what, several in texts.items():
         for text in several:
             tokens = tokenizer(text, truncation=False, verbose=False).input_ids
-            if len(tokens) > limit.default:
-                unread = tokenizer.decode(tokens[limit.default - 1 :], skip_special_tokens=True)
+            if len(tokens) > most:
+                unread = tokenizer.decode(tokens[most - 1 :], skip_special_tokens=True)
                 raise InputError(
                     f"the {what} {_shortened(text)!r} is {len(tokens)} tokens long, {type(pipe).__name__} reads "
-                    f"{limit.default}: it would not see its end, {_shortened(unread)!r}; shorten it"
+                    f"{most}: it would not see its end, {_shortened(unread)!r}; shorten it"
                 )
 
 

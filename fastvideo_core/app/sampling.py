@@ -69,6 +69,7 @@ class SamplingParam(KnownFields):
         guidance_scale_2: that of the second expert of Wan 2.2; None for the first one's.
         flow_shift: of the noise schedule; None for what the model's preset says for the size, else for the scheduler's.
         negative_prompt: what the guidance leads away from.
+        max_sequence_length: tokens that a prompt is padded to, the most that is read of it; None for the pipeline's.
         image_path: the image that an image-to-video model starts from; scaled to height and width.
         video_path: the video that a video-to-video or control model starts from; its first num_frames frames, scaled.
         seed: same seed, same video.
@@ -90,6 +91,7 @@ class SamplingParam(KnownFields):
     guidance_scale_2: float | None = None
     flow_shift: float | None = None
     negative_prompt: str = ""
+    max_sequence_length: int | None = None
     image_path: str | Path | None = None
     video_path: str | Path | None = None
     seed: int = 1024
@@ -155,6 +157,9 @@ class SamplingParam(KnownFields):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool):
                 yield f"{name} must be a whole number, not {value!r}"
+        longest = self.max_sequence_length
+        if isinstance(longest, bool) or not isinstance(longest, int | None):
+            yield f"max_sequence_length must be a whole number, not {longest!r}"
         for name in ("guidance_scale", "guidance_scale_2", "flow_shift"):
             value = getattr(self, name)
             left_open = value is None and name != "guidance_scale"
@@ -188,6 +193,7 @@ class SamplingParam(KnownFields):
             "guidance_scale": (0, 1000),
             "guidance_scale_2": (0, 1000),
             "flow_shift": (0.01, 100),
+            "max_sequence_length": (1, 10_000),
             "num_videos_per_prompt": (1, 10_000),
         }
         for name, (low, high) in limits.items():

@@ -95,7 +95,7 @@ class LocalStudio:
             InputError: a text is too long; CacheError: the policy is unknown, or does not serve the model; OutputError:
             no file can be written where it should go.
         """
-        check_lengths(self.pipe, prompt=prompts, negative_prompt=[params.negative_prompt])
+        check_lengths(self.pipe, params.max_sequence_length, prompt=prompts, negative_prompt=[params.negative_prompt])
         self.attachment.check_grid(params.grid(self.info))
         return Maker(self.attachment, self.info, params, request, self.load_seconds, self._tiling).make
 

@@ -21,6 +21,7 @@ _SAMPLING = (
     click.option("--guidance", "guidance_scale", type=float, help="Guidance scale; 1 or less: none."),
     click.option("--guidance-2", "guidance_scale_2", type=float, help="That of Wan 2.2's second expert."),
     click.option("--flow-shift", type=float, help="Of the noise schedule. Default: the preset's for the size."),
+    click.option("--max-sequence-length", type=int, help="Tokens that prompts are padded to. Default: the model's."),
 )
 _MEMORY = (
     click.option(

@@ -127,6 +127,7 @@ class Receipt:
         parallel: how several processes shared the work; None if one did it. `attention` is then the first one's.
         guidance_scale_2: that of the second expert, where the model has one and it was given.
         flow_shift: of the scheduler that ran, where that has a fixed one.
+        max_sequence_length: tokens that prompts were padded to, where that was given; else the pipeline's default.
         input_image: the image that the video was made from.
         input_video: the video that it was made from.
         seconds: load, text, denoise, decode and encode, as far as known.
@@ -159,6 +160,7 @@ class Receipt:
     guidance_scale: float | None = None
     guidance_scale_2: float | None = None
     flow_shift: float | None = None
+    max_sequence_length: int | None = None
     input_image: str | None = None
     input_video: str | None = None
     seed: int | None = None

@@ -45,6 +45,7 @@ def expected_of_row(
         "guidance_scale": float(params.guidance_scale),
         "guidance_scale_2": None if second is None else float(second),
         "flow_shift": shift_in(info.scheduler) if shift is None else shift,
+        "max_sequence_length": params.max_sequence_length,
         "input_image": None if params.image_path is None else str(params.image_path),
         "input_video": None if params.video_path is None else str(params.video_path),
         "cache": None if policy is None else [policy.name, policy.settings_used()],

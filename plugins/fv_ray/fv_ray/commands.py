@@ -11,7 +11,7 @@ from fastvideo_core import Batch, memory_options, only_given, sampling_options, 
 from fastvideo_core.errors import InputError
 
 _SAMPLING = ("negative_prompt", "height", "width", "num_frames", "num_inference_steps", "guidance_scale", "fps", "seed")
-_MORE_SAMPLING = ("guidance_scale_2", "flow_shift", "sheet", "output_path")
+_MORE_SAMPLING = ("guidance_scale_2", "flow_shift", "max_sequence_length", "sheet", "output_path")
 
 
 @click.command("batch")

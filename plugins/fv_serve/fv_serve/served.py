@@ -22,6 +22,7 @@ SAMPLING = (
     "guidance_scale",
     "guidance_scale_2",
     "flow_shift",
+    "max_sequence_length",
     "negative_prompt",
     "seed",
 )

@@ -32,6 +32,7 @@ def fastvideo_model_presets() -> list[ModelPreset]:
                 "num_frames": 33,
                 "num_inference_steps": 20,
                 "guidance_scale": 3.0,
+                "max_sequence_length": 64,
                 "fps": 16,
             },
             "a simple shape moving on a plain background; 17 to 45 frames of 128x128 to 256x256",

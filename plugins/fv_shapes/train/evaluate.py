@@ -54,6 +54,7 @@ def as_sizes(context: click.Context, parameter: click.Parameter, values: tuple[s
 @click.option("--pairs", is_flag=True, help="Prompts for two shapes.")
 @click.option("--steps", default=20, show_default=True)
 @click.option("--guidance", default=3.0, show_default=True)
+@click.option("--prompt-tokens", default=64, show_default=True, help="For --batch: what prompts are padded to.")
 @click.option("--seed", default=20_000, show_default=True, help="Of the prompts and the videos; not used in training.")
 @click.option(
     "--batch", default=0, show_default=True, help="Prompts per call of a bare WanPipeline; 0: VideoGenerator."
@@ -69,6 +70,7 @@ def main(
     pairs: bool,
     steps: int,
     guidance: float,
+    prompt_tokens: int,
     seed: int,
     batch: int,
     device: str | None,
@@ -78,7 +80,8 @@ def main(
 ) -> None:
     """Generate a video for each of many random prompts; print what the checker says of them."""
     sampling = {"num_inference_steps": steps, "guidance_scale": guidance}
-    generate = in_batches(model, batch, device, dtype, sampling) if batch else one_by_one(model, sampling)
+    padded = {**sampling, "max_sequence_length": prompt_tokens}
+    generate = in_batches(model, batch, device, dtype, padded) if batch else one_by_one(model, sampling)
     rows: list[Row] = []
     for size in sizes:
         rows += measure(generate, random_prompts(prompts, seed, pairs), size, seed)

@@ -50,7 +50,7 @@ def build() -> tuple[UMT5EncoderModel, WanTransformer3DModel]:
         out_channels=32,
         text_dim=TEXT_WIDTH,
         freq_dim=256,
-        ffn_dim=640,
+        ffn_dim=512,
         num_layers=7,
     )
     torch.nn.init.zeros_(transformer.proj_out.weight)
@@ -78,7 +78,7 @@ class TransformerTraining:
         self._optimiser = Optimiser(parameters, learning_rate)
         if DEVICE.type == "cuda":
             self._transformer.compile_repeated_blocks(fullgraph=True, options=_INDUCTOR)
-        self._steps: dict[Canvas, Captured] = {}
+        self._steps: dict[tuple[Canvas, int], Captured] = {}
         self.spent, self.steps = 0.0, 0
 
     def state(self) -> dict[str, Any]:
@@ -114,7 +114,7 @@ class TransformerTraining:
                 for average in self._averages:
                     average.rate.fill_(max(1 / 1500, 1 / (1 + self.steps / 4)))
                 canvas = rng.choices(CANVASES, [one.weights[part] for one in CANVASES])[0]
-                last[canvas] = self._steps[canvas]()["loss"]
+                last[canvas] = self._steps[canvas, rng.choice(canvas.prompt_tokens)]()["loss"]
                 self.steps += 1
             values = {f"loss_{one.frames}x{one.side}": float(loss) for one, loss in last.items()}
             self.spent += time.monotonic() - begin
@@ -124,14 +124,15 @@ class TransformerTraining:
 
     def _prepare(self, part: int, log: Log) -> None:
         for canvas in CANVASES:
-            if canvas.weights[part] and canvas not in self._steps:
+            if canvas.weights[part] and (canvas, canvas.prompt_tokens[0]) not in self._steps:
                 begin = time.monotonic()
                 bank = Bank.encode(self._vae, self._tokenizer, self._scenes, canvas, self._scale)
-                step = Captured(partial(self._step, canvas, bank))
-                self._steps[canvas] = step
                 encoded = time.monotonic() - begin
-                for _ in range(4):
-                    step()
+                for length in set(canvas.prompt_tokens):
+                    step = Captured(partial(self._step, canvas, bank, length))
+                    self._steps[canvas, length] = step
+                    for _ in range(4):
+                        step()
                 if DEVICE.type == "cuda":
                     torch.cuda.synchronize()
                 log.write(
@@ -140,14 +141,14 @@ class TransformerTraining:
                     {"encoding": encoded, "compiling": time.monotonic() - begin - encoded},
                 )
 
-    def _step(self, canvas: Canvas, bank: Bank) -> dict[str, torch.Tensor]:
+    def _step(self, canvas: Canvas, bank: Bank, prompt_tokens: int) -> dict[str, torch.Tensor]:
         batch = max(1, round(canvas.batch * self._scale))
         rows = torch.randint(len(bank.latents), (batch,), device=DEVICE)
         captions = torch.randint(bank.tokens.shape[1], (batch,), device=DEVICE)
         dropped = torch.rand(batch, 1, device=DEVICE) < _DROPPED
         tokens = torch.where(dropped, bank.none, bank.tokens[rows, captions])
         with autocast():
-            embeds = encode_tokens(self._text_encoder, tokens, canvas.prompt_tokens)
+            embeds = encode_tokens(self._text_encoder, tokens, prompt_tokens)
             loss = flow_matching_loss(self._transformer, bank.latents[rows].float(), embeds, self._live)
         self._optimiser.step(loss)
         for average in self._averages:
