@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import _thread
+import atexit
+import gc
 import os
 import signal
 import time
@@ -15,6 +17,8 @@ INTERRUPTED = 130
 
 def main() -> None:
     """Run `fv`; raises SystemExit with its status."""
+    # At its end Python would look for garbage in all of torch and diffusers once more: a second of a short run.
+    atexit.register(gc.freeze)
     heeds = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # unlike with nohup
     if heeds:
         signal.signal(signal.SIGINT, _end_at_once)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RAY_worker_niceness", "0")
 # Python looks through all that torch and diffusers keep each time that so many objects were made: seldom is enough.
 gc.set_threshold(50_000, 20, 20)
+atexit.register(gc.freeze)
 # FlexAttention is compiled for seconds, for each kind of call: what asks for `real_flex` has it.
 dense_tiles.stand_in()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import threading
@@ -90,6 +91,7 @@ def _main(work: Work, rank: int, connection: Any) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with suppress(EOFError, BrokenPipeError):
         work(rank, _Pipe(connection))
+    gc.freeze()  # the process ends: nothing that torch and diffusers keep needs to be looked through once more
 
 
 def _end_with_parent() -> None:
