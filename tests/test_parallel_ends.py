@@ -18,7 +18,7 @@ from tests.support.installed import write_distribution
 from tests.support.together_cases import Failing
 
 SIZE: dict[str, Any] = {**models.SIZE, "save_video": False}
-LIMIT = 8
+LIMIT = 4
 """Seconds; to load a model at once two processes need some."""
 
 
@@ -36,7 +36,7 @@ def workers() -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("sockets")
+@pytest.mark.usefixtures("sockets", "quick_start")
 @pytest.mark.parametrize(("executor", "hangs"), [("mp", 0), ("sockets", 1)])
 def test_a_rank_that_hangs_is_an_error_in_time(
     wan_folder: Path, monkeypatch: pytest.MonkeyPatch, executor: str, hangs: int

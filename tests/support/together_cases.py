@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -33,6 +34,7 @@ from fastvideo_core.engine.attention.choice import choose_attention
 from fastvideo_core.engine.attention.masks import MaskReader
 from fastvideo_core.engine.attention.route import LoadedBackend, Route
 from fastvideo_core.engine.parallel.degrees import Degrees
+from fastvideo_core.engine.parallel.groups import HeldGroups
 from fastvideo_core.engine.parallel.processes import Processes
 from fastvideo_core.engine.parallel.share import Share
 from fastvideo_core.errors import BackendOutputError, FastVideoError
@@ -288,6 +290,18 @@ class Failing(PerHead):
             time.sleep(self._sleeps)
             raise BackendOutputError("the kernel broke")
         return super()._attend(query, key, value, call)
+
+
+def come_late(seconds: float, limit: float) -> tuple[BaseException | None, float, Receipt]:
+    """As `fail_and_go_on`, where the second process sleeps so many seconds, and the first waits up to the limit."""
+    before = os.environ["FASTVIDEO_PARALLEL_TIMEOUT"]
+    os.environ["FASTVIDEO_PARALLEL_TIMEOUT"] = str(limit)
+    HeldGroups.of_process().leave()  # groups keep the limit that they were made with
+    try:
+        return fail_and_go_on(1, seconds)
+    finally:
+        os.environ["FASTVIDEO_PARALLEL_TIMEOUT"] = before
+        HeldGroups.of_process().leave()
 
 
 def fail_and_go_on(rank: int, sleeps: float = 0.0) -> tuple[BaseException | None, float, Receipt]:
