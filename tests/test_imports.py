@@ -54,6 +54,21 @@ def test_garbage_is_collected_again_after_an_import(collects: bool) -> None:
         (gc.enable if before else gc.disable)()
 
 
+ENDING = """
+import atexit, gc, sys
+atexit.register(lambda: print("frozen:", gc.get_freeze_count()))  # after what is registered later
+sys.argv = ["fv", "--version"]
+from fastvideo_core.__main__ import main
+main()
+"""
+
+
+def test_the_command_ends_without_a_search_for_garbage() -> None:
+    done = subprocess.run([sys.executable, "-c", ENDING], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.rpartition("frozen: ")[2]) > 10_000
+
+
 @pytest.mark.slow
 def test_the_check_itself_sees_torch() -> None:
     assert "torch" in _imported("from fastvideo_core import VideoGenerator")
