@@ -272,7 +272,6 @@ def test_modulation_per_token_is_brought_into_order_too(monkeypatch: pytest.Monk
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("real_flex")
 def test_compiled_blocks_see_the_order_too(monkeypatch: pytest.MonkeyPatch) -> None:
     configure(monkeypatch)
     pipe = build_wan_pipeline()
