@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -200,11 +201,15 @@ def install(site: Path, monkeypatch: pytest.MonkeyPatch, top: str = "", availabl
     """Put a distribution with one backend on the path, as an installer would leave it."""
     available = available or "True, kernel='acme.kernel', version='1.0'"
     write_distribution(site, "acme", "1.0", "acme_kernel", PLUGIN.format(top=top, available=available), plugin="acme")
-    monkeypatch.setenv("PYTHONPATH", str(site))
+    monkeypatch.setenv("PYTHONPATH", str(site), prepend=os.pathsep)
+
+
+_UNNEEDED = ("cacheprovider", "xdist", "hypothesispytest", "unraisableexception")
+"""The last looks for garbage again and again at the end, with all that torch and diffusers have."""
 
 
 def run_on(pytester: pytest.Pytester, name: str, only: str = "") -> Any:
-    unneeded = [word for plugin in ("cacheprovider", "xdist", "hypothesispytest") for word in ("-p", f"no:{plugin}")]
+    unneeded = [word for plugin in _UNNEEDED for word in ("-p", f"no:{plugin}")]
     options = (*unneeded, "-q", "-rfs", "-k", only, "--fv-backend", name)
     return pytester.runpytest_subprocess(*options)
 
