@@ -37,7 +37,7 @@ class OfMore(ModelFamilySuite):
         return MORE[self.kind][0]()
 
     def generate(self, pipe: Any) -> torch.Tensor:
-        return torch.from_numpy(run_to_latents(pipe, **{"num_inference_steps": 4, **MORE[self.kind][1]}))
+        return torch.from_numpy(run_to_latents(pipe, **MORE[self.kind][1]))
 
 
 def suite(kind: str, family: str, **changes: Any) -> type:

@@ -36,8 +36,7 @@ class OfWans(ModelFamilySuite):
         return WANS[self.kind][0]()
 
     def generate(self, pipe: Any) -> torch.Tensor:
-        options = {"num_inference_steps": 4, **WANS[self.kind][1]}
-        return torch.from_numpy(run_to_latents(pipe, **options))
+        return torch.from_numpy(run_to_latents(pipe, **WANS[self.kind][1]))
 
 
 def suite(kind: str, family: Any) -> type:

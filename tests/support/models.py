@@ -276,13 +276,16 @@ def build_wan_transformer(**changes: Any) -> Any:
     ).eval()
 
 
+_SHORT = ("WanTransformer3DModel", "WanVACETransformer3DModel", "SkyReelsV2Transformer3DModel")
+
+
 def text_of(pipe: Any) -> dict[str, Any]:
     """16 tokens of text instead of 512 for Wan, half of whose short generation they take.
 
     Not where cross attention also sees an image: diffusers takes all before the last 512 tokens for the image's.
     """
     transformer: Any = getattr(pipe, "transformer", None)
-    short = type(transformer).__name__ in ("WanTransformer3DModel", "SkyReelsV2Transformer3DModel")
+    short = type(transformer).__name__ in _SHORT
     return {"max_sequence_length": 16} if short and transformer.config.added_kv_proj_dim is None else {}
 
 
