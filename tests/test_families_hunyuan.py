@@ -99,7 +99,7 @@ def test_framepack_makes_a_run_of_each_section() -> None:
     assert bare.shape[2] == 3 + 7  # two sections of three, the image before the last
     steps = [step for _, branch, step, _, layer, _ in recorder.seen if layer == 0 and not branch]
     assert steps == [0, 1, 2] * 2
-    assert fv.receipt.steps_computed == {"": 4, "call 2": 4}
+    assert fv.receipt.steps_computed == {"": 3, "call 2": 3}
 
 
 def test_framepack_with_two_prompts_hides_the_padding_of_the_shorter() -> None:
