@@ -18,12 +18,6 @@ from tests.support.environment import Environment, build_environment
 from tests.support.models import build_wan_pipeline
 from tests.support.order import longest_first
 
-# Before torch reads it: workers run side by side, and a pool of processes for each only starts slowly.
-os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
-# It compiles and loads a program for each vector instruction set that the processor lists, to see that it has it.
-os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "1")
-# For the processes that tests start: more threads each only get in one another's way.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Ray's own lets its processes wait for minutes beside other tests, also where a command starts it.
 os.environ.setdefault("RAY_worker_niceness", "0")
 # Python looks through all that torch and diffusers keep each time that so many objects were made: seldom is enough.

@@ -22,14 +22,8 @@ from fastvideo_core.app.loading import load_pipeline
 from fastvideo_core.cli import fv
 from fastvideo_core.discovery.plugins import Plugin, Plugins, load_plugins
 from tests.support.backends import Recorder, plugins_with
-from tests.support.small import few_by_default
 
 SMALL = ("--height", "32", "--width", "48", "--frames", "9", "--steps", "4")
-
-
-@pytest.fixture(autouse=True)
-def _little_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    few_by_default(monkeypatch)
 
 
 @pytest.fixture

@@ -21,7 +21,6 @@ from fastvideo_core.errors import InputError
 from tests.support.families import FAMILIES
 from tests.support.models import build_wan_pipeline
 from tests.support.models import run_to_latents as run
-from tests.support.small import few_by_default
 
 LARGE: dict[str, Any] = {"height": 160, "width": 208}
 """A 3x10x13 grid of tokens; 2x2x2 tiles of 2x8x8."""
@@ -234,10 +233,7 @@ def search(folder: Path, *more: object, model: Path, prompts: str = "cat\ndog\n"
 
 
 @pytest.mark.slow
-def test_search_finds_the_cheapest_windows_below_the_bound(
-    wan_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    few_by_default(monkeypatch)
+def test_search_finds_the_cheapest_windows_below_the_bound(wan_folder: Path, tmp_path: Path) -> None:
     done = search(tmp_path, "--max-error", 0.3, "--windows", "1,1,1 1,2,2 2,2,1", model=wan_folder)
     assert done.exit_code == 0, done.output
     table = read_strategy(tmp_path / "w.json")
@@ -259,7 +255,6 @@ def test_search_finds_the_cheapest_windows_below_the_bound(
 def test_search_goes_on_after_an_interruption(
     wan_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    few_by_default(monkeypatch)
     generated: list[str] = []
     generate = VideoGenerator.generate_video
 

@@ -27,11 +27,6 @@ def make_small(monkeypatch: pytest.MonkeyPatch, steps: Callable[[], int] | None 
         return params.with_overrides(**SMALL, **({"num_inference_steps": steps()} if steps else {}))
 
     monkeypatch.setattr(SamplingParam, "from_preset", classmethod(from_preset))
-    few_by_default(monkeypatch)
-
-
-def few_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let diffusers' WanPipeline take `FEW` where a caller says nothing."""
     call = inspect.unwrap(WanPipeline.__call__)
     defaults = {name: one.default for name, one in inspect.signature(call).parameters.items() if name != "self"}
     monkeypatch.setattr(call, "__defaults__", tuple({**defaults, **FEW}.values()))
