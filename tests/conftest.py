@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import tests.support.collector  # noqa: F401  # before what is imported below
 from tests.support import dense_tiles
@@ -23,8 +24,9 @@ os.environ.setdefault("RAY_worker_niceness", "0")
 # Python looks through all that torch and diffusers keep each time that so many objects were made: seldom is enough.
 gc.set_threshold(50_000, 20, 20)
 atexit.register(gc.freeze)
-# FlexAttention is compiled for seconds, for each kind of call: what asks for `real_flex` has it.
-dense_tiles.stand_in()
+# FlexAttention is compiled for seconds, for each kind of call: without a GPU, what asks for `real_flex` has it.
+if not torch.cuda.is_available():
+    dense_tiles.stand_in()
 
 LEAN = Path(__file__).parent / "support" / "lean"
 """With a sitecustomize.py, which Python imports at its start."""
@@ -42,8 +44,9 @@ WARNINGS_ON_A_GPU = (
     "ignore::SyntaxWarning",
     "ignore:Argument .* cannot be converted to a JitArgument:UserWarning",
     "ignore:Warning. Profiler clears events:UserWarning",
+    "ignore:inner dimension .* is not aligned:UserWarning",
 )
-"""What FlashAttention 4, its compiler, torchao and torch's profiler say where they run."""
+"""What FlashAttention 4, its compiler, torchao, bitsandbytes and torch's profiler say where they run."""
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -87,7 +87,7 @@ def test_prompts_are_padded_to_as_many_tokens_as_asked_for(plain: VideoGenerator
     assert np.array_equal(result.frames, bare)
     assert not np.array_equal(bare, run(pipe))
     assert result.receipt.max_sequence_length == 16
-    with pytest.raises(InputError, match="is 17 tokens long, WanPipeline reads 16: .* end, 'cat dog'"):
+    with pytest.raises(InputError, match=r"is 17 tokens long, WanPipeline reads 16: .* end, 'cat dog'"):
         plain.generate_video(" ".join(["cat"] * 16 + ["dog"]), **SHORT, max_sequence_length=16)
 
 
@@ -222,9 +222,10 @@ def test_the_command_takes_them(experts: VideoGenerator, tmp_path: Path) -> None
     from fastvideo_core.cli import fv
 
     size = ["--height", "32", "--width", "48", "--frames", "5", "--steps", "5", "--output", str(tmp_path)]
+    led = ["--guidance-2", "4", "--flow-shift", "6", "--max-sequence-length", "16"]
     done = CliRunner().invoke(
-        fv, ["generate", "cat", "--model", experts.info.name, *size, "--guidance-2", "4", "--flow-shift", "6", "--json"]
-        + ["--max-sequence-length", "16"],
+        fv,
+        ["generate", "cat", "--model", experts.info.name, *size, *led, "--json"],
     )
     receipt = json.loads(done.stdout)
     assert [receipt[name] for name in ("guidance_scale_2", "flow_shift", "max_sequence_length")] == [4.0, 6.0, 16]

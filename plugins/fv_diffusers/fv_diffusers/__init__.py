@@ -115,11 +115,19 @@ def _give(dispatch: Any, name: Any, hub: HubKernel) -> None:
             setattr(config, f"wrapped_{kind}_fn", dispatch._resolve_kernel_attr(module, attribute))
 
 
+_LEAST_SIZE = 16
+
+
 @cache
 def _flex(function: Any, device: str) -> Any:
-    """Compiled for a GPU; on a CPU traced alone, so that every score is computed, which few tokens bear."""
+    """Compiled for a GPU; on a CPU traced alone, so that every score is computed, which few tokens bear.
+
+    On a GPU it has no kernel for heads smaller than `_LEAST_SIZE`, which get zeros, and none for groups of heads in
+    float32 that fits an H100's shared memory: keys and values are repeated.
+    """
     import torch
     from torch.nn.attention.flex_attention import BlockMask
+    from torch.nn.functional import pad
 
     # One block that is seen: flex would make it at each call, by means that a graph around it does not allow.
     one = torch.ones(1, 1, 1, dtype=torch.int32, device=device)
@@ -127,10 +135,23 @@ def _flex(function: Any, device: str) -> Any:
     how: dict[str, Any] = {} if one.is_cuda else {"backend": "eager"}
     compiled: Any = torch.compile(function, dynamic=True, **how)
 
-    def run(*tensors: torch.Tensor, attn_mask: None, **options: Any) -> Any:
+    def run(
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attn_mask: None,
+        scale: float | None,
+        **options: Any,
+    ) -> Any:
+        size = query.shape[-1]
+        tensors = tuple(pad(tensor, (0, max(0, _LEAST_SIZE - size))) for tensor in (query, key, value))
+        if query.dtype == torch.float32 and options.pop("enable_gqa", False):
+            groups = query.shape[2] // key.shape[2]
+            tensors = (tensors[0], *(tensor.repeat_interleave(groups, dim=2) for tensor in tensors[1:]))
         # A scale that varied would become a tensor, and be read at every call.
         with torch._dynamo.config.patch(recompile_limit=64, specialize_float=True), torch.no_grad():
-            return compiled(*tensors, attn_mask=everything, **options)
+            result = compiled(*tensors, attn_mask=everything, scale=scale or size**-0.5, **options)
+        return result[..., :size]
 
     return run
 

@@ -39,6 +39,6 @@ def fastvideo_model_presets() -> list[ModelPreset]:
             _score,
             transformer="WanTransformer3DModel",
             task="text to video",
-            parameters={"transformer": 4_932_256, "text_encoder": 340_864, "vae": 2_007_216},
+            parameters={"transformer": 6_188_576, "text_encoder": 340_864, "vae": 2_007_216},
         )
     ]
