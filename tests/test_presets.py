@@ -174,7 +174,7 @@ def test_fv_models_lists_them_with_what_is_known() -> None:
     assert re.search(r"Wan +text to video +720x1280 +81 at 16 +2 x 14\.3 B +64\.3 GiB", row)
     assert "TEACACHE" not in row
     shapes = next(line for line in table.splitlines() if line.startswith("shapes"))
-    assert re.search(r"128x128 +33 at 16 +4\.9 M .*TEACACHE", shapes)
+    assert re.search(r"128x128 +33 at 16 +6\.2 M .*TEACACHE", shapes)
 
 
 def test_what_a_preset_does_not_state_is_read_from_its_folder(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from diffusers import WanTransformer3DModel
 from fv_shapes.captions import caption, parse, vocabulary
-from fv_shapes.plugin import MODEL_FOLDER
+from fv_shapes.plugin import MODEL_FOLDER, fastvideo_model_presets
 from fv_shapes.render import render
 from fv_shapes.scenes import (
     BACKGROUNDS,
@@ -89,6 +89,18 @@ def test_the_model_is_small_and_in_the_format_of_diffusers() -> None:
 def shapes() -> Any:
     with VideoGenerator.from_pretrained("shapes") as generator:
         yield generator
+
+
+def test_the_preset_has_the_numbers_of_parameters_of_the_files() -> None:
+    from safetensors import safe_open
+
+    def count(component: str) -> int:
+        (file,) = (MODEL_FOLDER / component).glob("*.safetensors")
+        with safe_open(file, "pt") as weights:
+            return sum(int(np.prod(weights.get_slice(name).get_shape())) for name in weights.keys())  # noqa: SIM118
+
+    (preset,) = fastvideo_model_presets()
+    assert preset.parameters == {name: count(name) for name in ("transformer", "text_encoder", "vae")}
 
 
 def test_the_stock_pipeline_gives_the_same_frames(shapes: VideoGenerator) -> None:
