@@ -125,6 +125,7 @@ def main(prompts: int, file: Path, steps: int, side: int, frames: int, firstbloc
             num_frames=frames,
             num_inference_steps=steps,
             guidance_scale=3.0,
+            max_sequence_length=64,
             generator=torch.Generator().manual_seed(1000 + number),
             output_type="latent",
         ).frames

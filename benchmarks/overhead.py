@@ -64,6 +64,7 @@ def whole_run(rounds: int, steps: int) -> None:
             "num_frames": 33,
             "num_inference_steps": steps,
             "guidance_scale": 3.0,
+            "max_sequence_length": 64,
         }
 
         def bare() -> None:
