@@ -37,9 +37,10 @@ def main() -> None:
 
 
 class _CtrlC:
-    """Raises KeyboardInterrupt, but not in an import: libraries go on after what is raised there, and are damaged.
+    """Raises KeyboardInterrupt, but not in an import, after which libraries go on, damaged; nor in a `__del__`, which
+    ignores it.
 
-    Pressed again while it waits for the import, it ends the program.
+    Pressed again while it waits for their end, it ends the program.
     """
 
     def __init__(self) -> None:
@@ -48,7 +49,7 @@ class _CtrlC:
     def __call__(self, number: int, frame: FrameType | None) -> None:
         if self._waits and not self._looks_again:
             _end_at_once()
-        self._waits, self._looks_again = _is_import(frame), False
+        self._waits, self._looks_again = _must_wait(frame), False
         if not self._waits:
             raise KeyboardInterrupt
         _thread.start_new_thread(self._look_again, ())
@@ -59,9 +60,10 @@ class _CtrlC:
         _thread.interrupt_main()
 
 
-def _is_import(frame: FrameType | None) -> bool:
+def _must_wait(frame: FrameType | None) -> bool:
     while frame:
-        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+        code = frame.f_code
+        if code.co_filename == "<frozen importlib._bootstrap>" or code.co_name == "__del__":
             return True
         frame = frame.f_back
     return False

@@ -245,6 +245,7 @@ MISTAKES: list[tuple[dict[str, Any], str, str]] = [
     ({"seed": "7"}, "seed", "must be a whole number, not '7'"),
     ({"guidance_scale": -3}, "guidance_scale", "guidance_scale is -3"),
     ({"flow_shift": []}, "flow_shift", "must be a number"),
+    ({"max_sequence_length": 2000}, "max_sequence_length", "max_sequence_length is 2000; this server does up to 1024"),
     ({"num_frames": 4001, "num_inference_steps": 1000, "size": "4096x4096"}, "num_frames", "this server does up to"),
     ({"cache": "TEACASH"}, "cache", "not among those that can be chosen here: none, "),
     ({"cache": "TEACACHE@coefficients=/etc/passwd"}, "cache", "cache must be NAME or NAME@VALUE"),

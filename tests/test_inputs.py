@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from fastvideo_core import ModelPreset, SamplingParam, VideoGenerator
 from fastvideo_core.app.calling import guided, image_for
@@ -19,7 +21,7 @@ from tests.support.backends import plugins_with
 from tests.support.clips import write_clip
 from tests.support.conditioned import CONDITIONED
 from tests.support.families import FAMILIES
-from tests.support.models import SIZE, build_cogvideox_pipeline, build_wan_pipeline, run
+from tests.support.models import SIZE, build_cogvideox_pipeline, build_wan_image_pipeline, build_wan_pipeline, run
 
 SHORT: dict[str, Any] = {**SIZE, "guidance_scale": 3.0, "seed": 7, "save_video": False}
 
@@ -87,8 +89,30 @@ def test_prompts_are_padded_to_as_many_tokens_as_asked_for(plain: VideoGenerator
     assert np.array_equal(result.frames, bare)
     assert not np.array_equal(bare, run(pipe))
     assert result.receipt.max_sequence_length == 16
-    with pytest.raises(InputError, match=r"is 17 tokens long, WanPipeline reads 16: .* end, 'cat dog'"):
+    with pytest.raises(InputError, match=r"is 17 tokens long, WanPipeline reads 16: .* end, 'cat dog'; shorten it, or"):
         plain.generate_video(" ".join(["cat"] * 16 + ["dog"]), **SHORT, max_sequence_length=16)
+
+
+@pytest.mark.parametrize(
+    ("build", "only"),
+    [
+        (build_wan_image_pipeline, 512),
+        (partial(build_cogvideox_pipeline, use_rotary_positional_embeddings=False), 226),
+    ],
+)
+def test_a_transformer_that_counts_on_a_number_of_text_tokens_has_no_other(
+    build: Callable[[], Any], only: int, tmp_path: Path
+) -> None:
+    """Wan's with an image encoder would take text for tokens of the image, or the other way round, without a word."""
+    pipe = build()
+    pipe.save_pretrained(tmp_path / "model")
+    only = pipe.transformer.config.get("max_text_seq_length", only)
+    image = tmp_path / "image.png"
+    Image.new("RGB", (48, 32)).save(image)
+    for length in (only - 1, only + 1):
+        with pytest.raises(InputError, match=rf"max_sequence_length is {length}, but the transformer of .* on {only} "):
+            check(tmp_path / "model", max_sequence_length=length, image_path=image if only == 512 else None)
+    check(tmp_path / "model", **SIZE, max_sequence_length=only, image_path=image if only == 512 else None)
 
 
 def test_a_preset_s_flow_shift_is_that_of_the_nearest_size(wan_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,7 +135,7 @@ def test_a_preset_s_flow_shift_is_that_of_the_nearest_size(wan_folder: Path, mon
         ({"flow_shift": True}, "flow_shift must be a number, not True"),
         ({"flow_shift": 0}, r"flow_shift is 0, it must be 0.01 to 100"),
         ({"max_sequence_length": 16.0}, "max_sequence_length must be a whole number, not 16.0"),
-        ({"max_sequence_length": 0}, "max_sequence_length is 0, it must be 1 to 10000"),
+        ({"max_sequence_length": 0}, "max_sequence_length is 0, it must be 1 to 4096"),
         ({"video_path": 5}, "video_path must be a path, not 5"),
         ({"video_path": "a.mp4"}, "a WanPipeline, makes videos from text alone; it takes no video_path"),
         ({"video": "a.mp4"}, "there is no sampling parameter 'video' here; use instead: video_path"),

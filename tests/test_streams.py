@@ -91,6 +91,31 @@ def test_ctrl_c_in_an_import(module: str, times: int, tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("*.*"))
 
 
+IN_DEL = """
+import os, signal, time
+from fastvideo_core.__main__ import _CtrlC
+
+class Held:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.05)
+        print("deleted", flush=True)
+
+signal.signal(signal.SIGINT, _CtrlC())
+try:
+    Held()
+    time.sleep(10)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+@posix
+def test_ctrl_c_in_a_del_comes_after_it() -> None:
+    done = subprocess.run([sys.executable, "-c", IN_DEL], capture_output=True, text=True, timeout=60)
+    assert (done.stdout.split(), done.stderr) == (["deleted", "interrupted"], "")
+
+
 @posix
 def test_ctrl_c_is_ignored_where_it_is_to_be() -> None:
     program = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)" + PRESSED.format(

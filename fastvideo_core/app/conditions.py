@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from fastvideo_core.app.flow_shift import shift_problem
 from fastvideo_core.app.input_files import video_length
@@ -32,8 +32,31 @@ def misfits(params: Asked, info: ModelInfo) -> Iterator[str]:
     yield from _wrong_guidance(params, info)
     if params.flow_shift is not None and (problem := shift_problem(info.scheduler)):
         yield f"flow_shift is {params.flow_shift}, but {info.name} takes none: {problem}"
-    if params.max_sequence_length is not None and "max_sequence_length" not in info.inputs.arguments:
-        yield f"max_sequence_length is {params.max_sequence_length}, but a {info.inputs.pipeline} takes none"
+    yield from _wrong_text(params.max_sequence_length, info)
+
+
+def _wrong_text(length: int | None, info: ModelInfo) -> Iterator[str]:
+    if length is None:
+        return
+    if "max_sequence_length" not in info.inputs.arguments:
+        yield f"max_sequence_length is {length}, but {info.name}, a {info.inputs.pipeline}, takes none"
+    elif (only := _only_text_length(info.transformer)) not in (None, length):
+        yield f"max_sequence_length is {length}, but the transformer of {info.name} counts on {only} tokens of text"
+
+
+def _only_text_length(config: Mapping[str, Any]) -> int | None:
+    """The number of text tokens that the transformer cannot do without; None if it takes any.
+
+    Wan's, with an image encoder, takes its last 512 tokens for text and those before for the image's. CogVideoX's has
+    positions for a fixed number, but for those with rotary embeddings alone.
+    """
+    if config.get("added_kv_proj_dim") is not None:
+        return 512
+    rotary_alone = config.get("use_rotary_positional_embeddings") and not config.get(
+        "use_learned_positional_embeddings"
+    )
+    fixed = config.get("max_text_seq_length")
+    return fixed if isinstance(fixed, int) and not rotary_alone else None
 
 
 def _wrong_files(params: Asked, info: ModelInfo) -> Iterator[str]:

@@ -68,9 +68,10 @@ def check_lengths(pipe: Any, longest: int | None = None, **texts: Sequence[str])
             tokens = tokenizer(text, truncation=False, verbose=False).input_ids
             if len(tokens) > most:
                 unread = tokenizer.decode(tokens[most - 1 :], skip_special_tokens=True)
+                longer = "" if longest is None else ", or give a larger max_sequence_length"
                 raise InputError(
                     f"the {what} {_shortened(text)!r} is {len(tokens)} tokens long, {type(pipe).__name__} reads "
-                    f"{most}: it would not see its end, {_shortened(unread)!r}; shorten it"
+                    f"{most}: it would not see its end, {_shortened(unread)!r}; shorten it{longer}"
                 )
 
 

@@ -193,7 +193,7 @@ class SamplingParam(KnownFields):
             "guidance_scale": (0, 1000),
             "guidance_scale_2": (0, 1000),
             "flow_shift": (0.01, 100),
-            "max_sequence_length": (1, 10_000),
+            "max_sequence_length": (1, 4096),
             "num_videos_per_prompt": (1, 10_000),
         }
         for name, (low, high) in limits.items():

@@ -150,7 +150,7 @@ def _flex(function: Any, device: str) -> Any:
             tensors = (tensors[0], *(tensor.repeat_interleave(groups, dim=2) for tensor in tensors[1:]))
         # A scale that varied would become a tensor, and be read at every call.
         with torch._dynamo.config.patch(recompile_limit=64, specialize_float=True), torch.no_grad():
-            result = compiled(*tensors, attn_mask=everything, scale=scale or size**-0.5, **options)
+            result = compiled(*tensors, attn_mask=everything, scale=size**-0.5 if scale is None else scale, **options)
         return result[..., :size]
 
     return run

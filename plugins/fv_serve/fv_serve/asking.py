@@ -141,6 +141,9 @@ def _check_sampling(sampling: dict[str, Any], image: bool, served: Served) -> No
         asked.check(served.info)
     except InputError as error:
         raise _with_field(str(error), sampling) from error
+    if (tokens := asked.max_sequence_length or 0) > served.limits.text_tokens:
+        message = f"max_sequence_length is {tokens}; this server does up to {served.limits.text_tokens}"
+        raise bad_value("max_sequence_length", message, "too_large")
     work = asked.height * asked.width * asked.num_frames * asked.num_inference_steps
     if work > served.limits.work:
         given = [name for name in ("num_frames", "num_inference_steps", "height", "width") if name in sampling]
