@@ -172,6 +172,7 @@ def test_rows_are_made_once_and_found_again(generator: VideoGenerator, tmp_path:
     [
         ({"seed": 4}, "seed was 3, now 4"),
         ({"num_inference_steps": 3}, "num_inference_steps was 2, now 3"),
+        ({"max_sequence_length": 64}, "max_sequence_length was null, now 64"),
         ({"negative_prompt": "dog"}, 'negative_prompt was "", now "dog"'),
         ({"sheet": True}, "a contact sheet is wanted now"),
         ({"cache": "TAYLORSEER@2:warm_up=1"}, "cache was null, now"),
