@@ -50,6 +50,16 @@ def test_cudnn_serves_a_single_key_which_torch_has_no_kernel_for() -> None:
     torch.testing.assert_close(result, exact.transpose(1, 2))
 
 
+@pytest.mark.parametrize("scale", [None, 0.0, 0.3])
+def test_flex_repeats_groups_of_heads_in_float32_and_pads_small_ones(scale: float | None) -> None:
+    query, key, value = torch.randn(2, 5, 4, 8), torch.randn(2, 7, 2, 8), torch.randn(2, 7, 2, 8)
+    call = AttentionCall(role=Role.CROSS, layer=0, step=0, branch="cond", scale=scale)
+    result = Flex().load()(query, key, value, call)
+    query, key, value = (one.transpose(1, 2) for one in (query, key, value))
+    exact = torch.nn.functional.scaled_dot_product_attention(query, key, value, scale=scale, enable_gqa=True)
+    torch.testing.assert_close(result, exact.transpose(1, 2))
+
+
 def test_every_backend_of_diffusers_has_a_name() -> None:
     values = [name.value for name in attention_dispatch.AttentionBackendName]
     assert names_in_diffusers() == values

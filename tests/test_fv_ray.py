@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import socket
 import threading
@@ -18,11 +19,21 @@ from click.testing import CliRunner
 from fv_ray import VideoPredictor
 from fv_ray.cluster import passed_on, problem_of
 from fv_ray.columns import as_result, plain_row, rebuilt, result_row, rows_in, with_id
+from fv_ray.commands import _MORE_SAMPLING, _SAMPLING
 from fv_ray.listening import Callers
 from fv_ray.run import check_table, write_table
 from fv_ray.shape import Asked, shape_for
 
-from fastvideo_core import PromptRow, RowResult, RowStatus, TeaCacheParams, check_names, errors
+from fastvideo_core import (
+    PromptRow,
+    RowResult,
+    RowStatus,
+    SamplingParam,
+    TeaCacheParams,
+    check_names,
+    errors,
+    sampling_options,
+)
 from fastvideo_core.cli import fv
 from fastvideo_core.errors import InputError, OutputError
 
@@ -319,3 +330,13 @@ def test_a_table_is_whole_and_may_be_written_again(tmp_path: Path) -> None:
         assert parquet.read_table(tmp_path / "t.parquet").to_pylist() == content
     with pytest.raises(OutputError, match="there is no folder"):
         check_table(tmp_path / "none" / "t.parquet")
+
+
+def test_every_sampling_option_of_the_command_goes_into_the_sampling() -> None:
+    @sampling_options
+    def command() -> None: ...
+
+    options = {option.name for option in command.__click_params__}  # type: ignore[attr-defined]  # click's own
+    assert len(options) > 5
+    assert options <= {*_SAMPLING, *_MORE_SAMPLING}
+    assert {*_SAMPLING, *_MORE_SAMPLING} <= {field.name for field in dataclasses.fields(SamplingParam)}
