@@ -36,10 +36,8 @@ def suite(family: str, build: Callable[[], Any], generate: Callable[[Any], torch
 
 def latents_of(kind: str) -> Callable[[Any], torch.Tensor]:
     """Latents of a pipeline of the other tests, with what it needs."""
-    options = {
-        **conditioned.CONDITIONED[kind][1],
-        "num_inference_steps": 5 if "VideoToVideo" in kind else 3,
-    }  # it leaves some out
+    steps = 5 if "VideoToVideo" in kind else 3  # video-to-video leaves some out
+    options = {**conditioned.CONDITIONED[kind][1], "num_inference_steps": steps}
     return lambda pipe: torch.from_numpy(run_to_latents(pipe, **options))
 
 

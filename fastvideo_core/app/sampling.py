@@ -20,6 +20,18 @@ from fastvideo_core.errors import InputError, PluginError
 MAX_STEPS = 1000
 
 
+_WHOLE_NUMBERS = (
+    "height",
+    "width",
+    "num_frames",
+    "fps",
+    "num_inference_steps",
+    "max_sequence_length",
+    "seed",
+    "num_videos_per_prompt",
+)
+
+
 @dataclass
 class TeaCacheParams(KnownFields):
     """Settings of the caching policy TEACACHE, as FastVideo names them; for any other policy they mean nothing.
@@ -153,13 +165,11 @@ class SamplingParam(KnownFields):
             raise InputError("; ".join(problems))
 
     def _wrong_types(self) -> Iterator[str]:
-        for name in ("height", "width", "num_frames", "fps", "num_inference_steps", "seed", "num_videos_per_prompt"):
+        for name in _WHOLE_NUMBERS:
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool):
+            left_open = value is None and name == "max_sequence_length"
+            if not left_open and (isinstance(value, bool) or not isinstance(value, int)):
                 yield f"{name} must be a whole number, not {value!r}"
-        longest = self.max_sequence_length
-        if isinstance(longest, bool) or not isinstance(longest, int | None):
-            yield f"max_sequence_length must be a whole number, not {longest!r}"
         for name in ("guidance_scale", "guidance_scale_2", "flow_shift"):
             value = getattr(self, name)
             left_open = value is None and name != "guidance_scale"

@@ -36,8 +36,5 @@ def attend(
 def _places(count: torch.Tensor, blocks: torch.Tensor) -> torch.Tensor:
     """Which places the first `count` of the blocks in each row have: (1, 1 or heads, rows, columns)."""
     listed = torch.arange(blocks.shape[-1], device=blocks.device) < count[..., None]
-    seen = (
-        torch.zeros(blocks.shape, dtype=torch.int32, device=blocks.device).scatter_add(-1, blocks.long(), listed.int())
-        > 0
-    )
+    seen = torch.zeros_like(blocks, dtype=torch.int32).scatter_add(-1, blocks.long(), listed.int()) > 0
     return seen.repeat_interleave(BLOCK, -2).repeat_interleave(BLOCK, -1)

@@ -102,8 +102,12 @@ class DiffusersAttention(AttentionBackend):
 
 def _of_one_key(query: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
     """Attention to one key is its value, whatever the query; torch's cuDNN has no kernel for that."""
-    each = value.repeat_interleave(query.shape[2] // value.shape[2], dim=2)
-    return each.expand(-1, query.shape[1], -1, -1).contiguous()
+    return _for_each_head(value, query.shape[2]).expand(-1, query.shape[1], -1, -1).contiguous()
+
+
+def _for_each_head(tensor: torch.Tensor, heads: int) -> torch.Tensor:
+    """Keys or values of grouped heads, repeated for as many heads."""
+    return tensor.repeat_interleave(heads // tensor.shape[2], dim=2)
 
 
 def _give(dispatch: Any, name: Any, hub: HubKernel) -> None:
@@ -144,10 +148,11 @@ def _flex(function: Any, device: str) -> Any:
         **options: Any,
     ) -> Any:
         size = query.shape[-1]
-        tensors = tuple(pad(tensor, (0, max(0, _LEAST_SIZE - size))) for tensor in (query, key, value))
         if query.dtype == torch.float32 and options.pop("enable_gqa", False):
-            groups = query.shape[2] // key.shape[2]
-            tensors = (tensors[0], *(tensor.repeat_interleave(groups, dim=2) for tensor in tensors[1:]))
+            key, value = (_for_each_head(tensor, query.shape[2]) for tensor in (key, value))
+        tensors: tuple[torch.Tensor, ...] = query, key, value
+        if size < _LEAST_SIZE:  # pad copies, also where it adds nothing
+            tensors = tuple(pad(tensor, (0, _LEAST_SIZE - size)) for tensor in tensors)
         # A scale that varied would become a tensor, and be read at every call.
         with torch._dynamo.config.patch(recompile_limit=64, specialize_float=True), torch.no_grad():
             result = compiled(*tensors, attn_mask=everything, scale=size**-0.5 if scale is None else scale, **options)
