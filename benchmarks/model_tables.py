@@ -19,6 +19,13 @@ WAYS = {
     "nf4": "tiles, `bnb-nf4`",
 }
 """How the weights are kept, with the title of a column. All but "whole" decode in tiles."""
+PARTS = {
+    "text": "text encoder",
+    "denoise": "a step of the transformer",
+    "decode": "decode",
+    "decode in tiles": "decode in tiles",
+}
+"""What is measured by itself, with the title of a column."""
 GPUS = (12, 16, 24, 40, 80)
 _FREE = 0.95
 """Share of a GPU that a run may take: the rest is CUDA's, and other programs'."""
@@ -36,7 +43,7 @@ def listings(results: Mapping[str, Any], videos: Mapping[str, tuple[int, int, in
     sizes = {name: f"{name}, {frames}x{height}x{width}" for name, (frames, height, width) in videos.items()}
     peaks = [[sizes[name], *(_peak(ways.get(way), limit) for way in WAYS)] for name, ways in of_models.items()]
     parts = [
-        [name, *(gib(alone[part]) if alone else "" for part in ("text", "denoise", "decode"))]
+        [name, *(gib(alone[part]) if alone and part in alone else "" for part in PARTS)]
         for name, ways in of_models.items()
         for alone in [ways.get("whole", {}).get("alone")]
     ]
@@ -50,8 +57,8 @@ def listings(results: Mapping[str, Any], videos: Mapping[str, tuple[int, int, in
         Listing("memory", "peak of the allocator, and the smallest GPU that holds it", ["", *WAYS.values()], peaks),
         Listing(
             "parts",
-            "peak of each part with nothing else on the GPU, the decode without tiles",
-            ["", "text encoder", "a step of the transformer", "decode"],
+            "peak of each part with nothing else on the GPU",
+            ["", *PARTS.values()],
             [row for row in parts if any(row[1:])],
         ),
         Listing(

@@ -325,17 +325,24 @@ def peaks(name: str, way: str, tiny: bool, device: torch.device) -> dict[str, An
     with torch.inference_mode():
         if way == "whole":
             found["alone"] = dict(_alone(name, tiny, device))
+        with contextlib.suppress(torch.OutOfMemoryError):
+            found.update(_together(run, way, device))
+            return found
+    return {**found, OUT_OF_MEMORY: True}
+
+
+def _together(run: Bench, way: str, device: torch.device) -> dict[str, int]:
+    """The peak of each part with all of them there, and of the run."""
+    _reset(device)
+    run.prepare(way)
+    found = {"weights": _now(device)}
+    calls: dict[str, Callable[[], None]] = {"text": run.read, "denoise": run.denoise, "decode": run.decode}
+    for part, call in calls.items():
         _reset(device)
-        run.prepare(way)
-        found["weights"] = _now(device)
-        calls: dict[str, Callable[[], None]] = {"text": run.read, "denoise": run.denoise, "decode": run.decode}
-        for part, call in calls.items():
-            _reset(device)
-            call()
-            _wait(device)
-            found[part] = _peak(device)
-        found["peak"] = max(found[part] for part in calls)
-    return found
+        call()
+        _wait(device)
+        found[part] = _peak(device)
+    return {**found, "peak": max(found[part] for part in calls)}
 
 
 def speed(name: str, way: str, tiny: bool, device: torch.device, rounds: int) -> dict[str, Any]:
@@ -347,13 +354,16 @@ def speed(name: str, way: str, tiny: bool, device: torch.device, rounds: int) ->
 
 
 def _alone(name: str, tiny: bool, device: torch.device) -> Iterator[tuple[str, int]]:
-    """The peak of each part with nothing else on the device, weights included."""
-    for part, only in {"text": ("text_encoder",), "denoise": ("transformer",), "decode": ("vae",)}.items():
+    """The peak of each part with nothing else on the device, weights included; of the decode also in tiles."""
+    parts = {"text": "text_encoder", "denoise": "transformer", "decode": "vae", "decode in tiles": "vae"}
+    for part, only in parts.items():
         bench = Bench(name, tiny, device)
         try:
             bench.build([name for name in bench.parts if name.startswith(only)])
+            if part == "decode in tiles":
+                bench.modules["vae"].enable_tiling()
             _reset(device)
-            {"text": bench.read, "denoise": bench.denoise, "decode": bench.decode}[part]()
+            {"text": bench.read, "denoise": bench.denoise}.get(part, bench.decode)()
             _wait(device)
             yield part, _peak(device)
         except torch.OutOfMemoryError:

@@ -4,11 +4,13 @@
               it does not: HunyuanVideo's 30x48x80, Wan's 21x30x52 and LTX-Video's 16x22x38 tokens
     orders    blocks of HunyuanVideo with tokens ordered once per forward pass, and at each call
     wan       a forward pass of Wan 2.1 1.3B, 81 frames of 480x832, compiled
-    hunyuan   a forward pass of HunyuanVideo, 30x48x80 tokens; --fp8 adds linear layers in FP8
+    hunyuan   a forward pass of HunyuanVideo, 30x48x80 tokens; --fp8 adds linear layers in FP8, and --one-in 5 makes
+              it with a fifth of the blocks, for a profile within minutes
 
 Weights are random. Everything in a table alternates in one run, every second round backwards, with what the others are
-compared to in the middle. Block lists are built before timing starts. --profile tells where the GPU's time goes in
-models. benchmarks/results.py has the file that is written.
+compared to in the middle. Block lists are built before timing starts, and the GPU is busy while a kernel is launched,
+as it is inside a model. --profile tells where the GPU's time goes in models. benchmarks/results.py has the file that is
+written.
 """
 
 from __future__ import annotations
@@ -78,8 +80,11 @@ QUICK = (
 @click.option("--rounds", default=11, show_default=True)
 @click.option("--compiled/--eager", default=True, show_default=True, help="Of hunyuan.")
 @click.option("--fp8", is_flag=True, help="Of hunyuan: also with linear layers in FP8 (torchao).")
+@click.option("--one-in", default=1, type=click.IntRange(1, 20), show_default=True, help="Of hunyuan's blocks.")
 @click.option("--profile", is_flag=True, help="Of wan and hunyuan: where the GPU's time goes.")
-def main(parts: str, device: str, quick: bool, rounds: int, compiled: bool, fp8: bool, profile: bool) -> None:
+def main(
+    parts: str, device: str, quick: bool, rounds: int, compiled: bool, fp8: bool, one_in: int, profile: bool
+) -> None:
     """Print what was measured, and write it."""
     if unknown := set(parts.split()) - set(PARTS):
         raise click.UsageError(f"--parts has {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
@@ -88,7 +93,7 @@ def main(parts: str, device: str, quick: bool, rounds: int, compiled: bool, fp8:
     models: dict[str, Callable[[], Table]] = {
         "orders": partial(orders, quick, device, rounds),
         "wan": partial(wan, quick, device, rounds, profile),
-        "hunyuan": partial(hunyuan, quick, device, rounds, compiled, fp8, profile),
+        "hunyuan": partial(hunyuan, quick, device, rounds, compiled, fp8, one_in, profile),
     }
     for part in parts.split():
         for made in by_canvas(quick, device, rounds) if part == "canvases" else (models[part](),):
@@ -143,7 +148,7 @@ def windows_of(canvas: Canvas, kernels: list[str], dtype: torch.dtype, device: s
                 padding = tiling.places / tiling.tokens - 1
                 notes[title] = {"kernel": name, "density": density, "padding": padding}
     with torch.inference_mode():
-        seconds = alternate(in_the_middle(calls, DENSE), device, rounds)
+        seconds = alternate(in_the_middle(calls, DENSE), device, rounds, queued=True)
     for title, note in notes.items():
         own = own_dense.get(note.get("kernel", ""))
         if own and title != own and own in seconds:

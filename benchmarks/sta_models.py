@@ -33,9 +33,9 @@ def wan(quick: bool, device: str, rounds: int, profile: bool) -> Table:
     return in_ways("wan", title, ways, wan_inputs(pipe, latent, device), device, rounds, profile)
 
 
-def hunyuan(quick: bool, device: str, rounds: int, compiled: bool, fp8: bool, profile: bool) -> Table:
-    """All blocks of HunyuanVideo."""
-    double, single = (2, 2) if quick else (20, 40)
+def hunyuan(quick: bool, device: str, rounds: int, compiled: bool, fp8: bool, one_in: int, profile: bool) -> Table:
+    """All blocks of HunyuanVideo, or one in so many."""
+    double, single = (2, 2) if quick else (20 // one_in, 40 // one_in)
     pipe, inputs, grid = hunyuan_blocks(quick, device, double, single)
     sta = {"dense": 0, **(QUICK_WINDOW if quick else {"tile": (6, 8, 8), "window": (3, 3, 3)})}
     ways = {
@@ -51,7 +51,8 @@ def hunyuan(quick: bool, device: str, rounds: int, compiled: bool, fp8: bool, pr
             transformer.compile_repeated_blocks(fullgraph=True, dynamic=False)  # each order of tokens has its own size
     mode = "compiled" if compiled else "eager"
     title = f"one forward pass of HunyuanVideo ({double} double, {single} single blocks), {by(grid)} tokens, {mode}"
-    return in_ways("hunyuan", title, ways, inputs, device, rounds, profile)
+    name = "hunyuan" if one_in == 1 else f"hunyuan, one block in {one_in}"
+    return in_ways(name, title, ways, inputs, device, rounds, profile)
 
 
 def orders(quick: bool, device: str, rounds: int) -> Table:

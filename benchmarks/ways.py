@@ -21,6 +21,8 @@ KINDS = {
     "matrix products": ("gemm", "cutlass", "nvjet", "cublas", "matmul", "_mm_"),
 }
 """What the names of a GPU's kernels have in them, by what they do; the first that fits counts."""
+FUSED = ("triton_poi", "triton_red", "triton_per")
+"""How the names of kernels begin that inductor makes of what is neither; the names of what they fuse follow."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,10 @@ def in_ways(
                 if number >= WARM_UP:
                     seconds.setdefault(title_of_way, []).append(taken)
             there = {one: way for one, way in there.items() if way.pipe is not None}
-        notes = {one: where_time_goes(there[one], inputs) for one in seconds} if profile and device == "cuda" else {}
+        notes = {}
+        for one in seconds if profile and device == "cuda" else ():
+            print(f"\n{one}")
+            notes[one] = where_time_goes(there[one], inputs)
     return table(name, title, {one: seconds[one] for one in there}, base, notes)
 
 
@@ -100,7 +105,7 @@ def one_pass(way: Way, inputs: dict[str, Any], device: str) -> float:
 
 
 def where_time_goes(way: Way, inputs: dict[str, Any]) -> dict[str, Any]:
-    """Milliseconds on the GPU by kind of kernel, and the three that take most of what is neither."""
+    """Milliseconds on the GPU by kind of kernel; the ten that take most are printed."""
     with way.around(way.pipe):
         way.pipe.transformer(**inputs)
         torch.cuda.synchronize()
@@ -108,12 +113,17 @@ def where_time_goes(way: Way, inputs: dict[str, Any]) -> dict[str, Any]:
             way.pipe.transformer(**inputs)
             torch.cuda.synchronize()
     spent: dict[str, float] = dict.fromkeys((*KINDS, "rest"), 0.0)
-    rest: dict[str, float] = {}
-    for event in profile.key_averages():
-        taken = event.self_device_time_total / 1e3
-        kind = next((one for one, parts in KINDS.items() if any(part in event.key.lower() for part in parts)), "rest")
-        spent[kind] += taken
-        if kind == "rest":
-            rest[event.key[:60]] = taken
-    most = sorted(rest, key=lambda key: -rest[key])[:3]
-    return {**{f"{kind}, ms": value for kind, value in spent.items()}, **{key: rest[key] for key in most}}
+    taken = {event.key: event.self_device_time_total / 1e3 for event in profile.key_averages()}
+    for kernel, milliseconds in taken.items():
+        spent[kind_of(kernel)] += milliseconds
+    for kernel in sorted(taken, key=lambda kernel: -taken[kernel])[:10]:
+        print(f"{taken[kernel]:10.2f} ms  {kind_of(kernel)}: {kernel[:100]}")
+    return {f"{kind}, ms": value for kind, value in spent.items()}
+
+
+def kind_of(kernel: str) -> str:
+    """What a kernel does, by its name."""
+    name = kernel.lower()
+    if name.startswith(FUSED):
+        return "rest"
+    return next((kind for kind, parts in KINDS.items() if any(part in name for part in parts)), "rest")
