@@ -43,7 +43,7 @@ def listings(results: Mapping[str, Any], videos: Mapping[str, tuple[int, int, in
     sizes = {name: f"{name}, {frames}x{height}x{width}" for name, (frames, height, width) in videos.items()}
     peaks = [[sizes[name], *(_peak(ways.get(way), limit) for way in WAYS)] for name, ways in of_models.items()]
     parts = [
-        [name, *(gib(alone[part]) if alone and part in alone else "" for part in PARTS)]
+        [name, *(_alone(alone[part], limit) if alone and part in alone else "" for part in PARTS)]
         for name, ways in of_models.items()
         for alone in [ways.get("whole", {}).get("alone")]
     ]
@@ -71,8 +71,17 @@ def listings(results: Mapping[str, Any], videos: Mapping[str, tuple[int, int, in
 
 
 def gib(count: int) -> str:
-    """Bytes in GiB; a negative number stands for more than there is."""
-    return "out of memory" if count < 0 else f"{count / 2**30:.1f} GiB"
+    """Bytes in GiB."""
+    return f"{count / 2**30:.1f} GiB"
+
+
+def _alone(count: int, limit: int) -> str:
+    """A negative number stands for more than there is."""
+    return gib(count) if count >= 0 else _more_than(limit)
+
+
+def _more_than(limit: int) -> str:
+    return f"more than {limit / 2**30:.0f} GiB"
 
 
 def _peak(found: Mapping[str, Any] | None, limit: int) -> str:
@@ -80,7 +89,7 @@ def _peak(found: Mapping[str, Any] | None, limit: int) -> str:
         fits = next((f" ({size} GB)" for size in GPUS if found["peak"] < size * _FREE * 2**30), "")
         return f"{gib(found['peak'])}{fits}"
     if found and any("out of memory" in str(key) for key in found):
-        return f"more than {limit / 2**30:.0f} GiB"
+        return _more_than(limit)
     return "not measured"
 
 

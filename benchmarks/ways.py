@@ -14,8 +14,8 @@ from timing import in_the_middle, timed, turn
 from fastvideo_core import attach
 
 BARE = "bare diffusers"
-WARM_UP = 2
-"""Rounds that are not counted: what is compiled for one way may be compiled once more when another has run."""
+WARM_UP = 1
+"""Rounds that are not counted; each pass that is timed follows one that may compile."""
 KINDS = {
     "attention": ("flash", "fmha", "attn", "attention", "sdpa", "flex", "sta_"),
     "matrix products": ("gemm", "cutlass", "nvjet", "cublas", "matmul", "_mm_"),

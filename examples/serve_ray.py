@@ -236,7 +236,7 @@ def check(settings: Settings) -> None:
 def check_port(settings: Settings) -> None:
     """Raises InputError: the address is taken. Another machine's is not looked at, nor one where Ray Serve runs."""
     here = ray.get_runtime_context().get_node_id()
-    on_head = any(node["NodeID"] == here and _HEAD in node["Resources"] for node in ray.nodes())  # type: ignore[no-untyped-call]
+    on_head = any(node["NodeID"] == here and _HEAD in node["Resources"] for node in ray.nodes())
     if on_head and not serve.status().proxies:
         with bound_to(settings.host, settings.port):
             pass

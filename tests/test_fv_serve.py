@@ -80,7 +80,7 @@ def test_openai_s_own_client_works_as_it_is(here: Site, generator: VideoGenerato
         ).frames
         assert np.abs(np.stack(frames).astype(np.float32) / 255 - expected).mean() < 0.05
         for variant, kind, size in (("thumbnail", "WEBP", (48, 32)), ("spritesheet", "PNG", (204, 104))):
-            content = client.videos.download_content(video.id, variant=variant).read()  # type: ignore[arg-type]
+            content = client.videos.download_content(video.id, variant=variant).read()
             image = Image.open(io.BytesIO(content))
             assert (image.format, image.size) == (kind, size)
         other = client.videos.create(prompt="dog")
@@ -95,7 +95,7 @@ def test_openai_s_own_client_works_as_it_is(here: Site, generator: VideoGenerato
             client.videos.retrieve(video.id)
         assert not list(here.service.folder.glob(f"{video.id}*"))
         with pytest.raises(openai.BadRequestError, match="size must be WIDTHxHEIGHT") as wrong:
-            client.videos.create(prompt="cat", size="huge")  # type: ignore[arg-type]
+            client.videos.create(prompt="cat", size="huge")
         assert (wrong.value.param, wrong.value.type) == ("size", "invalid_request_error")
         assert [one.id for one in client.models.list()] == ["tiny"]
 

@@ -138,7 +138,7 @@ def test_skipped_steps_are_the_same_compiled(wan_folder: Path) -> None:
         expected = generator.generate_video("cat", **options)
     with VideoGenerator.from_pretrained(wan_folder, dtype="float32", compile=True) as generator:
         result = generator.generate_video("cat", **options)
-    np.testing.assert_allclose(result.frames, expected.frames, atol=1e-3)
+    np.testing.assert_allclose(result.frames, expected.frames, atol=2e-3)  # half of a step of 8 bits
     assert result.receipt.steps_skipped == expected.receipt.steps_skipped
     assert sum(result.receipt.steps_skipped.values()) > 0
 

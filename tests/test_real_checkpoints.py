@@ -141,6 +141,16 @@ def test_rounded_weights_are_in_the_receipt_and_change_the_frames(quantized: dic
         assert list(result.receipt.attention) == ["SELF", "CROSS"]
 
 
+@pytest.mark.parametrize("name", ["torchao-int8", "torchao-fp8"])
+def test_rounding_leaves_the_compiler_as_it_is(wan_folder: Path, name: str) -> None:
+    from torch._inductor import config
+
+    before = config.get_config_copy()
+    with config.patch(coordinate_descent_tuning=False), VideoGenerator.from_pretrained(wan_folder, quantization=name):
+        assert not config.coordinate_descent_tuning
+    assert config.get_config_copy() == before
+
+
 def test_rounded_weights_are_those_of_diffusers(quantized: dict[str, Any], wan_folder: Path) -> None:
     from diffusers import TorchAoConfig, WanPipeline, WanTransformer3DModel
     from torchao.quantization import Int8WeightOnlyConfig

@@ -39,7 +39,8 @@ def _torchao(name: str) -> Callable[[Any, torch.dtype], Any]:
     def make(library: Any, dtype: torch.dtype) -> Any:
         import torchao.quantization
 
-        return library.TorchAoConfig(getattr(torchao.quantization, name)())
+        # torchao would set options of inductor for the whole process, with which it tunes for minutes.
+        return library.TorchAoConfig(getattr(torchao.quantization, name)(set_inductor_config=False))
 
     return make
 

@@ -33,7 +33,7 @@ _STA = Advice(
     "SLIDING_TILE_ATTN",
     ("flash_attn.cute",),
     "pip install --pre fv-sta flash-attn-4",
-    "6.53 times as fast as bare diffusers in a forward pass of HunyuanVideo with the window 3,3,3, on an H200; "
+    "6.48 times as fast as bare diffusers in a forward pass of HunyuanVideo with the window 3,3,3, on an H200; "
     "docs/backends.md",
 )
 _TORCH = Advice("TORCH_SDPA", ("torch.",), "", "torch's own attention; nothing exact is faster on a CPU")

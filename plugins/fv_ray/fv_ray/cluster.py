@@ -66,7 +66,7 @@ def machines() -> list[dict[str, float]]:
     """What each machine that is up has: such as {"CPU": 8.0, "GPU": 2.0}."""
     import ray
 
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def problem_of(need: Mapping[str, float], sets: int, nodes: Sequence[Mapping[str, float]]) -> str:

@@ -38,7 +38,7 @@ class RayActors(Executor):
         self._stopped = False
         from ray.util import get_node_ip_address
 
-        self.address = get_node_ip_address()  # type: ignore[no-untyped-call]
+        self.address = get_node_ip_address()
         self._actors: list[Any] = []
         self._runs: list[Any] = []
         self._ends: dict[int, Connection] = {}
