@@ -10,13 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 import tests.support.collector  # noqa: F401  # before what is imported below
-from tests.support import dense_tiles
 from tests.support.backends import Recorder, plugins_with
 from tests.support.environment import Environment, build_environment
-from tests.support.models import build_wan_pipeline
 from tests.support.order import longest_first
 
 # Ray's own lets its processes wait for minutes beside other tests, also where a command starts it.
@@ -24,9 +21,6 @@ os.environ.setdefault("RAY_worker_niceness", "0")
 # Python looks through all that torch and diffusers keep each time that so many objects were made: seldom is enough.
 gc.set_threshold(50_000, 20, 20)
 atexit.register(gc.freeze)
-# FlexAttention is compiled for seconds, for each kind of call: without a GPU, what asks for `real_flex` has it.
-if not torch.cuda.is_available():
-    dense_tiles.stand_in()
 
 LEAN = Path(__file__).parent / "support" / "lean"
 """With a sitecustomize.py, which Python imports at its start."""
@@ -47,6 +41,21 @@ WARNINGS_ON_A_GPU = (
     "ignore:inner dimension .* is not aligned:UserWarning",
 )
 """What FlashAttention 4, its compiler, torchao, bitsandbytes and torch's profiler say where they run."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """FlexAttention is compiled for seconds, for each kind of call: without a GPU, what asks for `real_flex` has it.
+
+    A process that only hands tests to workers imports no torch.
+    """
+    if config.getoption("dist", "no") != "no" and not hasattr(config, "workerinput"):
+        return
+    import torch
+
+    from tests.support import dense_tiles
+
+    if not torch.cuda.is_available():
+        dense_tiles.stand_in()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -110,6 +119,8 @@ def _one_thread() -> Iterator[None]:
 @pytest.fixture
 def wan_pipeline() -> Any:
     """A stock WanPipeline with small random weights."""
+    from tests.support.models import build_wan_pipeline
+
     return build_wan_pipeline()
 
 
@@ -152,6 +163,8 @@ def quick_start(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def wan_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same, saved in diffusers format."""
+    from tests.support.models import build_wan_pipeline
+
     folder = tmp_path_factory.mktemp("wan") / "model"
     build_wan_pipeline().save_pretrained(folder)
     return folder
@@ -160,6 +173,8 @@ def wan_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def real_flex(monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel `flex` of fv-sta as users have it."""
+    from tests.support import dense_tiles
+
     monkeypatch.setattr(dense_tiles.flex, "_compiled_flex", dense_tiles.compiled_flex)
 
 
