@@ -57,26 +57,28 @@ bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/compile.py
 
+# Not compiled here: Python compiles what is imported, a small part of it.
+INSTALL := $(BIN)/python -m pip install -q --no-compile --disable-pip-version-check -c constraints.txt
+
 # What `pip install "fastvideo-core[demo]"` installs, and with it what else the service needs; the tests need everything.
 FOR_DEMO := . plugins/fv_shapes
 FOR_SERVE := $(FOR_DEMO) plugins/fv_serve plugins/fv_sta plugins/fv_teacache
 FOR_ALL := .[dev] $(patsubst %/pyproject.toml,%,$(PLUGINS) $(EXAMPLES))
 
-$(VENV)/.demo: constraints.txt pyproject.toml $(PLUGINS)
-	$(call install,$(FOR_DEMO))
+# The environment, and what builds our distributions.
+$(VENV)/.begun: constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) hatchling editables
 	touch $@
 
-$(VENV)/.serve: constraints.txt pyproject.toml $(PLUGINS)
-	$(call install,$(FOR_SERVE))
+$(VENV)/.demo: $(VENV)/.begun pyproject.toml $(PLUGINS)
+	$(INSTALL) --no-build-isolation $(addprefix -e ,$(FOR_DEMO))
+	touch $@
+
+$(VENV)/.serve: $(VENV)/.begun pyproject.toml $(PLUGINS)
+	$(INSTALL) --no-build-isolation $(addprefix -e ,$(FOR_SERVE))
 	touch $(VENV)/.demo $@
 
-$(VENV)/.installed: constraints.txt pyproject.toml $(PLUGINS) $(EXAMPLES)
-	$(call install,$(FOR_ALL))
+$(VENV)/.installed: $(VENV)/.begun pyproject.toml $(PLUGINS) $(EXAMPLES)
+	$(INSTALL) --no-build-isolation $(addprefix -e ,$(FOR_ALL))
 	touch $(VENV)/.demo $(VENV)/.serve $@
-
-# Not compiled here: Python compiles what is imported, a small part of it.
-define install
-$(PYTHON) -m venv $(VENV)
-$(BIN)/python -m pip install -q --no-compile --disable-pip-version-check -c constraints.txt hatchling editables
-$(BIN)/python -m pip install -q --no-compile --disable-pip-version-check --no-build-isolation -c constraints.txt $(addprefix -e ,$(1))
-endef

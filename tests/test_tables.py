@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from results import Listing, Results, table
 from timing import alternate, in_the_middle
+from ways import kind_of
 
 from tools import tables
 
@@ -139,3 +140,20 @@ def test_rounds_alternate_and_the_base_is_neither_first_nor_last() -> None:
     assert rounds == [["c", "bare", "b", "a"], ["a", "b", "bare", "c"], ["c", "bare", "b", "a"]]
     assert {name: len(taken) for name, taken in seconds.items()} == {"a": 2, "b": 2, "bare": 2, "c": 2}
     assert list(in_the_middle({"bare": 0, "a": 0}, "bare")) == ["a", "bare"]
+
+
+@pytest.mark.parametrize(
+    ("kernel", "kind"),
+    [
+        ("cudnn_generated_fort_native_sdpa_sm90_flash_fprop_wgmma_f16_knob_7_64x128x128_4x1x1_cga1x1x1_kernel0", 0),
+        ("kernel_cutlass_kernel_flash_attncuteflash_fwd_sm90FlashAttentionForwardSm90_object_at__tensor0000o11", 0),
+        ("triton_tem_fused_flex_attention_0", 0),
+        ("nvjet_sm90_tst_256x152_64x4_1x2_h_bz_coopA_bias_TNT", 1),
+        ("triton_red_fused__fused_rms_norm__scaled_dot_product_cudnn_attention_permute_view_3", 2),
+        ("triton_poi_fused_gelu_view_6", 2),
+        ("triton_red_fused__scaled_mm__to_copy_abs_amax_clamp_div_gelu_t_unsqueeze_view_10", 2),
+    ],
+)
+def test_a_kernel_is_told_by_its_name(kernel: str, kind: int) -> None:
+    """Names as an H200 had them."""
+    assert kind_of(kernel) == ("attention", "matrix products", "rest")[kind]
