@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from model_tables import listings
 from results import Listing, Results, table
 from timing import alternate, in_the_middle
 from ways import kind_of
@@ -157,3 +158,32 @@ def test_rounds_alternate_and_the_base_is_neither_first_nor_last() -> None:
 def test_a_kernel_is_told_by_its_name(kernel: str, kind: int) -> None:
     """Names as an H200 had them."""
     assert kind_of(kernel) == ("attention", "matrix products", "rest")[kind]
+
+
+def test_peaks_of_models_say_which_gpu_holds_them() -> None:
+    """A GPU counts with 5 % left: 22.8 GiB of 24, 76 of 80."""
+    gib = 2**30
+    alone = {"text": 14 * gib, "denoise": 31 * gib, "decode": -1, "decode in tiles": 9 * gib + gib // 2}
+    steps = {"bare": 3.0, "attached": 2.0, "backends": {"SELF": "FLASH_ATTN", "CROSS": "FLASH_ATTN"}}
+    measured = {
+        "machine": {"memory": 140 * gib},
+        "M": {
+            "whole": {"alone": alone, "out of memory": True},
+            "vae tiling": {"peak": int(22.7 * gib)},
+            "nf4": {"peak": int(23.5 * gib)},
+            "fp8": {"peak": 77 * gib, "step": steps},
+        },
+    }
+    memory, parts, speed = listings(measured, {"M": (9, 64, 96)})
+    (row,) = memory.rows
+    cells = dict(zip(memory.columns, row, strict=True))
+    assert cells.pop("") == "M, 9x64x96"
+    assert {title: cell for title, cell in cells.items() if cell != "not measured"} == {
+        "all on the GPU": "more than 140 GiB",
+        "tiles": "22.7 GiB (24 GB)",
+        "tiles, `bnb-nf4`": "23.5 GiB (40 GB)",
+        "tiles, `fp8-layerwise`": "77.0 GiB",
+    }
+    assert parts.columns == ["", "text encoder", "a step of the transformer", "decode", "decode in tiles"]
+    assert parts.rows == [["M", "14.0 GiB", "31.0 GiB", "more than 140 GiB", "9.5 GiB"]]
+    assert speed.rows == [["M, 9x64x96", "tiles, `fp8-layerwise`", "3.000 s", "2.000 s", "1.50", "FLASH_ATTN"]]
