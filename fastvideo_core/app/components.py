@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 
 from fastvideo_core.app.component_files import variant_of
 from fastvideo_core.app.loading_bar import loading_bar
-from fastvideo_core.app.quantization import Quantization
+from fastvideo_core.app.quantization import Quantization, clear_empty_rows
 from fastvideo_core.discovery.importing import uncollected
 from fastvideo_core.discovery.printable import explain
 from fastvideo_core.errors import ModelError
@@ -92,6 +92,8 @@ def _load(name: str, kind: Any, folder: Path, dtype: torch.dtype, quantization: 
         raise ModelError(
             f"no {kind.__name__} can be made as {config!r} says ({explain(error)}); get the model again, or correct it"
         ) from error
+    if rounded is not None:
+        clear_empty_rows(model)
     missing = _really_missing(model, report["missing_keys"])
     shapes = [
         f"{tensor} is {_shape(found)} instead of {_shape(own)}" for tensor, found, own in report["mismatched_keys"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 
 from fastvideo_core.app.model_info import ModelInfo
 from fastvideo_core.contract.reading import shown
+from fastvideo_core.discovery.printable import explain
 from fastvideo_core.errors import InputError
 
 FP8_LAYERWISE = "fp8-layerwise"
@@ -96,6 +98,19 @@ class Quantization:
                     component.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=dtype)
 
 
+def clear_empty_rows(component: torch.nn.Module) -> None:
+    """Make rows of weights that were all 0 before they were rounded to FP8 by torchao 0 again.
+
+    Their scale is 0, by which torchao 0.18 divides them: they are NaN, and so is whatever they multiply.
+    """
+    for parameter in component.parameters():
+        rounded: Any = parameter.data
+        if type(rounded).__name__ == "Float8Tensor" and bool((empty := rounded.scale == 0).any()):
+            for axis, size in enumerate(rounded.qdata.shape):
+                empty = empty.repeat_interleave(size // empty.shape[axis], axis)
+            rounded.qdata.view(torch.uint8).masked_fill_(empty, 0)
+
+
 def check_quantization(asked: Any, info: ModelInfo, device: str, offload: list[str]) -> Quantization | None:
     """What was asked for, before anything is loaded.
 
@@ -146,6 +161,7 @@ def _check_name(asked: str, device: str, offload: list[str]) -> None:
     ready = _READY[asked]
     if find_spec(ready.package) is None:
         raise InputError(f"quantization {asked!r} needs {ready.package}: pip install {ready.package}")
+    _check_package(asked, ready)
     if ready.only_cuda and not device.startswith("cuda"):
         raise InputError(
             f"quantization {asked!r} was asked for on {device!r}: diffusers quantizes with bitsandbytes on CUDA alone; "
@@ -156,6 +172,26 @@ def _check_name(asked: str, device: str, offload: list[str]) -> None:
             f"quantization {asked!r} and offloading {' and '.join(both)} exclude each other: weights that bitsandbytes "
             "has packed stay on the GPU; torchao-int8, torchao-fp8 and fp8-layerwise can be offloaded"
         )
+
+
+def _check_package(asked: str, ready: _Ready) -> None:
+    """Refuse a version of the package that lacks what the name stands for."""
+    import diffusers
+
+    try:
+        ready.make(diffusers, torch.float32)
+    except (ImportError, AttributeError, TypeError) as error:
+        raise InputError(
+            f"quantization {asked!r} needs another {ready.package} than {_version(ready.package)}, which is installed "
+            f"({explain(error)}): pip install -U {ready.package}"
+        ) from error
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "the one"
 
 
 def _check_config(asked: Any, info: ModelInfo, device: str, offload: list[str]) -> None:
@@ -169,9 +205,41 @@ def _check_config(asked: Any, info: ModelInfo, device: str, offload: list[str]) 
     named = list(asked.quant_mapping or asked.components_to_quantize or [])
     if unknown := [name for name in named if name not in info.components]:
         raise InputError(f"quantization is for {', '.join(unknown)}, but {info.name} has {', '.join(info.components)}")
-    methods = [str(getattr(config, "quant_method", "")) for config in (asked.quant_mapping or {}).values()]
-    for method in [*methods, str(asked.quant_backend or "")]:
-        if "gguf" in method.lower():
-            _check_name("gguf", device, offload)
-        if "bitsandbytes" in method.lower():
-            _check_name("bnb-nf4", device, offload)
+    for component, config in (asked.quant_mapping or {}).items():
+        _check_library(component, info.components[component], config)
+        _check_method(getattr(config, "quant_method", ""), [component], device, offload)
+    _check_method(asked.quant_backend or "", named or list(info.components), device, offload)
+
+
+def _check_method(method: Any, components: list[str], device: str, offload: list[str]) -> None:
+    """Refuse what a short name of the same method is refused for, where it is for these components."""
+    name = str(getattr(method, "value", method)).lower()
+    if "gguf" in name:
+        _check_name("gguf", device, offload)
+    if "bitsandbytes" in name:
+        _check_name("bnb-nf4", device, [part for part in offload if any(one.startswith(part) for one in components)])
+
+
+def _check_library(component: str, kind: str, config: Any) -> None:
+    """Refuse a configuration of diffusers for a model of transformers and the other way around, or for no model."""
+    import diffusers
+    import transformers
+
+    models = {"diffusers": diffusers.ModelMixin, "transformers": transformers.PreTrainedModel}
+    libraries = {"diffusers": diffusers, "transformers": transformers}
+    owner = next(
+        (
+            name
+            for name, library in libraries.items()
+            if isinstance(found := getattr(library, kind, None), type) and issubclass(found, models[name])
+        ),
+        None,
+    )
+    given = type(config).__module__.partition(".")[0]
+    if owner is None:
+        raise InputError(f"quantization is for {component}, but {kind} has no weights that could be rounded")
+    if given in libraries and given != owner:
+        raise InputError(
+            f"quantization has {given}' {type(config).__name__} for {component}, but {kind} is of {owner}: give "
+            f"{owner}' {type(config).__name__}"
+        )

@@ -25,10 +25,12 @@ MARGIN = 1.2
 _SHORT, _LONG = 17, 33
 """Latent frames that are run for an estimate: what more frames need beyond that grows in proportion."""
 _LIVE_AT_ONCE = 6
+_ONLY_IN_TILES = frozenset({"AutoencoderKLAllegro"})
+"""Autoencoders that diffusers runs in tiles alone, whatever their size."""
 
 
 def check_tiling(info: ModelInfo, wanted: bool | None) -> None:
-    """Refuse tiling that was asked for, where diffusers has none for the model's autoencoder.
+    """Refuse tiling where diffusers has none for the model's autoencoder, and none where it has nothing else.
 
     Raises:
         InputError: with the autoencoder's class.
@@ -38,6 +40,10 @@ def check_tiling(info: ModelInfo, wanted: bool | None) -> None:
     kind = getattr(diffusers, info.components.get("vae", ""), None)
     if wanted and kind is not None and not hasattr(kind, "enable_tiling"):
         raise InputError(f"vae_tiling was asked for, but {kind.__name__}, of {info.name}, has none in diffusers")
+    if wanted is False and kind is not None and kind.__name__ in _ONLY_IN_TILES:
+        raise InputError(
+            f"vae_tiling=False was asked for, but {kind.__name__}, of {info.name}, runs in tiles alone in diffusers"
+        )
 
 
 class Tiling:
@@ -74,7 +80,10 @@ class Tiling:
             return decode(latents, *args, **kwargs)
 
         own = vars(vae).get("decode")
-        vae.use_tiling = before and self._wanted is not False
+        if self._wanted:
+            vae.enable_tiling()  # from here on, also for what is encoded
+        elif self._wanted is False:
+            vae.use_tiling = False
         vae.decode = decided
         try:
             yield
@@ -92,6 +101,8 @@ class Tiling:
         return here if self._anywhere is None else self._anywhere("whether the whole video can be decoded", here)
 
     def _too_large(self, vae: Any, latents: torch.Tensor, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+        if type(vae).__name__ in _ONLY_IN_TILES:
+            return True
         there = free_memory(str(latents.device))
         if there is None or _bound(vae, latents) <= there:
             return False
