@@ -27,7 +27,7 @@ from diffusers.hooks import apply_group_offloading
 from model_tables import WAYS, gib, listings
 from results import Results
 
-from fastvideo_core import attach
+from fastvideo_core import attach, written_whole
 from fastvideo_core.errors import FastVideoError
 
 OFFLOADED = {
@@ -481,7 +481,9 @@ def _apart(measure: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str,
 @click.command()
 @click.option("--only", multiple=True, type=click.Choice([*SHOWN]), help="Models; all by default.")
 @click.option("--way", "ways", multiple=True, type=click.Choice(WAYS), help="Ways to keep weights; all by default.")
-@click.option("--jobs", default=3, show_default=True, help="Processes that measure memory at a time.")
+@click.option(
+    "--jobs", default=3, type=click.IntRange(1), show_default=True, help="Processes that measure memory at a time."
+)
 @click.option(
     "--rounds", default=3, show_default=True, help="Of steps, bare and attached in turns; 0 for memory alone."
 )
@@ -493,7 +495,7 @@ def main(
 ) -> None:
     if not tiny and not torch.cuda.is_available():
         raise click.ClickException("no GPU here; --tiny tries the script")
-    results: dict[str, Any] = json.loads(output.read_text()) if output.exists() else {}
+    results = earlier(output)
     results["machine"] = {
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
         "memory": torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else 0,
@@ -502,7 +504,8 @@ def main(
 
     def note(name: str, way: str, found: dict[str, Any]) -> None:
         results.setdefault(name, {}).setdefault(way, {}).update(found)
-        output.write_text(json.dumps(results, indent=1))
+        with written_whole(output, overwrite=True) as temporary:
+            temporary.write_text(json.dumps(results, indent=1))
 
     cases = [(name, way) for way in ways or WAYS for name in only or SHOWN]  # neighbours are of different models
     for case in cases:
@@ -527,6 +530,23 @@ def main(
         written.add(made)
     if not tiny:
         written.write()
+
+
+def earlier(output: Path) -> dict[str, Any]:
+    """What the file has of earlier runs, to which this one adds; before hours are spent on what cannot be written.
+
+    Raises:
+        click.UsageError: its folder is not there, or it is none of ours.
+    """
+    if not output.parent.is_dir():
+        raise click.UsageError(f"--output {str(output)!r}: there is no folder {str(output.parent)!r}")
+    try:
+        found = json.loads(output.read_text("utf-8")) if output.exists() else {}
+    except (OSError, ValueError) as error:
+        raise click.UsageError(f"--output {str(output)!r} cannot be added to: {error}") from error
+    if not isinstance(found, dict):
+        raise click.UsageError(f"--output {str(output)!r} cannot be added to: it is no object of JSON")
+    return found
 
 
 def _short(found: dict[str, Any]) -> str:

@@ -102,6 +102,7 @@ def test_less_than_a_second_is_told_in_milliseconds(tmp_path: Path, monkeypatch:
         ("<!-- table: sta, wan -->\ntext\n", "<!-- table: sta, wan --> has no end"),
         ("<!-- table: sta, wan -->\na\n<!-- table: sta, b -->\n<!-- end of table -->", "sta, wan --> has no end"),
         ("a\n<!-- end of table -->\n", "has no beginning"),
+        ("<!-- table: sta, wan --> | 1 |\n<!-- end of table -->", "is neither <!-- table: SCRIPT, TABLE -->"),
         ("<!--table: sta, wan-->\n| 1 |\n<!-- end of table -->", "is neither <!-- table: SCRIPT, TABLE -->"),
     ],
 )
@@ -126,6 +127,21 @@ def test_a_file_of_results_that_is_damaged_is_named(tmp_path: Path, damaged: str
     (tmp_path / "broken.json").write_text(damaged)
     with pytest.raises(ValueError, match=r"^broken\.json is not of the schema fv-results/1: "):
         tables.read_runs(tmp_path)
+
+
+def test_a_date_that_is_none_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "broken.json").write_text(json.dumps(a_run(tmp_path, monkeypatch, date="soon")))
+    with pytest.raises(ValueError, match="Invalid isoformat string: 'soon'"):
+        tables.read_runs(tmp_path)
+
+
+def test_the_last_run_of_a_day_is_the_newest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(11):
+        a_run(tmp_path, monkeypatch)
+    written = sorted((tmp_path / "results").iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    for number, path in enumerate(written):
+        path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), "command": str(number)}))
+    assert [run["command"] for run in tables.read_runs(tmp_path / "results")] == [*map(str, range(10, -1, -1))]
 
 
 def test_the_documents_are_up_to_date() -> None:

@@ -15,13 +15,14 @@ import json
 import re
 import sys
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 SCHEMA = "fv-results/1"
-MARK = re.compile(r"^[ \t]*(<!--\s*(?:table|end of table)\b[^>]*-->)", re.MULTILINE)
+MARK = re.compile(r"^[ \t]*(<!--\s*(?:table|end of table)\b[^>]*-->.*)$", re.MULTILINE)
 REGION = re.compile(r"(<!-- table: (?P<what>[^>]+?) -->\n)(?P<text>.*?)(<!-- end of table -->)", re.DOTALL)
 NAMED = (
     "torch",
@@ -64,7 +65,7 @@ def check_marks(text: str) -> None:
     begun = ""
     for mark in MARK.finditer(text):
         comment = mark[1]
-        begins = comment.startswith("<!-- table: ")
+        begins = re.fullmatch(r"<!-- table: [^>]+? -->", comment) is not None
         if not begins and comment != "<!-- end of table -->":
             raise ValueError(f"{comment} is neither <!-- table: SCRIPT, TABLE --> nor <!-- end of table -->")
         if begins == bool(begun):
@@ -140,7 +141,14 @@ def read_runs(folder: Path = RESULTS) -> list[dict[str, Any]]:
     Raises:
         ValueError: a file is none of ours, with its name.
     """
-    return sorted((read_run(path) for path in sorted(folder.glob("*.json"))), key=lambda run: run["date"], reverse=True)
+    read = [(number_of(path), read_run(path)) for path in sorted(folder.glob("*.json"))]
+    return [run for _, run in sorted(read, key=lambda one: (one[1]["date"], one[0]), reverse=True)]
+
+
+def number_of(path: Path) -> int:
+    """Which of a day's runs a file is of: those after the first have a number behind the name of the first."""
+    first, _, number = path.stem.rpartition("-")
+    return int(number) if number.isdecimal() and path.with_stem(first).exists() else 1
 
 
 def read_run(path: Path) -> dict[str, Any]:
@@ -152,7 +160,8 @@ def read_run(path: Path) -> dict[str, Any]:
         for table in run["tables"]:
             as_markdown(table)
             caption(table, run)
-        str.lower(run["date"] + run["device"] + run["script"])
+        str.lower(run["device"] + run["script"])
+        date.fromisoformat(run["date"])
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"{path.name} is not of the schema {SCHEMA}: {type(error).__name__}: {error}") from error
     return run
