@@ -62,7 +62,9 @@ class Candidate:
 @click.option("--quick", is_flag=True, help="Small shapes and a small model, to try the script.")
 @click.option("--suite/--no-suite", default=True)
 @click.option("--model/--no-model", default=True)
-@click.option("--rounds", default=15, show_default=True, help="Timed rounds; each calls everything once.")
+@click.option(
+    "--rounds", default=15, type=click.IntRange(1), show_default=True, help="Timed rounds; each calls everything once."
+)
 def main(device: str, quick: bool, suite: bool, model: bool, rounds: int) -> None:
     """Print what was measured, and write it."""
     results = Results("attention", device)

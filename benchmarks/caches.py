@@ -34,7 +34,7 @@ ALWAYS = 1e9
 @click.option("--device", default="cuda" if torch.cuda.is_available() else "cpu", show_default=True)
 @click.option("--quick", is_flag=True, help="A small model, to try the script.")
 @click.option("--steps", default=12, show_default=True)
-@click.option("--rounds", default=3, show_default=True)
+@click.option("--rounds", default=3, type=click.IntRange(1), show_default=True)
 def main(device: str, quick: bool, steps: int, rounds: int) -> None:
     """Print a row for each, and write them."""
     pipe = build_pipeline(quick, device)

@@ -65,7 +65,7 @@ class Timed:
 @click.option("--backend", default="TORCH_SDPA", show_default=True, help="For all but the bare pipeline.")
 @click.option("--sta", is_flag=True, help="Also SLIDING_TILE_ATTN, with its dense quarter.")
 @click.option("--steps", default=50, show_default=True)
-@click.option("--rounds", default=1, show_default=True)
+@click.option("--rounds", default=1, type=click.IntRange(1), show_default=True)
 def main(device: str, quick: bool, compiled: bool, backend: str, sta: bool, steps: int, rounds: int) -> None:
     """Print a row for each, and write them."""
     pipe = build_pipeline(quick, device)

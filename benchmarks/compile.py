@@ -11,7 +11,9 @@ from fastvideo_core import VideoGenerator, VideoResult
 
 
 @click.command()
-@click.option("--rounds", default=7, show_default=True, help="Pairs of an eager and a compiled run.")
+@click.option(
+    "--rounds", default=7, type=click.IntRange(1), show_default=True, help="Pairs of an eager and a compiled run."
+)
 @click.option("--height", default=128, show_default=True, help="Of the video, and its width.")
 @click.option("--frames", default=33, show_default=True)
 def main(rounds: int, height: int, frames: int) -> None:

@@ -43,7 +43,7 @@ class Row:
 @click.option("--blocks", default=54, show_default=True, help="Of the model's 54.")
 @click.option("--backends", default="TORCH_SDPA FLASH_ATTN", show_default=True)
 @click.option("--modes", default="eager compiled", show_default=True)
-@click.option("--rounds", default=3, show_default=True)
+@click.option("--rounds", default=3, type=click.IntRange(1), show_default=True)
 @click.option("--words", default=120, show_default=True, help="Tokens of the prompt that are no padding.")
 @click.option("--device", default="cuda" if torch.cuda.is_available() else "cpu", show_default=True)
 @click.option("--quick", is_flag=True, help="Two small blocks, to try the script.")

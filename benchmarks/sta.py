@@ -77,7 +77,7 @@ QUICK = (
 @click.option("--parts", default=DEFAULT_PARTS, show_default=True, help=f"Of {' '.join(PARTS)}.")
 @click.option("--device", default="cuda" if torch.cuda.is_available() else "cpu", show_default=True)
 @click.option("--quick", is_flag=True, help="Small canvases and models, to try the script.")
-@click.option("--rounds", default=11, show_default=True)
+@click.option("--rounds", default=11, type=click.IntRange(1), show_default=True)
 @click.option("--compiled/--eager", default=True, show_default=True, help="Of hunyuan.")
 @click.option("--fp8", is_flag=True, help="Of hunyuan: also with linear layers in FP8 (torchao).")
 @click.option("--one-in", default=1, type=click.IntRange(1, 20), show_default=True, help="Of hunyuan's blocks.")
@@ -88,6 +88,8 @@ def main(
     """Print what was measured, and write it."""
     if unknown := set(parts.split()) - set(PARTS):
         raise click.UsageError(f"--parts has {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    if not parts.split():
+        raise click.UsageError(f"--parts is empty; there are {', '.join(PARTS)}")
     print(describe(device))
     results = Results("sta", device)
     models: dict[str, Callable[[], Table]] = {

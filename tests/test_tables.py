@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from model_tables import listings
 from results import Listing, Results, table
 from timing import alternate, in_the_middle
@@ -142,6 +144,28 @@ def test_the_last_run_of_a_day_is_the_newest(tmp_path: Path, monkeypatch: pytest
     for number, path in enumerate(written):
         path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), "command": str(number)}))
     assert [run["command"] for run in tables.read_runs(tmp_path / "results")] == [*map(str, range(10, -1, -1))]
+
+
+@pytest.mark.parametrize(
+    ("script", "given", "message"),
+    [
+        ("sta", ["--parts", ""], "--parts is empty; there are canvases"),
+        ("sta", ["--rounds", "0"], "0 is not in the range x>=1"),
+        ("attention", ["--rounds", "0"], "0 is not in the range x>=1"),
+        ("models", ["--tiny", "--output", "nowhere/models.json"], "there is no folder 'nowhere'"),
+        ("models", ["--tiny", "--output", "broken.json"], "'broken.json' cannot be added to: Expecting"),
+        ("models", ["--tiny", "--output", "list.json"], "'list.json' cannot be added to: it is no object"),
+    ],
+)
+def test_a_script_refuses_what_it_could_not_write_before_it_measures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, given: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("broken.json").write_text("{broken")
+    Path("list.json").write_text("[]")
+    done = CliRunner().invoke(import_module(script).main, given)
+    assert (done.exit_code, Path("broken.json").read_text()) == (2, "{broken")
+    assert message in done.output
 
 
 def test_the_documents_are_up_to_date() -> None:
