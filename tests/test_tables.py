@@ -151,6 +151,7 @@ def test_the_last_run_of_a_day_is_the_newest(tmp_path: Path, monkeypatch: pytest
     [
         ("sta", ["--parts", ""], "--parts is empty; there are canvases"),
         ("sta", ["--rounds", "0"], "0 is not in the range x>=1"),
+        ("hunyuan15", ["--modes", "compiled eagre"], "--modes is 'compiled eagre'; there are eager and compiled"),
         ("attention", ["--rounds", "0"], "0 is not in the range x>=1"),
         ("models", ["--tiny", "--output", "nowhere/models.json"], "there is no folder 'nowhere'"),
         ("models", ["--tiny", "--output", "broken.json"], "'broken.json' cannot be added to: Expecting"),
