@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import PipelineQuantizationConfig
+from diffusers.quantizers.quantization_config import QuantizationMethod
 from safetensors.torch import load_file, save_file
 
 from fastvideo_core.app import vae_tiling
@@ -152,3 +153,23 @@ def test_a_configuration_is_of_the_library_of_its_part(
         return
     with pytest.raises(InputError, match=message):
         check_quantization(asked, info, "cuda", ["transformer"])
+
+
+def test_a_part_without_weights_that_are_rounded_is_an_error(info: ModelInfo) -> None:
+    """torchao rounds the weights of linear layers, and the autoencoder has convolutions alone."""
+    from diffusers import TorchAoConfig
+    from torchao.quantization import Int8WeightOnlyConfig
+
+    int8 = TorchAoConfig(Int8WeightOnlyConfig(set_inductor_config=False))
+    asked = Quantization(PipelineQuantizationConfig(quant_mapping={"vae": int8}))
+    told = "quantization is for vae, but TorchAoConfig rounds no weight of AutoencoderKLWan; leave vae out"
+    with pytest.raises(InputError, match=told):
+        load_pipeline(info, torch.float32, asked)
+
+
+@pytest.mark.parametrize(("method", "told"), [("quanto", "quanto"), ("torchao", ""), (None, "")])
+def test_a_method_whose_weights_are_not_known_is_told_by_its_name(method: str | None, told: str) -> None:
+    pipe = build_wan_pipeline()
+    if method:
+        pipe.transformer.quantization_method = QuantizationMethod(method)
+    assert quantized(pipe) == ({"transformer": told} if told else {})

@@ -18,7 +18,8 @@ from fastvideo_core.app.loading_bar import loading_bar
 from fastvideo_core.app.quantization import Quantization, clear_empty_rows
 from fastvideo_core.discovery.importing import uncollected
 from fastvideo_core.discovery.printable import explain
-from fastvideo_core.errors import ModelError
+from fastvideo_core.engine.quantized import rounding_of
+from fastvideo_core.errors import InputError, ModelError
 
 _LIBRARIES = ("diffusers", "transformers")
 _MOST_NAMED = 5
@@ -42,6 +43,7 @@ def load_components(
         The models by name; tokenizers, schedulers and the like are not among them.
 
     Raises:
+        InputError: weights are to be rounded, of a component that has none that could be.
         ModelError: a component's weights are garbled, lack tensors, or have some of another shape.
         OSError, ValueError: a file is not there, or cannot be read.
     """
@@ -94,6 +96,11 @@ def _load(name: str, kind: Any, folder: Path, dtype: torch.dtype, quantization: 
         ) from error
     if rounded is not None:
         clear_empty_rows(model)
+        if quantization and quantization.is_for(name) and not rounding_of(model):
+            raise InputError(
+                f"quantization is for {name}, but {type(rounded).__name__} rounds no weight of {kind.__name__}; leave "
+                f"{name} out"
+            )
     missing = _really_missing(model, report["missing_keys"])
     shapes = [
         f"{tensor} is {_shape(found)} instead of {_shape(own)}" for tensor, found, own in report["mismatched_keys"]

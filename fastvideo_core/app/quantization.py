@@ -79,6 +79,12 @@ class Quantization:
     def layerwise(self) -> bool:
         return isinstance(self.asked, str) and self.asked == FP8_LAYERWISE
 
+    def is_for(self, component: str) -> bool:
+        """Whether diffusers' configuration names that component."""
+        if isinstance(self.asked, str):
+            return False
+        return component in (self.asked.quant_mapping or self.asked.components_to_quantize or ())
+
     def config_for(self, component: str, of_diffusers: bool, dtype: torch.dtype) -> Any:
         """The configuration that a component's `from_pretrained` takes; None for those that stay as they are."""
         import diffusers

@@ -7,17 +7,28 @@ from typing import Any
 import torch
 
 _FP8 = (torch.float8_e4m3fn, torch.float8_e5m2)
+_READ_OFF = ("torchao", "bitsandbytes", "gguf")
+"""Methods whose weights are known by their classes."""
 
 
 def quantized(pipe: Any) -> dict[str, str]:
     """By component, what its weights are rounded to; those that are plain numbers are left out."""
-    found = {}
-    for name, component in getattr(pipe, "components", {}).items():
-        if isinstance(component, torch.nn.Module):
-            kinds = sorted({kind for one in component.parameters() if (kind := _kind(one))})
-            if kinds:
-                found[name] = ", ".join(kinds)
-    return found
+    components = getattr(pipe, "components", {}).items()
+    modules = {name: component for name, component in components if isinstance(component, torch.nn.Module)}
+    return {name: rounding for name, component in modules.items() if (rounding := rounding_of(component))}
+
+
+def rounding_of(component: torch.nn.Module) -> str:
+    """What a component's weights are rounded to; empty if they are plain numbers.
+
+    Of a method whose weights we do not know, that is the name under which diffusers or transformers applied it.
+    """
+    kinds = sorted({kind for one in component.parameters() if (kind := _kind(one))})
+    if kinds:
+        return ", ".join(kinds)
+    method = getattr(component, "quantization_method", "")
+    name = str(getattr(method, "value", method))
+    return "" if name.startswith(_READ_OFF) else name
 
 
 def _kind(parameter: torch.nn.Parameter) -> str:
