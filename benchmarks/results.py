@@ -50,6 +50,7 @@ PACKAGES = (
     "fastvideo-kernel",
     "kernels",
     "torchao",
+    "bitsandbytes",
     "cache-dit",
     "triton",
 )

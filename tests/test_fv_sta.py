@@ -300,7 +300,7 @@ def test_the_receipt_tells_what_was_left_out(monkeypatch: pytest.MonkeyPatch) ->
     ("values", "message"),
     [
         ({"TILE": "3,3,3"}, "FASTVIDEO_STA_TILE is '3,3,3': a tile of 3x3x3 has 27 tokens; it needs a multiple of 128"),
-        ({"TILE": "6,8"}, "FASTVIDEO_STA_TILE is '6,8': it must be three whole numbers"),
+        ({"TILE": "6,8"}, "FASTVIDEO_STA_TILE is '6,8': it must be three whole numbers, 1 or more"),
         ({"WINDOW": "nan,1,1"}, "FASTVIDEO_STA_WINDOW is 'nan,1,1'"),
         ({"WINDOW": "-1,1,1"}, "FASTVIDEO_STA_WINDOW is '-1,1,1'"),
         (

@@ -19,7 +19,7 @@ def _window(value: Any) -> Triple:
     try:
         return parse_triple(text.strip(), "", "")
     except InputError:
-        raise ValueError("it must be three whole numbers: time,height,width") from None
+        raise ValueError("it must be three whole numbers, 1 or more: time,height,width") from None
 
 
 Auto = Literal["auto"]

@@ -39,7 +39,7 @@ def parse_triple(text: str, name: str, form: str, separators: str = ",") -> Trip
     """
     parts = re.split(f"[{separators}]", text)
     if len(parts) != 3 or not all(_is_size(part.strip()) for part in parts):
-        raise InputError(f"{name} is {text!r}, it must be three whole numbers{form}")
+        raise InputError(f"{name} is {text!r}, it must be three whole numbers, 1 or more{form}")
     time, height, width = map(int, parts)
     return time, height, width
 
