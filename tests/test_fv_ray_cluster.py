@@ -18,10 +18,11 @@ from click.testing import CliRunner
 from fastvideo_core import VideoGenerator, read_rows
 from fastvideo_core.cli import fv
 from fastvideo_core.errors import ParallelError
-from tests.support.raying import gone, local_ray, processes_with
+from tests.support.raying import gone, local_ray, not_waited_for, processes_with
 
 pytestmark = [
     pytest.mark.slow,
+    not_waited_for,
     pytest.mark.filterwarnings("ignore:`use_:DeprecationWarning"),  # Ray Data's own, of its own settings
 ]
 

@@ -16,7 +16,7 @@ import httpx
 import pytest
 from click.testing import CliRunner
 
-from tests.support.raying import local_ray, processes_with
+from tests.support.raying import local_ray, not_waited_for, processes_with
 
 pytest.importorskip("ray.serve", reason="ray[serve] is not installed")
 
@@ -26,7 +26,7 @@ from fv_serve.making import Made
 from fv_serve.running import Running
 from fv_serve.start import Settings, alone, bound_to
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, not_waited_for]
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "serve_ray.py"
 SMALL = {"height": 32, "width": 32, "num_frames": 5, "num_inference_steps": 4}

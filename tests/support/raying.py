@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import time
@@ -10,6 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+
+not_waited_for = pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
+"""Of a test, or of all in a module: Ray kills the processes that it has started, and forgets them."""
 
 
 @contextmanager
@@ -36,6 +41,7 @@ def gone(seconds: float = 20) -> None:
     while left := {**processes_with("ray::"), **processes_with("raylet"), **processes_with("gcs_server")}:
         assert time.monotonic() < until, left
         time.sleep(0.05)
+    gc.collect()  # what Ray has of them ends here, and not in whatever test comes later
 
 
 def processes_with(text: str) -> dict[int, str]:
