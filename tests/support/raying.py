@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-
 not_waited_for = pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
 """Of a test, or of all in a module: Ray kills the processes that it has started, and forgets them."""
 
