@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any
 
@@ -16,6 +15,7 @@ import torch
 from fastvideo_core.app.model_info import ModelInfo
 from fastvideo_core.contract.reading import shown
 from fastvideo_core.discovery.printable import explain
+from fastvideo_core.engine.machine import versions_of
 from fastvideo_core.errors import InputError
 
 FP8_LAYERWISE = "fp8-layerwise"
@@ -81,9 +81,7 @@ class Quantization:
 
     def is_for(self, component: str) -> bool:
         """Whether diffusers' configuration names that component."""
-        if isinstance(self.asked, str):
-            return False
-        return component in (self.asked.quant_mapping or self.asked.components_to_quantize or ())
+        return not isinstance(self.asked, str) and component in _named(self.asked)
 
     def config_for(self, component: str, of_diffusers: bool, dtype: torch.dtype) -> Any:
         """The configuration that a component's `from_pretrained` takes; None for those that stay as they are."""
@@ -187,17 +185,11 @@ def _check_package(asked: str, ready: _Ready) -> None:
     try:
         ready.make(diffusers, torch.float32)
     except (ImportError, AttributeError, TypeError) as error:
+        here = versions_of({ready.package})[ready.package]
         raise InputError(
-            f"quantization {asked!r} needs another {ready.package} than {_version(ready.package)}, which is installed "
+            f"quantization {asked!r} needs another {ready.package} than {here}, which is installed "
             f"({explain(error)}): pip install -U {ready.package}"
         ) from error
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "the one"
 
 
 def _check_config(asked: Any, info: ModelInfo, device: str, offload: list[str]) -> None:
@@ -208,13 +200,18 @@ def _check_config(asked: Any, info: ModelInfo, device: str, offload: list[str]) 
             f"quantization is {shown(asked)}; it must be one of {', '.join(NAMES)}, or diffusers' "
             "PipelineQuantizationConfig"
         )
-    named = list(asked.quant_mapping or asked.components_to_quantize or [])
+    named = _named(asked)
     if unknown := [name for name in named if name not in info.components]:
         raise InputError(f"quantization is for {', '.join(unknown)}, but {info.name} has {', '.join(info.components)}")
     for component, config in (asked.quant_mapping or {}).items():
         _check_library(component, info.components[component], config)
         _check_method(getattr(config, "quant_method", ""), [component], device, offload)
     _check_method(asked.quant_backend or "", named or list(info.components), device, offload)
+
+
+def _named(asked: Any) -> list[str]:
+    """The components that diffusers' configuration names; none where it is for all."""
+    return list(asked.quant_mapping or asked.components_to_quantize or [])
 
 
 def _check_method(method: Any, components: list[str], device: str, offload: list[str]) -> None:
@@ -231,20 +228,16 @@ def _check_library(component: str, kind: str, config: Any) -> None:
     import diffusers
     import transformers
 
-    models = {"diffusers": diffusers.ModelMixin, "transformers": transformers.PreTrainedModel}
-    libraries = {"diffusers": diffusers, "transformers": transformers}
-    owner = next(
-        (
-            name
-            for name, library in libraries.items()
-            if isinstance(found := getattr(library, kind, None), type) and issubclass(found, models[name])
-        ),
-        None,
-    )
-    given = type(config).__module__.partition(".")[0]
-    if owner is None:
+    models = {diffusers: diffusers.ModelMixin, transformers: transformers.PreTrainedModel}
+    owners = [
+        library.__name__
+        for library, model in models.items()
+        if isinstance(found := getattr(library, kind, None), type) and issubclass(found, model)
+    ]
+    if not owners:
         raise InputError(f"quantization is for {component}, but {kind} has no weights that could be rounded")
-    if given in libraries and given != owner:
+    owner, given = owners[0], type(config).__module__.partition(".")[0]
+    if given in ("diffusers", "transformers") and given != owner:
         raise InputError(
             f"quantization has {given}' {type(config).__name__} for {component}, but {kind} is of {owner}: give "
             f"{owner}' {type(config).__name__}"

@@ -73,8 +73,7 @@ class Tiling:
         before, decode = bool(getattr(vae, "use_tiling", False)), vae.decode
 
         def decided(latents: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-            wanted = before if self._wanted is None else self._wanted
-            if wanted or (self._wanted is None and self._is_too_large_anywhere(vae, latents, args, kwargs)):
+            if self._wanted is None and not before and self._is_too_large_anywhere(vae, latents, args, kwargs):
                 vae.enable_tiling()
             self.used = bool(getattr(vae, "use_tiling", False))
             return decode(latents, *args, **kwargs)
